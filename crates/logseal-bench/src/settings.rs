@@ -1,0 +1,164 @@
+//! What a run is asked to do, and why it may refuse.
+
+use std::time::Duration;
+
+use logseal_core::UnixNanos;
+use thiserror::Error;
+use tonic::metadata::{Ascii, MetadataValue};
+
+use crate::Payload;
+
+/// Most connections and most calls in flight on one of them; a larger number is a mistake in the command line.
+const MOST_CONNECTIONS: usize = 1_024;
+
+/// Settings of one run.
+#[derive(Clone, Debug)]
+pub struct BenchSettings {
+    /// The OTLP/gRPC endpoint, `http://HOST:PORT`.
+    pub endpoint: String,
+    /// `Bearer <workspace key>`, marked sensitive so that it is never printed.
+    pub authorization: MetadataValue<Ascii>,
+    /// Which records to send.
+    pub payload: Payload,
+    /// Seed of the payload's generator.
+    pub seed: u64,
+    /// Time of the first record; the command line passes the current time.
+    pub base_time: UnixNanos,
+    /// Records to send in all. 1,000,000: some seconds on a small server.
+    pub records: u64,
+    /// Records a request; the last request may hold fewer. The payload's own number.
+    pub batch: usize,
+    /// TCP connections. 4: more than the cores of a small server, so that no connection's task is the limit.
+    pub connections: usize,
+    /// Requests waiting for their acknowledgement, on each connection. 8: with 4 connections of 1,000 records enough to
+    /// saturate a server that acknowledges after an fsync. One that acknowledges late (after a segment, say) needs
+    /// `rate * latency / batch` over all connections.
+    pub in_flight: usize,
+    /// Encoded requests kept in memory and sent in turn. 96 MiB: about 275,000 records of payload a, far more than a
+    /// row group holds, so that repeats do not flatter the compression.
+    pub pool_bytes: usize,
+    /// After this time without an answer a call counts as lost and is sent again. 60 s.
+    pub call_timeout: Duration,
+    /// Longest wait before a resend, whatever the server asks for. 30 s.
+    pub longest_wait: Duration,
+    /// From its first attempt on a request is sent again for this long, then counted in `errors`. 300 s, as a default
+    /// OpenTelemetry Collector does.
+    pub retry_for: Duration,
+}
+
+impl BenchSettings {
+    /// Default settings for `payload`, sent to `endpoint` with `workspace_key`.
+    ///
+    /// # Errors
+    ///
+    /// When the key holds characters that a header cannot carry.
+    pub fn new(
+        endpoint: &str,
+        workspace_key: &str,
+        payload: Payload,
+        base_time: UnixNanos,
+    ) -> Result<Self, BenchError> {
+        let mut authorization: MetadataValue<Ascii> =
+            format!("Bearer {workspace_key}").parse().map_err(|_| BenchError::InvalidKey)?;
+        authorization.set_sensitive(true);
+        Ok(Self {
+            endpoint: endpoint.to_owned(),
+            authorization,
+            payload,
+            seed: 1,
+            base_time,
+            records: 1_000_000,
+            batch: payload.default_batch(),
+            connections: 4,
+            in_flight: 8,
+            pool_bytes: 96 * 1024 * 1024,
+            call_timeout: Duration::from_secs(60),
+            longest_wait: Duration::from_secs(30),
+            retry_for: Duration::from_secs(300),
+        })
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), BenchError> {
+        let check = |setting, value: u64, most: u64| {
+            if (1..=most).contains(&value) { Ok(()) } else { Err(BenchError::OutOfRange { setting, value, most }) }
+        };
+        check("records", self.records, u64::MAX)?;
+        // The largest request that any server of ours accepts holds fewer records than this.
+        check("batch", self.batch as u64, 1_000_000)?;
+        check("connections", self.connections as u64, MOST_CONNECTIONS as u64)?;
+        check("in_flight", self.in_flight as u64, MOST_CONNECTIONS as u64)
+    }
+}
+
+/// Why a run could not be made. What goes wrong with single requests is counted in the report instead.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BenchError {
+    /// The workspace key cannot be a header's value. The key itself is not shown.
+    #[error("the workspace key holds characters that a header cannot carry")]
+    InvalidKey,
+    /// A number in the settings makes no sense.
+    #[error("`{setting}` is {value}, outside 1 to {most}")]
+    OutOfRange {
+        /// Name of the setting.
+        setting: &'static str,
+        /// What it was set to.
+        value: u64,
+        /// Its largest value.
+        most: u64,
+    },
+    /// The endpoint is no URL that a channel can be made for.
+    #[error("`{endpoint}` is not a gRPC endpoint")]
+    InvalidEndpoint {
+        /// The endpoint as given.
+        endpoint: String,
+        /// Why.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// The first connection failed, so nothing was measured.
+    #[error("cannot connect to `{endpoint}`")]
+    Connect {
+        /// The endpoint as given.
+        endpoint: String,
+        /// Why.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// A task of the run panicked or was canceled.
+    #[error("a task of the load driver ended early")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> BenchSettings {
+        BenchSettings::new("http://127.0.0.1:4317", "s3cret-key", Payload::C, UnixNanos(0)).expect("valid")
+    }
+
+    #[test]
+    fn the_key_is_in_no_debug_output() {
+        assert!(!format!("{:?}", settings()).contains("s3cret"));
+        let error = BenchSettings::new("x", "s3cret\nkey", Payload::A, UnixNanos(0)).expect_err("a line break");
+        assert!(!format!("{error} {error:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn zero_and_absurd_numbers_are_refused() {
+        assert!(settings().validate().is_ok());
+        let edits: [fn(&mut BenchSettings); 5] = [
+            |s| s.records = 0,
+            |s| s.batch = 0,
+            |s| s.connections = 0,
+            |s| s.in_flight = 0,
+            |s| s.connections = 100_000,
+        ];
+        for edit in edits {
+            let mut bad = settings();
+            edit(&mut bad);
+            assert!(matches!(bad.validate(), Err(BenchError::OutOfRange { .. })));
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Opening and reading the catalog.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use logseal_core::{SegmentId, WorkspaceId};
+use logseal_crypto::MacKey;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, Row as _, SqliteConnection};
+
+use crate::codec::{Decode, read};
+use crate::writer::Writer;
+use crate::{
+    AekRow, CatalogError, Change, ClusterRow, ColumnRow, SegmentRow, TableRow, WorkspaceKeyRow, WorkspaceRow, schema,
+};
+
+/// Read-only connections; a read takes milliseconds, so a few serve many callers.
+const READERS: u32 = 4;
+
+/// The catalog of one deployment.
+#[derive(Clone, Debug)]
+pub struct Catalog {
+    readers: SqlitePool,
+    writer: Writer,
+    mac_key: Arc<MacKey>,
+}
+
+/// One workspace's tables, columns and segments at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Its tables.
+    pub tables: Vec<TableRow>,
+    /// The attribute columns of all its tables, by table and order of assignment.
+    pub columns: Vec<ColumnRow>,
+    /// The segments of all its tables, oldest first.
+    pub segments: Vec<SegmentRow>,
+}
+
+impl Catalog {
+    /// Opens the catalog in `file`, made when it is missing. Rows are authenticated under `mac_key`.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogError::Format`] when a newer version wrote it, [`CatalogError::Sql`].
+    pub async fn open(file: &Path, mac_key: MacKey) -> Result<Self, CatalogError> {
+        let options = SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .pragma("secure_delete", "ON")
+            .pragma("temp_store", "MEMORY")
+            .pragma("trusted_schema", "OFF")
+            .disable_statement_logging();
+        let mut connection = SqliteConnection::connect_with(&options).await.map_err(CatalogError::sql("open"))?;
+        prepare(&mut connection).await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .connect_lazy_with(options.create_if_missing(false).read_only(true));
+        let mac_key = Arc::new(mac_key);
+        Ok(Self { readers, writer: Writer::start(connection, Arc::clone(&mac_key)), mac_key })
+    }
+
+    /// Applies `change`; durable when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogError::Conflict`] when a row of that name or id exists, [`CatalogError::Sql`]; nothing is changed then.
+    pub async fn apply(&self, change: Change) -> Result<(), CatalogError> {
+        self.writer.apply(change).await
+    }
+
+    /// All clusters, by name.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogError::Integrity`] or [`CatalogError::Sql`].
+    pub async fn clusters(&self) -> Result<Vec<ClusterRow>, CatalogError> {
+        self.all(sqlx::query("SELECT * FROM clusters ORDER BY name")).await
+    }
+
+    /// All workspaces, by name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Catalog::clusters`].
+    pub async fn workspaces(&self) -> Result<Vec<WorkspaceRow>, CatalogError> {
+        self.all(sqlx::query("SELECT * FROM workspaces ORDER BY name")).await
+    }
+
+    /// The access keys of all workspaces.
+    ///
+    /// # Errors
+    ///
+    /// As [`Catalog::clusters`].
+    pub async fn workspace_keys(&self) -> Result<Vec<WorkspaceKeyRow>, CatalogError> {
+        self.all(sqlx::query("SELECT * FROM workspace_keys ORDER BY workspace_id, slot")).await
+    }
+
+    /// The AEKs of all workspaces, oldest generation first.
+    ///
+    /// # Errors
+    ///
+    /// As [`Catalog::clusters`].
+    pub async fn aeks(&self) -> Result<Vec<AekRow>, CatalogError> {
+        self.all(sqlx::query("SELECT * FROM aeks ORDER BY workspace_id, generation")).await
+    }
+
+    /// One segment; `None` when it is not there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Catalog::clusters`].
+    pub async fn segment(&self, id: SegmentId) -> Result<Option<SegmentRow>, CatalogError> {
+        let query = sqlx::query("SELECT * FROM segments WHERE id = ?").bind(id.as_bytes().as_slice());
+        Ok(self.all(query).await?.pop())
+    }
+
+    /// The tables, columns and segments of `workspace`, all of one moment.
+    ///
+    /// # Errors
+    ///
+    /// As [`Catalog::clusters`].
+    pub async fn snapshot(&self, workspace: WorkspaceId) -> Result<Snapshot, CatalogError> {
+        let id = workspace.as_bytes().as_slice();
+        let mut transaction = self.readers.begin().await.map_err(CatalogError::sql("begin snapshot"))?;
+        let connection = &mut *transaction;
+        let tables = sqlx::query("SELECT * FROM tables WHERE workspace_id = ? ORDER BY name").bind(id);
+        let columns = sqlx::query(
+            "SELECT c.* FROM columns c JOIN tables t ON t.id = c.table_id WHERE t.workspace_id = ? ORDER BY c.table_id, c.ordinal",
+        )
+        .bind(id);
+        let segments =
+            sqlx::query("SELECT * FROM segments WHERE workspace_id = ? ORDER BY table_id, min_time, id").bind(id);
+        Ok(Snapshot {
+            tables: self.read_all(connection, tables).await?,
+            columns: self.read_all(connection, columns).await?,
+            segments: self.read_all(connection, segments).await?,
+        })
+    }
+
+    async fn all<R: Decode>(&self, query: Query<'_>) -> Result<Vec<R>, CatalogError> {
+        let mut connection = self.readers.acquire().await.map_err(CatalogError::sql("connect"))?;
+        self.read_all(&mut connection, query).await
+    }
+
+    async fn read_all<R: Decode>(
+        &self,
+        connection: &mut SqliteConnection,
+        query: Query<'_>,
+    ) -> Result<Vec<R>, CatalogError> {
+        let rows = connection.fetch_all(query).await.map_err(CatalogError::sql("read"))?;
+        rows.iter().map(|row| read(&self.mac_key, row)).collect()
+    }
+}
+
+type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+
+/// Makes the tables of a new file; refuses a file of a newer format.
+async fn prepare(connection: &mut SqliteConnection) -> Result<(), CatalogError> {
+    let row = connection.fetch_one("PRAGMA user_version").await.map_err(CatalogError::sql("read format"))?;
+    match row.get::<i64, _>(0) {
+        schema::FORMAT => Ok(()),
+        0 => {
+            let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(CatalogError::sql("begin"))?;
+            sqlx::raw_sql(schema::CREATE)
+                .execute(&mut *transaction)
+                .await
+                .map_err(CatalogError::sql("create tables"))?;
+            let version = sqlx::AssertSqlSafe(format!("PRAGMA user_version = {}", schema::FORMAT));
+            sqlx::raw_sql(version).execute(&mut *transaction).await.map_err(CatalogError::sql("set format"))?;
+            transaction.commit().await.map_err(CatalogError::sql("commit"))
+        }
+        found => Err(CatalogError::Format { found, known: schema::FORMAT }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

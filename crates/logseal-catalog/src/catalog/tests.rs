@@ -1,0 +1,208 @@
+//! The catalog against its contract: what is committed is read back, what was altered is refused.
+
+use logseal_core::{AekId, ClusterId, TableId, TableName, UnixNanos};
+use logseal_crypto::Key256;
+
+use super::*;
+use crate::rows::KekRow;
+use crate::writer::SegmentCommit;
+
+const WORKSPACE: WorkspaceId = WorkspaceId::from_bytes([2; 16]);
+
+fn mac_key(byte: u8) -> MacKey {
+    MacKey::new(Key256::copy_from_slice(&[byte; 32]).unwrap())
+}
+
+fn kek() -> KekRow {
+    KekRow { vault_uri: "https://127.0.0.1:8420".into(), name: "kek".into(), version: "0".repeat(32) }
+}
+
+fn cluster() -> ClusterRow {
+    ClusterRow { id: ClusterId::from_bytes([1; 16]), name: "local".into(), created: UnixNanos(5), kek: kek() }
+}
+
+fn workspace() -> Change {
+    let cluster = cluster().id;
+    Change::AddWorkspace {
+        workspace: WorkspaceRow { id: WORKSPACE, name: "default".into(), cluster, created: UnixNanos(6) },
+        keys: vec![WorkspaceKeyRow {
+            workspace: WORKSPACE,
+            slot: "primary".into(),
+            lookup: vec![1; 32],
+            sealed: vec![2; 60],
+            created: UnixNanos(7),
+        }],
+        aek: AekRow {
+            id: AekId::from_bytes([3; 16]),
+            workspace: WORKSPACE,
+            cluster,
+            generation: 1,
+            kek: kek(),
+            wrapped: vec![9; 256],
+            commitment: vec![8; 32],
+            created: UnixNanos(8),
+        },
+        tables: vec![table(4, "logs")],
+    }
+}
+
+fn table(id: u8, name: &str) -> TableRow {
+    TableRow {
+        id: TableId::from_bytes([id; 16]),
+        workspace: WORKSPACE,
+        name: TableName::parse(name).unwrap(),
+        created: UnixNanos(9),
+    }
+}
+
+fn column(ordinal: u32) -> ColumnRow {
+    ColumnRow {
+        table: TableId::from_bytes([4; 16]),
+        ordinal,
+        container: 0,
+        kind: 2,
+        aek: AekId::from_bytes([3; 16]),
+        name_sealed: vec![7; 40],
+        name_fingerprint: vec![u8::try_from(ordinal).unwrap(); 32],
+    }
+}
+
+fn commit(id: u8, table: TableRow, columns: Vec<ColumnRow>) -> Change {
+    let segment = SegmentRow {
+        id: SegmentId::from_bytes([id; 16]),
+        workspace: WORKSPACE,
+        table: table.id,
+        aek: AekId::from_bytes([3; 16]),
+        path: format!("clusters/c/{id}.parquet"),
+        bytes: 1000,
+        rows: 10,
+        min_time: UnixNanos(-5),
+        max_time: UnixNanos(i64::MAX),
+        created: UnixNanos(10),
+        wrapped_dek: vec![1; 109],
+        dek_commitment: vec![2; 32],
+    };
+    Change::CommitSegment(Box::new(SegmentCommit { segment, table, columns }))
+}
+
+async fn filled(dir: &tempfile::TempDir) -> Catalog {
+    let catalog = Catalog::open(&dir.path().join("catalog.sqlite"), mac_key(1)).await.unwrap();
+    catalog.apply(Change::AddCluster(cluster())).await.unwrap();
+    catalog.apply(workspace()).await.unwrap();
+    catalog
+}
+
+#[tokio::test]
+async fn what_is_committed_is_read_back_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = filled(&dir).await;
+    catalog.apply(commit(5, table(4, "logs"), vec![column(0), column(1)])).await.unwrap();
+    catalog.apply(commit(6, table(7, "other"), vec![])).await.unwrap();
+    // The same columns again: the second segment of a table brings all columns it knows.
+    catalog.apply(commit(8, table(4, "logs"), vec![column(0), column(1), column(2)])).await.unwrap();
+    drop(catalog);
+
+    let catalog = Catalog::open(&dir.path().join("catalog.sqlite"), mac_key(1)).await.unwrap();
+    assert_eq!(catalog.clusters().await.unwrap(), [cluster()]);
+    assert_eq!(catalog.workspaces().await.unwrap().len(), 1);
+    assert_eq!(catalog.workspace_keys().await.unwrap()[0].slot, "primary");
+    assert_eq!(catalog.aeks().await.unwrap()[0].wrapped, vec![9; 256]);
+    let snapshot = catalog.snapshot(WORKSPACE).await.unwrap();
+    assert_eq!(snapshot.tables.iter().map(|t| t.name.as_str()).collect::<Vec<_>>(), ["logs", "other"]);
+    assert_eq!(snapshot.columns, [column(0), column(1), column(2)]);
+    let ids: Vec<_> = snapshot.segments.iter().map(|s| s.id.as_bytes()[0]).collect();
+    assert_eq!(ids, [5, 8, 6]);
+    assert_eq!(snapshot.segments[0].max_time, UnixNanos(i64::MAX));
+    assert_eq!(catalog.segment(SegmentId::from_bytes([6; 16])).await.unwrap().unwrap().rows, 10);
+    assert!(catalog.segment(SegmentId::from_bytes([99; 16])).await.unwrap().is_none());
+    assert!(catalog.snapshot(WorkspaceId::from_bytes([42; 16])).await.unwrap().tables.is_empty());
+}
+
+#[tokio::test]
+async fn a_refused_change_leaves_nothing_and_takes_no_other_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = filled(&dir).await;
+    let (first, again, other) = tokio::join!(
+        catalog.apply(commit(5, table(4, "logs"), vec![])),
+        catalog.apply(commit(5, table(9, "late"), vec![])),
+        catalog.apply(commit(6, table(4, "logs"), vec![])),
+    );
+    first.unwrap();
+    assert!(matches!(again, Err(CatalogError::Conflict { kind: "segment", .. })), "{again:?}");
+    other.unwrap();
+    let snapshot = catalog.snapshot(WORKSPACE).await.unwrap();
+    assert_eq!((snapshot.tables.len(), snapshot.segments.len()), (1, 2), "the refused change's table is gone too");
+}
+
+#[tokio::test]
+async fn every_altered_column_of_every_kind_of_row_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("catalog.sqlite");
+    let catalog = filled(&dir).await;
+    catalog.apply(commit(5, table(4, "logs"), vec![column(0)])).await.unwrap();
+    drop(catalog);
+    let pristine = checkpointed(&file).await;
+
+    let mut tried = 0;
+    for table in ["clusters", "workspaces", "workspace_keys", "aeks", "tables", "columns", "segments"] {
+        for (column, kind) in columns_of(&file, table).await {
+            std::fs::write(&file, &pristine).unwrap();
+            let altered = match kind.as_str() {
+                "INTEGER" => format!("{column} - 1"),
+                "TEXT" => format!("'x' || {column}"),
+                _ => format!("CAST(x'ff' || substr({column}, 2) AS BLOB)"),
+            };
+            run_sql(&file, &format!("PRAGMA foreign_keys = OFF; UPDATE {table} SET {column} = {altered}")).await;
+            let catalog = Catalog::open(&file, mac_key(1)).await.unwrap();
+            let refused = read_everything(&catalog).await;
+            assert!(matches!(refused, Err(CatalogError::Integrity { .. })), "{table}.{column}: {refused:?}");
+            tried += 1;
+        }
+    }
+    assert!(tried > 40, "{tried} columns tried");
+
+    std::fs::write(&file, &pristine).unwrap();
+    read_everything(&Catalog::open(&file, mac_key(1)).await.unwrap()).await.expect("the pristine file is fine");
+    let foreign = read_everything(&Catalog::open(&file, mac_key(2)).await.unwrap()).await;
+    assert!(matches!(foreign, Err(CatalogError::Integrity { .. })), "another root key");
+}
+
+#[tokio::test]
+async fn a_newer_format_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("catalog.sqlite");
+    drop(filled(&dir).await);
+    run_sql(&file, "PRAGMA user_version = 99").await;
+    assert!(matches!(Catalog::open(&file, mac_key(1)).await, Err(CatalogError::Format { found: 99, .. })));
+}
+
+async fn read_everything(catalog: &Catalog) -> Result<(), CatalogError> {
+    catalog.clusters().await?;
+    catalog.workspaces().await?;
+    catalog.workspace_keys().await?;
+    catalog.aeks().await?;
+    // A table whose owner was altered is no longer in the workspace's snapshot: read all rows as they stand.
+    catalog.all::<TableRow>(sqlx::query("SELECT * FROM tables")).await?;
+    catalog.all::<ColumnRow>(sqlx::query("SELECT * FROM columns")).await?;
+    catalog.all::<SegmentRow>(sqlx::query("SELECT * FROM segments")).await?;
+    Ok(())
+}
+
+async fn run_sql(file: &Path, sql: &str) {
+    let mut connection = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(file)).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+}
+
+/// The database as one file, without a journal beside it.
+async fn checkpointed(file: &Path) -> Vec<u8> {
+    run_sql(file, "PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode = DELETE").await;
+    std::fs::read(file).unwrap()
+}
+
+async fn columns_of(file: &Path, table: &str) -> Vec<(String, String)> {
+    let mut connection = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(file)).await.unwrap();
+    let sql = sqlx::AssertSqlSafe(format!("SELECT name, type FROM pragma_table_info('{table}')"));
+    let rows = connection.fetch_all(sqlx::query(sql)).await.unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}

@@ -1,0 +1,216 @@
+//! The API over a real catalog: who is let in, what is answered, what errors say.
+
+use async_trait::async_trait;
+use axum::body::Body;
+use http::{Request, StatusCode, header};
+use http_body_util::BodyExt as _;
+use logseal_catalog::{AekRow, Change, ClusterRow, KekRow, WorkspaceRow};
+use logseal_core::{AekId, ClusterId, UnixNanos, WorkspaceId};
+use logseal_crypto::{Key256, RootKey};
+use logseal_keys::access::SLOTS;
+use serde_json::Value;
+use tower::ServiceExt as _;
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::port::{QueryAnswer, QueryFailure, QueryFailureKind, QueryFormat};
+
+const WORKSPACE: WorkspaceId = WorkspaceId::from_bytes([7; 16]);
+
+/// Answers with what it was asked, or fails as the query's text says.
+#[derive(Debug)]
+struct Echo;
+
+#[async_trait]
+impl Queries for Echo {
+    async fn run(
+        &self,
+        workspace: WorkspaceId,
+        sql: &str,
+        row_limit: Option<usize>,
+        format: QueryFormat,
+    ) -> Result<QueryAnswer, QueryFailure> {
+        let fail = |kind| Err(QueryFailure { kind, code: "Code", message: format!("about {sql}") });
+        match sql {
+            "invalid" => fail(QueryFailureKind::Invalid),
+            "damaged" => fail(QueryFailureKind::Damaged),
+            "unavailable" => fail(QueryFailureKind::Unavailable),
+            _ => Ok(QueryAnswer {
+                body: format!("{workspace} {sql} {row_limit:?} {format:?}").into_bytes(),
+                truncated: row_limit == Some(1),
+            }),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Text;
+impl MetricsText for Text {
+    fn render(&self) -> String {
+        "logseal_up 1\n".to_owned()
+    }
+}
+
+struct Api {
+    _dir: tempfile::TempDir,
+    router: Router,
+    ready: watch::Sender<bool>,
+    primary: String,
+}
+
+async fn api() -> Api {
+    let dir = tempfile::tempdir().unwrap();
+    let root = RootKey::new(Key256::copy_from_slice(&[1; 32]).unwrap());
+    let catalog = Catalog::open(&dir.path().join("catalog.sqlite"), root.catalog_mac()).await.unwrap();
+    let access = Arc::new(AccessKeys::new(&root));
+    let kek = KekRow { vault_uri: "u".into(), name: "k".into(), version: "v".into() };
+    let (created, cluster) = (UnixNanos(0), ClusterId::from_bytes([1; 16]));
+    let row = ClusterRow { id: cluster, name: "local".into(), created, kek: kek.clone() };
+    catalog.apply(Change::AddCluster(row)).await.unwrap();
+    let keys = SLOTS.map(|slot| access.generate(WORKSPACE, slot, created).row).to_vec();
+    let primary = access.reveal(&keys[0]).unwrap().to_string();
+    let aek = AekRow {
+        id: AekId::from_bytes([2; 16]),
+        workspace: WORKSPACE,
+        cluster,
+        generation: 1,
+        kek,
+        wrapped: vec![],
+        commitment: vec![],
+        created,
+    };
+    let workspace = WorkspaceRow { id: WORKSPACE, name: "default".into(), cluster, created };
+    catalog.apply(Change::AddWorkspace { workspace, keys, aek, tables: vec![] }).await.unwrap();
+    let (ready, is_ready) = watch::channel(false);
+    let management = Management {
+        token: ManagementToken::new(Zeroizing::new("token".to_owned())),
+        catalog,
+        access,
+        queries: Arc::new(Echo),
+        metrics: Arc::new(Text),
+        ready: is_ready,
+    };
+    Api { _dir: dir, router: router(Arc::new(management)), ready, primary }
+}
+
+impl Api {
+    async fn send(&self, request: Request<Body>) -> (StatusCode, String, http::HeaderMap) {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap(), headers)
+    }
+
+    async fn call(&self, method: &str, path: &str, body: &str) -> (StatusCode, String) {
+        let request = Request::builder().method(method).uri(path).header(header::AUTHORIZATION, "Bearer token");
+        let (status, body, _) = self.send(request.body(Body::from(body.to_owned())).unwrap()).await;
+        (status, body)
+    }
+}
+
+fn error_code(body: &str) -> String {
+    let value: Value = serde_json::from_str(body).unwrap();
+    assert!(value["error"]["message"].as_str().is_some_and(|text| !text.is_empty()), "{body}");
+    value["error"]["code"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn every_route_but_health_needs_the_token_before_anything_else() {
+    let api = api().await;
+    let keys =
+        "/subscriptions/s/resourceGroups/g/providers/Microsoft.OperationalInsights/workspaces/default/sharedKeys";
+    for (method, path) in [
+        ("GET", "/metrics"),
+        ("GET", "/v1/workspaces"),
+        ("GET", "/v1/segments"),
+        ("POST", "/v1/workspaces/x/query"),
+        ("POST", keys),
+        ("GET", "/nothing"),
+        ("DELETE", "/metrics"),
+    ] {
+        let request = Request::builder().method(method).uri(path).body(Body::from("not json")).unwrap();
+        let (status, body, headers) = api.send(request).await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED, "{method} {path}");
+        assert_eq!(error_code(&body), "Unauthorized");
+        assert!(headers.contains_key(header::WWW_AUTHENTICATE));
+    }
+    let open = |path: &'static str| Request::get(path).body(Body::empty()).unwrap();
+    assert_eq!(api.send(open("/healthz")).await.0, StatusCode::OK);
+    assert_eq!(api.send(open("/readyz")).await.0, StatusCode::SERVICE_UNAVAILABLE);
+    api.ready.send(true).unwrap();
+    assert_eq!(api.send(open("/readyz")).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_query_reaches_its_workspace_in_the_form_that_was_asked_for() {
+    let api = api().await;
+    let path = format!("/v1/workspaces/{WORKSPACE}/query");
+    let (status, body) = api.call("POST", &path, r#"{"query":"SELECT 1","timespan":null}"#).await;
+    assert_eq!((status, body), (StatusCode::OK, format!("{WORKSPACE} SELECT 1 None Tables")));
+    for (accept, format) in [
+        ("application/json", "Tables"),
+        ("text/csv", "Csv"),
+        ("application/vnd.apache.arrow.stream", "Arrow"),
+        ("application/vnd.logseal.rows+json", "Json"),
+    ] {
+        let request = Request::post(&path).header(header::AUTHORIZATION, "Bearer token").header(header::ACCEPT, accept);
+        let (status, body, headers) = api.send(request.body(r#"{"query":"q","maxRows":1}"#.into()).unwrap()).await;
+        assert_eq!((status, body), (StatusCode::OK, format!("{WORKSPACE} q Some(1) {format}")));
+        assert_eq!(headers["x-logseal-truncated"], "true");
+    }
+    let image = Request::post(&path).header(header::AUTHORIZATION, "Bearer token").header(header::ACCEPT, "image/png");
+    let (status, body, _) = api.send(image.body(r#"{"query":"q"}"#.into()).unwrap()).await;
+    assert_eq!((status, error_code(&body).as_str()), (StatusCode::NOT_ACCEPTABLE, "NotAcceptable"));
+}
+
+#[tokio::test]
+async fn failures_say_whose_fault_they_are() {
+    let api = api().await;
+    let path = format!("/v1/workspaces/{WORKSPACE}/query");
+    for (sql, expected) in [
+        ("invalid", StatusCode::BAD_REQUEST),
+        ("damaged", StatusCode::INTERNAL_SERVER_ERROR),
+        ("unavailable", StatusCode::SERVICE_UNAVAILABLE),
+    ] {
+        let (status, body) = api.call("POST", &path, &format!(r#"{{"query":"{sql}"}}"#)).await;
+        assert_eq!((status, error_code(&body).as_str()), (expected, "Code"));
+        assert!(body.contains(&format!("about {sql}")), "the message reaches the caller: {body}");
+    }
+    for (path, body, expected, code) in [
+        (path.as_str(), "", StatusCode::BAD_REQUEST, "InvalidRequestContent"),
+        (path.as_str(), r#"{"sql":"x"}"#, StatusCode::BAD_REQUEST, "InvalidRequestContent"),
+        ("/v1/workspaces/nonsense/query", "{}", StatusCode::NOT_FOUND, "ResourceNotFound"),
+        ("/v1/workspaces/00000000-0000-0000-0000-000000000000/query", "{}", StatusCode::NOT_FOUND, "ResourceNotFound"),
+        ("/nothing", "", StatusCode::NOT_FOUND, "ResourceNotFound"),
+        ("/metrics", "", StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
+    ] {
+        let (status, answer) = api.call("POST", path, body).await;
+        assert_eq!((status, error_code(&answer).as_str()), (expected, code), "{path} {body}");
+    }
+    let large = format!(r#"{{"query":"{}"}}"#, "x".repeat(2 * 1024 * 1024));
+    assert_eq!(api.call("POST", &path, &large).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn resources_are_listed_and_keys_shown_to_their_owner() {
+    let api = api().await;
+    let (_, body) = api.call("GET", "/v1/workspaces", "").await;
+    let listing: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(listing["value"][0]["name"], "default");
+    assert_eq!(listing["value"][0]["customerId"], WORKSPACE.to_string());
+    let (status, body) = api.call("GET", "/v1/segments?workspace=default", "").await;
+    assert_eq!((status, body.as_str()), (StatusCode::OK, r#"{"value":[]}"#));
+    assert_eq!(api.call("GET", "/v1/segments?workspace=none", "").await.0, StatusCode::NOT_FOUND);
+
+    let keys = |name: &str| {
+        format!(
+            "/subscriptions/s/resourceGroups/g/providers/Microsoft.OperationalInsights/workspaces/{name}/sharedKeys"
+        )
+    };
+    let (status, body) = api.call("POST", &keys("Default"), "").await;
+    let shown: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, shown["primarySharedKey"].as_str()), (StatusCode::OK, Some(api.primary.as_str())));
+    assert_ne!(shown["primarySharedKey"], shown["secondarySharedKey"]);
+    assert_eq!(api.call("POST", &keys("none"), "").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(api.call("GET", "/metrics", "").await.1, "logseal_up 1\n");
+}

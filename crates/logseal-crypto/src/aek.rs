@@ -1,0 +1,215 @@
+//! The account encryption key (AEK): one per workspace and generation, the only key that wraps DEKs.
+
+use std::fmt::{self, Debug};
+
+use hkdf::Hkdf;
+use logseal_core::{AekId, SegmentId, TableId, WorkspaceId};
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use crate::{Commitment, Key256, Mac, MacKey, OsRandom, SealError, WrappedDek, aad, seal};
+
+/// A data encryption key (DEK) of one segment.
+#[derive(Debug)]
+pub struct Dek {
+    key: Key256,
+    commitment: Commitment,
+}
+
+impl Dek {
+    /// The key itself, for the Parquet writer or reader.
+    #[must_use]
+    pub fn key(&self) -> &Key256 {
+        &self.key
+    }
+
+    /// What the key commits to; stored in the catalog beside the wrap.
+    #[must_use]
+    pub fn commitment(&self) -> Commitment {
+        self.commitment
+    }
+}
+
+/// An unwrapped AEK.
+///
+/// It wraps DEKs with AES-256-GCM directly; what else it protects (the names of attribute columns) goes through keys
+/// derived from it by HKDF with a label each.
+pub struct Aek {
+    id: AekId,
+    workspace: WorkspaceId,
+    generation: u32,
+    key: Key256,
+    name_seal: Key256,
+    name_mac: MacKey,
+}
+
+impl Aek {
+    /// The AEK `id` of `workspace` in `generation`, with the bytes that the vault unwrapped.
+    #[must_use]
+    pub fn new(id: AekId, workspace: WorkspaceId, generation: u32, key: Key256) -> Self {
+        let derive = |label: &[u8]| {
+            Key256::fill_with(|out| {
+                Hkdf::<Sha256>::new(None, key.expose())
+                    .expand_multi_info(&[b"logseal AEK v1 ", label], out)
+                    .expect("32 bytes are within HKDF's limit of 255 blocks");
+            })
+        };
+        let (name_seal, name_mac) =
+            (derive(b"attribute name seal"), MacKey::new(derive(b"attribute name fingerprint")));
+        Self { id, workspace, generation, key, name_seal, name_mac }
+    }
+
+    /// The AEK's id.
+    #[must_use]
+    pub fn id(&self) -> AekId {
+        self.id
+    }
+
+    /// The workspace that owns it.
+    #[must_use]
+    pub fn workspace(&self) -> WorkspaceId {
+        self.workspace
+    }
+
+    /// The generation, counted from 1.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// What an AEK with this key commits to; compared after each unwrap by the vault, which authenticates no context.
+    #[must_use]
+    pub fn commitment_of(id: AekId, workspace: WorkspaceId, generation: u32, key: &Key256) -> Commitment {
+        Commitment::of(key, &aad::account_key(workspace, id, generation))
+    }
+
+    /// A new random DEK for `segment`, and its wrap.
+    #[must_use]
+    pub fn new_dek(&self, segment: SegmentId, random: OsRandom) -> (Dek, WrappedDek) {
+        let aad = aad::segment_dek(self.workspace, self.id, segment);
+        let key = Key256::generate(random);
+        let sealed = seal::seal(&self.key, &aad, key.expose(), random);
+        let sealed = sealed.as_slice().try_into().expect("32 bytes seal to 60");
+        let commitment = Commitment::of(&key, &aad);
+        (Dek { key, commitment }, WrappedDek { aek: self.id, workspace: self.workspace, segment, sealed })
+    }
+
+    /// Unwraps the DEK of `segment` and checks what it commits to.
+    ///
+    /// # Errors
+    ///
+    /// [`SealError`] when `wrapped` was made for another AEK, workspace or segment, was altered, or its key is not the one
+    /// that `commitment` names.
+    pub fn unwrap_dek(
+        &self,
+        segment: SegmentId,
+        wrapped: &WrappedDek,
+        commitment: Commitment,
+    ) -> Result<Dek, SealError> {
+        if (wrapped.aek, wrapped.workspace, wrapped.segment) != (self.id, self.workspace, segment) {
+            return Err(SealError);
+        }
+        let aad = aad::segment_dek(self.workspace, self.id, segment);
+        let key = Key256::copy_from_slice(&seal::open(&self.key, &aad, &wrapped.sealed)?).ok_or(SealError)?;
+        if commitment.matches(&key, &aad) { Ok(Dek { key, commitment }) } else { Err(SealError) }
+    }
+
+    /// Seals the name of an attribute column of `table`.
+    #[must_use]
+    pub fn seal_name(&self, table: TableId, name: &str, random: OsRandom) -> Vec<u8> {
+        seal::seal(&self.name_seal, &aad::attribute_name(self.workspace, self.id, table), name.as_bytes(), random)
+    }
+
+    /// Opens what [`Aek::seal_name`] made.
+    ///
+    /// # Errors
+    ///
+    /// [`SealError`] when it was altered, belongs to another table, or is not UTF-8.
+    pub fn open_name(&self, table: TableId, sealed: &[u8]) -> Result<Zeroizing<String>, SealError> {
+        let bytes = seal::open(&self.name_seal, &aad::attribute_name(self.workspace, self.id, table), sealed)?;
+        String::from_utf8(bytes.to_vec()).map(Zeroizing::new).map_err(|_| SealError)
+    }
+
+    /// A fingerprint of an attribute's name: equal names of one table and container have equal fingerprints, and nobody
+    /// without the AEK can test a guess.
+    #[must_use]
+    pub fn name_fingerprint(&self, table: TableId, container: u8, name: &str) -> Mac {
+        self.name_mac.mac("attribute name", &[table.as_bytes(), &[container], name.as_bytes()])
+    }
+}
+
+impl Debug for Aek {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Aek")
+            .field("id", &self.id)
+            .field("workspace", &self.workspace)
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WORKSPACE: WorkspaceId = WorkspaceId::from_bytes([1; 16]);
+    const SEGMENT: SegmentId = SegmentId::from_bytes([3; 16]);
+    const TABLE: TableId = TableId::from_bytes([4; 16]);
+
+    fn aek(id: u8, key: u8) -> Aek {
+        Aek::new(AekId::from_bytes([id; 16]), WORKSPACE, 1, Key256::copy_from_slice(&[key; 32]).unwrap())
+    }
+
+    #[test]
+    fn a_dek_round_trips_through_its_stored_bytes() {
+        let aek = aek(2, 9);
+        let (dek, wrapped) = aek.new_dek(SEGMENT, OsRandom);
+        let stored = wrapped.to_bytes();
+        assert_eq!(stored.len(), crate::wrapped_dek::WRAPPED_DEK_BYTES);
+        let read = WrappedDek::from_bytes(&stored).unwrap();
+        assert!(aek.unwrap_dek(SEGMENT, &read, dek.commitment()).unwrap().key().ct_eq(dek.key()));
+    }
+
+    #[test]
+    fn a_flipped_bit_anywhere_in_the_wrap_is_refused() {
+        let aek = aek(2, 9);
+        let (dek, wrapped) = aek.new_dek(SEGMENT, OsRandom);
+        let stored = wrapped.to_bytes();
+        for index in 0..stored.len() {
+            let mut altered = stored.clone();
+            altered[index] ^= 0x10;
+            let opened =
+                WrappedDek::from_bytes(&altered).and_then(|w| aek.unwrap_dek(SEGMENT, &w, dek.commitment()).ok());
+            assert!(opened.is_none(), "byte {index}");
+        }
+        assert!(WrappedDek::from_bytes(&stored[1..]).is_none());
+    }
+
+    #[test]
+    fn a_wrap_of_another_key_segment_or_commitment_is_refused() {
+        let aek_2 = aek(2, 9);
+        let (dek, wrapped) = aek_2.new_dek(SEGMENT, OsRandom);
+        let (other, _) = aek_2.new_dek(SEGMENT, OsRandom);
+        assert!(aek(2, 8).unwrap_dek(SEGMENT, &wrapped, dek.commitment()).is_err(), "same id, other key");
+        assert!(aek(5, 9).unwrap_dek(SEGMENT, &wrapped, dek.commitment()).is_err(), "other id, same key");
+        assert!(aek_2.unwrap_dek(SegmentId::from_bytes([9; 16]), &wrapped, dek.commitment()).is_err(), "other segment");
+        assert!(aek_2.unwrap_dek(SEGMENT, &wrapped, other.commitment()).is_err(), "other commitment");
+    }
+
+    #[test]
+    fn names_open_only_for_their_table_and_fingerprints_tell_containers_apart() {
+        let aek = aek(2, 9);
+        let sealed = aek.seal_name(TABLE, "http.route", OsRandom);
+        assert_eq!(aek.open_name(TABLE, &sealed).unwrap().as_str(), "http.route");
+        assert!(aek.open_name(TableId::from_bytes([5; 16]), &sealed).is_err());
+        assert_eq!(aek.name_fingerprint(TABLE, 0, "a"), aek.name_fingerprint(TABLE, 0, "a"));
+        assert_ne!(aek.name_fingerprint(TABLE, 0, "a"), aek.name_fingerprint(TABLE, 1, "a"));
+        assert_ne!(aek.name_fingerprint(TABLE, 0, "a"), aek.name_fingerprint(TABLE, 0, "b"));
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        let text = format!("{:?}", aek(2, 0xAB));
+        assert!(!text.contains("171") && !text.contains("abab"), "{text}");
+    }
+}

@@ -1,0 +1,35 @@
+//! Secrets, sealing, additional authenticated data (AAD), key commitment and row MACs.
+//!
+//! No I/O but the operating system's random source, no async, no unsafe. Everything that is sealed here binds its purpose,
+//! version, workspace and object through an AAD that only the named constructors of [`aad`] can make.
+//!
+//! | module | what it holds | rule it follows |
+//! | --- | --- | --- |
+//! | [`secret`] | [`Key256`], the one type of a symmetric key | wiped on drop, never printed, never cloned |
+//! | [`random`] | [`OsRandom`] | keys and nonces come from here only |
+//! | [`aad`] | [`Aad`](aad::Aad) constructors | fixed-width or length-prefixed fields, unambiguous |
+//! | [`seal`] | AES-256-GCM with a random 96-bit nonce | NIST SP 800-38D, section 8.2.2 |
+//! | [`commitment`] | what a key commits to | compared before a key is used: AES-GCM does not commit |
+//! | [`aek`] | [`Aek`]: wraps DEKs, seals schemas | keys are chosen by id, never by trial |
+//! | [`wrapped_dek`] | [`WrappedDek`], the bytes in a segment's footer | self-describing, fixed size |
+//! | [`mac`] | [`MacKey`]: HMAC-SHA-256 over rows | RFC 2104, length-prefixed fields |
+//! | [`root`] | [`RootKey`]: one label per purpose | HKDF, RFC 5869 |
+
+pub mod aad;
+pub mod aek;
+pub mod commitment;
+pub mod mac;
+pub mod random;
+pub mod root;
+pub mod seal;
+pub mod secret;
+pub mod wrapped_dek;
+
+pub use aek::{Aek, Dek};
+pub use commitment::Commitment;
+pub use mac::{Mac, MacKey};
+pub use random::OsRandom;
+pub use root::RootKey;
+pub use seal::SealError;
+pub use secret::Key256;
+pub use wrapped_dek::WrappedDek;

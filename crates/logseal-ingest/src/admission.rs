@@ -1,0 +1,417 @@
+//! Who may come in: the byte budget, held calls and the pace of a workspace.
+//!
+//! Deadlock is excluded by order: a call waits for budget once, for all that its announced length calls for, while it
+//! holds none. From then on it only tries; what it cannot get at once makes it give back everything.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use logseal_core::WorkspaceId;
+use metrics::{Gauge, gauge};
+use thiserror::Error;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::door::Refusal;
+use crate::meter::{HELD_CALLS, IN_FLIGHT_BYTES};
+use crate::settings::DoorLimits;
+
+/// Time that is left to the client of a held call, so that it hears our answer instead of its own deadline.
+const HOLD_MARGIN: Duration = Duration::from_millis(500);
+
+/// Budget for the Arrow chunk of a body of `bytes`, taken before it is scanned.
+///
+/// A start value only: columns of typical records are about as large as their protobuf, while many tiny records under one
+/// large resource grow far beyond it. Who builds the chunk corrects the permit as it grows.
+pub(crate) fn chunk_estimate(bytes: usize) -> usize {
+    bytes
+}
+
+/// Bytes of memory that requests and what grows out of them may take together.
+///
+/// Fair: a large request is not starved by small ones that come later.
+#[derive(Debug)]
+pub struct Budget {
+    free: Semaphore,
+    total: usize,
+    taken: Gauge,
+}
+
+impl Budget {
+    /// A budget of `total` bytes.
+    #[must_use]
+    pub fn new(total: usize) -> Arc<Self> {
+        let total = total.min(Semaphore::MAX_PERMITS);
+        Arc::new(Self { free: Semaphore::new(total), total, taken: gauge!(IN_FLIGHT_BYTES) })
+    }
+
+    /// All bytes, free or taken.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
+    /// Bytes that nobody holds.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        self.free.available_permits()
+    }
+
+    /// Takes `bytes` if they are free now.
+    #[must_use]
+    pub fn try_take(self: &Arc<Self>, bytes: usize) -> Option<BudgetPermit> {
+        let permits = u32::try_from(bytes).ok()?;
+        self.free.try_acquire_many(permits).ok()?.forget();
+        Some(BudgetPermit::new(self, bytes))
+    }
+
+    /// Waits for `bytes`, first come, first served; a need beyond the whole budget takes the whole budget.
+    pub async fn take(self: &Arc<Self>, bytes: usize) -> BudgetPermit {
+        let permits = u32::try_from(bytes.min(self.total)).unwrap_or(u32::MAX);
+        self.free.acquire_many(permits).await.expect("the semaphore is never closed").forget();
+        BudgetPermit::new(self, permits as usize)
+    }
+}
+
+/// Bytes taken from a [`Budget`]; dropping it gives them back.
+#[derive(Debug)]
+#[must_use = "dropping it gives the bytes back"]
+pub struct BudgetPermit {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl BudgetPermit {
+    fn new(budget: &Arc<Budget>, bytes: usize) -> Self {
+        budget.taken.increment(bytes as f64);
+        Self { budget: Arc::clone(budget), bytes }
+    }
+
+    /// Bytes that this permit holds.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes what is missing to `bytes` if it is free now; never gives anything back.
+    #[must_use = "without the bytes the work must not go on"]
+    pub fn try_cover(&mut self, bytes: usize) -> bool {
+        let missing = bytes.saturating_sub(self.bytes);
+        if missing == 0 {
+            return true;
+        }
+        let Some(more) = self.budget.try_take(missing) else { return false };
+        self.merge(more);
+        true
+    }
+
+    /// Gives back all but `bytes`; does nothing if it holds less.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        drop(self.split(self.bytes.saturating_sub(bytes)));
+    }
+
+    /// Moves `bytes`, or all that there are, into a permit of their own.
+    pub fn split(&mut self, bytes: usize) -> Self {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Self { budget: Arc::clone(&self.budget), bytes }
+    }
+
+    /// Adds the bytes of `other`, a permit of the same budget.
+    ///
+    /// # Panics
+    ///
+    /// When `other` belongs to another budget.
+    pub fn merge(&mut self, mut other: Self) {
+        assert!(Arc::ptr_eq(&self.budget, &other.budget), "permits of two budgets do not mix");
+        self.bytes += other.bytes;
+        other.bytes = 0;
+    }
+}
+
+impl Drop for BudgetPermit {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.budget.free.add_permits(self.bytes);
+            self.budget.taken.decrement(self.bytes as f64);
+        }
+    }
+}
+
+/// Why a wait ended without its event.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub enum HoldEnded {
+    /// The time that the call may be held is over.
+    #[error("held as long as the settings and the deadline allow")]
+    TimeOver,
+    /// `ingest.max_held_calls` are held already.
+    #[error("too many calls are held")]
+    TooMany,
+}
+
+/// A call's right to wait for short trouble to pass.
+#[derive(Clone, Debug)]
+pub struct Hold {
+    calls: Arc<HeldCalls>,
+    until: Instant,
+}
+
+impl Hold {
+    /// When the call must be answered, if it is still held.
+    #[must_use]
+    pub fn until(&self) -> Instant {
+        self.until
+    }
+
+    /// Waits for `event`.
+    ///
+    /// # Errors
+    ///
+    /// [`HoldEnded`] when it does not come in time, or when too many calls wait already.
+    pub async fn wait<T>(&self, event: impl Future<Output = T>) -> Result<T, HoldEnded> {
+        if self.until <= Instant::now() {
+            return Err(HoldEnded::TimeOver);
+        }
+        let _slot = self.calls.slots.try_acquire().map_err(|_| HoldEnded::TooMany)?;
+        let _counted = Counted::new(&self.calls.held);
+        timeout_at(self.until, event).await.map_err(|_| HoldEnded::TimeOver)
+    }
+}
+
+#[derive(Debug)]
+struct HeldCalls {
+    slots: Semaphore,
+    held: Gauge,
+}
+
+/// One in a gauge, for as long as it exists.
+pub(crate) struct Counted(Gauge);
+
+impl Counted {
+    pub(crate) fn new(gauge: &Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+/// The rules of admission of one process.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    limits: DoorLimits,
+    budget: Arc<Budget>,
+    held: Arc<HeldCalls>,
+    pace: Option<Pace>,
+}
+
+impl Admission {
+    pub(crate) fn new(limits: DoorLimits, budget: Arc<Budget>) -> Self {
+        let held = HeldCalls { slots: Semaphore::new(limits.held_calls), held: gauge!(HELD_CALLS) };
+        Self { limits, budget, held: Arc::new(held), pace: limits.workspace_rate.map(Pace::new) }
+    }
+
+    pub(crate) fn limits(&self) -> &DoorLimits {
+        &self.limits
+    }
+
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    /// The hold of a call that came at `start` and whose client waits for `timeout`.
+    pub(crate) fn hold(&self, start: Instant, timeout: Option<Duration>) -> Hold {
+        let patience = timeout.map_or(self.limits.hold, |t| self.limits.hold.min(t.saturating_sub(HOLD_MARGIN)));
+        Hold { calls: Arc::clone(&self.held), until: start + patience }
+    }
+
+    /// Waits until `workspace` is no longer ahead of its rate.
+    pub(crate) async fn pace(&self, workspace: WorkspaceId, hold: &Hold) -> Result<(), Refusal> {
+        let Some(pace) = &self.pace else { return Ok(()) };
+        let now = Instant::now();
+        let Some(free_at) = pace.free_at(workspace, now) else { return Ok(()) };
+        // No recheck after the wait: whoever overtook is charged too, so the rate holds on average.
+        if free_at <= hold.until() && hold.wait(sleep_until(free_at)).await.is_ok() {
+            return Ok(());
+        }
+        Err(Refusal::Unavailable {
+            reason: "the workspace sends faster than `ingest.workspace_bytes_per_second`".into(),
+            retry_after: Some(free_at.saturating_duration_since(now)),
+        })
+    }
+
+    /// Charges `bytes` to the rate of `workspace`.
+    pub(crate) fn charge(&self, workspace: WorkspaceId, bytes: usize) {
+        if let Some(pace) = &self.pace {
+            pace.charge(workspace, bytes, Instant::now());
+        }
+    }
+
+    /// Takes `bytes` of the budget, held if they are not free.
+    pub(crate) async fn take(&self, bytes: usize, hold: &Hold) -> Result<BudgetPermit, Refusal> {
+        if let Some(permit) = self.budget.try_take(bytes) {
+            return Ok(permit);
+        }
+        hold.wait(self.budget.take(bytes)).await.map_err(|_| over_budget())
+    }
+}
+
+/// The refusal of a request for which there is no memory now.
+pub(crate) fn over_budget() -> Refusal {
+    Refusal::unavailable("overloaded: no memory left for the request (setting `ingest.memory_budget_bytes`)")
+}
+
+/// A token bucket for each workspace that goes into debt: a request's size is charged when it is known, and the next
+/// one waits until the debt is paid.
+///
+/// Its entries are workspaces that have proved a key, so their number is bounded by the catalog.
+#[derive(Debug)]
+struct Pace {
+    rate: u64,
+    buckets: Mutex<HashMap<WorkspaceId, Bucket>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    tokens: i64,
+    at: Instant,
+}
+
+impl Pace {
+    fn new(rate: u64) -> Self {
+        Self { rate, buckets: Mutex::new(HashMap::new()) }
+    }
+
+    /// When `workspace` may send again; `None` is now.
+    fn free_at(&self, workspace: WorkspaceId, now: Instant) -> Option<Instant> {
+        let debt = self.with(workspace, now, |bucket| bucket.tokens.min(0).unsigned_abs());
+        if debt == 0 {
+            return None;
+        }
+        // Rounded up, so that the debt is paid at that time.
+        let nanos = (u128::from(debt) * 1_000_000_000).div_ceil(u128::from(self.rate));
+        Some(now + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX >> 4)))
+    }
+
+    fn charge(&self, workspace: WorkspaceId, bytes: usize, now: Instant) {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.with(workspace, now, |bucket| bucket.tokens = bucket.tokens.saturating_sub(bytes));
+    }
+
+    /// Runs `change` on the bucket as it is `now`. A full bucket is one second's worth.
+    fn with<T>(&self, workspace: WorkspaceId, now: Instant, change: impl FnOnce(&mut Bucket) -> T) -> T {
+        let full = i64::try_from(self.rate).unwrap_or(i64::MAX);
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let bucket = buckets.entry(workspace).or_insert(Bucket { tokens: full, at: now });
+        let elapsed = now.saturating_duration_since(bucket.at);
+        let earned = elapsed.as_nanos() * u128::from(self.rate) / 1_000_000_000;
+        // Time that has not earned a whole byte yet is left standing, or frequent calls would never earn one.
+        if earned > 0 {
+            bucket.tokens = bucket.tokens.saturating_add(i64::try_from(earned).unwrap_or(i64::MAX)).min(full);
+            bucket.at = now;
+        }
+        change(bucket)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DoorSettings;
+
+    fn admission(change: impl FnOnce(&mut DoorSettings)) -> Admission {
+        let mut settings = DoorSettings::default();
+        change(&mut settings);
+        Admission::new(settings.check().expect("valid"), Budget::new(1_000))
+    }
+
+    #[test]
+    fn permits_split_merge_shrink_and_return() {
+        let budget = Budget::new(100);
+        let mut permit = budget.try_take(60).expect("free");
+        assert!(budget.try_take(41).is_none(), "only 40 are free");
+        assert!(permit.try_cover(100) && !permit.try_cover(101));
+        assert_eq!((permit.bytes(), budget.free()), (100, 0));
+        let part = permit.split(30);
+        permit.shrink_to(50);
+        assert_eq!((permit.bytes(), part.bytes(), budget.free()), (50, 30, 20));
+        permit.merge(part);
+        assert_eq!((permit.bytes(), budget.free()), (80, 20));
+        drop(permit);
+        assert_eq!(budget.free(), 100);
+    }
+
+    /// Scenario: a hold with and without a client's timeout. Guarantee: never past the timeout minus half a second.
+    #[tokio::test(start_paused = true)]
+    async fn the_hold_is_the_shorter_of_setting_and_deadline() {
+        let admission = admission(|s| s.hold_ms = 5_000);
+        let start = Instant::now();
+        for (timeout, expected) in [(None, 5_000), (Some(10_000), 5_000), (Some(2_000), 1_500), (Some(400), 0)] {
+            let hold = admission.hold(start, timeout.map(Duration::from_millis));
+            assert_eq!((hold.until() - start).as_millis(), expected, "{timeout:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_held_call_gets_budget_when_it_is_freed_and_is_refused_when_not() {
+        let admission = Arc::new(admission(|_| ()));
+        let all = admission.budget().take(1_000).await;
+        let hold = admission.hold(Instant::now(), None);
+        let waiting = tokio::spawn({
+            let (admission, hold) = (Arc::clone(&admission), hold.clone());
+            async move { admission.take(10, &hold).await.map(|permit| permit.bytes()) }
+        });
+        tokio::task::yield_now().await;
+        drop(all);
+        assert_eq!(waiting.await.expect("no panic"), Ok(10));
+
+        let all = admission.budget().take(1_000).await;
+        let refused = admission.take(10, &hold).await.map(|permit| permit.bytes());
+        assert_eq!(refused, Err(over_budget()));
+        assert_eq!(Instant::now(), hold.until(), "held to the end");
+        drop(all);
+    }
+
+    /// Scenario: one held call more than allowed. Guarantee: that one is refused at once, the first goes on.
+    #[tokio::test(start_paused = true)]
+    async fn held_calls_are_bounded() {
+        let admission = admission(|s| s.max_held_calls = 1);
+        let hold = admission.hold(Instant::now(), None);
+        let first = hold.wait(tokio::time::sleep(Duration::from_secs(1)));
+        let second = async {
+            tokio::task::yield_now().await;
+            hold.wait(std::future::ready(())).await
+        };
+        assert_eq!(tokio::join!(first, second), (Ok(()), Err(HoldEnded::TooMany)));
+        assert_eq!(hold.wait(std::future::ready(())).await, Ok(()), "the place is free again");
+    }
+
+    /// Scenario: 1,000 bytes a second, 3,500 sent at once. Guarantee: the debt of 2,500 takes 2.5 s, and another
+    /// workspace is not touched.
+    #[tokio::test(start_paused = true)]
+    async fn pace_is_kept_by_holding_and_then_by_refusing() {
+        let admission = admission(|s| s.workspace_bytes_per_second = 1_000);
+        let [a, b] = [1, 2].map(|n| WorkspaceId::from_bytes([n; 16]));
+        let start = Instant::now();
+        let hold = admission.hold(start, None);
+        assert_eq!(admission.pace(a, &hold).await, Ok(()));
+        admission.charge(a, 3_500);
+        assert_eq!(admission.pace(b, &hold).await, Ok(()));
+        assert_eq!(admission.pace(a, &hold).await, Ok(()));
+        assert_eq!(start.elapsed(), Duration::from_millis(2_500));
+        admission.charge(a, 10_000);
+        match admission.pace(a, &hold).await {
+            Err(Refusal::Unavailable { retry_after: Some(delay), .. }) => {
+                assert_eq!(delay, Duration::from_secs(10));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(start.elapsed(), Duration::from_millis(2_500), "refused without waiting in vain");
+    }
+}

@@ -1,0 +1,347 @@
+//! gzip and zstd with bounded memory.
+//!
+//! Output grows in steps that are each asked of the budget, up to one byte beyond the limit: more is a refusal, so a
+//! bomb costs no more memory than the largest request. zstd's window, which the sender chooses, is read from the frame
+//! headers before a decoder exists. The first 64 KiB of a small body are decoded in place; the rest crosses to the
+//! compute threads, because how much will come out of a stream cannot be told from its size.
+
+use std::fmt::{self, Debug};
+use std::io::{Cursor, Read};
+
+use bytes::Bytes;
+use flate2::bufread::GzDecoder;
+use zstd::stream::raw::{DParameter, Decoder as ZstdDecoder, InBuffer, Operation, OutBuffer};
+use zstd::zstd_safe::find_frame_compressed_size;
+
+use crate::admission::{BudgetPermit, chunk_estimate, over_budget};
+use crate::cpu::{self, Awaited};
+use crate::door::Refusal;
+
+/// Encoding of a request body.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Encoding {
+    /// None.
+    Identity,
+    /// RFC 1952, any number of members up to [`MEMBERS`].
+    Gzip,
+    /// RFC 8878, any number of frames up to [`MEMBERS`], windows up to [`ZSTD_WINDOW_BYTES`].
+    Zstd,
+}
+
+impl Encoding {
+    /// What is accepted, as headers list it.
+    pub const NAMES: &'static str = "identity,gzip,zstd";
+
+    /// The encoding with this name in `grpc-encoding` or `content-encoding`.
+    #[must_use]
+    pub fn parse(name: &[u8]) -> Option<Self> {
+        match name {
+            b"identity" => Some(Self::Identity),
+            b"gzip" => Some(Self::Gzip),
+            b"zstd" => Some(Self::Zstd),
+            _ => None,
+        }
+    }
+}
+
+/// Largest zstd window, 8 MiB: what RFC 8878 (section 3.1.1.1.2) asks every decoder to support.
+pub const ZSTD_WINDOW_BYTES: u64 = 1 << ZSTD_WINDOW_LOG;
+const ZSTD_WINDOW_LOG: u32 = 23;
+
+/// Most gzip members or zstd frames of a body. Each costs a new decoder state, and an empty one has only 20 bytes.
+pub const MEMBERS: usize = 1_024;
+
+/// Output that is decoded in place: about 0.2 ms of gzip. Also the largest body that is begun in place.
+const IN_PLACE: usize = 64 * 1024;
+
+/// State of a decoder beside its window: miniature against the rest, but not nothing for many small requests.
+const STATE_BYTES: usize = 64 * 1024;
+
+/// Largest first step of the output.
+const FIRST_STEP: usize = 1024 * 1024;
+
+/// Usual ratio of compression of logs. A call waits for budget once, before its size is known: with this guess most
+/// calls need not ask again, where they could only be refused.
+const USUAL_RATIO: usize = 4;
+
+/// Budget to wait for before a body of `wire` bytes is read.
+pub(crate) fn expected_bytes(encoding: Encoding, wire: usize, limit: usize) -> usize {
+    match encoding {
+        Encoding::Identity => wire + chunk_estimate(wire),
+        Encoding::Gzip | Encoding::Zstd => wire + STATE_BYTES + wire.saturating_mul(USUAL_RATIO).min(limit),
+    }
+}
+
+/// Least budget with which every request up to `limit` can be served when it is alone.
+///
+/// The worst moment of one request is its body on the wire, its output, the copy of the output that growth makes, and a
+/// decoder; or its output and the estimate of its chunk.
+pub(crate) fn least_budget(limit: usize) -> usize {
+    3 * limit + limit.max(ZSTD_WINDOW_BYTES as usize + 2 * STATE_BYTES)
+}
+
+/// Decompresses `wire`, whose bytes `permit` covers, to at most `limit` bytes.
+///
+/// The permit comes back holding the memory of the returned bytes and an estimate of their Arrow chunk.
+///
+/// # Errors
+///
+/// [`Refusal::Undecodable`] for a stream that is damaged, cut off or followed by something else; [`Refusal::TooLarge`]
+/// over the limit or with a larger window than [`ZSTD_WINDOW_BYTES`]; [`Refusal::Unavailable`] when the budget is
+/// exhausted or the decoder panicked.
+pub async fn decompress(
+    encoding: Encoding,
+    wire: Bytes,
+    permit: BudgetPermit,
+    limit: usize,
+) -> Result<(Bytes, BudgetPermit), Refusal> {
+    if encoding == Encoding::Identity {
+        return Ok((wire, permit));
+    }
+    let result = if wire.len() > IN_PLACE {
+        cpu::run(move |awaited| Work::begin(encoding, wire, permit, limit)?.run_to_end(awaited)).await
+    } else {
+        let mut work = Work::begin(encoding, wire, permit, limit)?;
+        if work.run(IN_PLACE, &Awaited::ALWAYS)? {
+            return work.finish();
+        }
+        cpu::run(move |awaited| work.run_to_end(awaited)).await
+    };
+    result.unwrap_or_else(|_panic| Err(Refusal::unavailable("the request could not be decompressed now")))
+}
+
+/// A decompression under way: everything that it holds is counted by `permit`.
+#[derive(Debug)]
+struct Work {
+    source: Source,
+    /// Memory of the source: body and decoder.
+    source_bytes: usize,
+    /// Initialized to its whole length, of which `filled` bytes are output.
+    output: Vec<u8>,
+    filled: usize,
+    limit: usize,
+    permit: BudgetPermit,
+}
+
+impl Work {
+    fn begin(encoding: Encoding, wire: Bytes, mut permit: BudgetPermit, limit: usize) -> Result<Self, Refusal> {
+        let first = wire.len().saturating_mul(USUAL_RATIO).clamp(4_096, FIRST_STEP).min(limit + 1);
+        let window = if encoding == Encoding::Zstd { largest_window(&wire)? } else { 0 };
+        let source_bytes = wire.len() + STATE_BYTES + window;
+        if !permit.try_cover(source_bytes + first) {
+            return Err(over_budget());
+        }
+        let source = match encoding {
+            Encoding::Zstd => Source::Zstd(Zstd::new(wire)?),
+            Encoding::Identity | Encoding::Gzip => Source::Gzip(Gzip::new(wire)),
+        };
+        Ok(Self { source, source_bytes, output: vec![0; first], filled: 0, limit, permit })
+    }
+
+    fn run_to_end(mut self, awaited: &Awaited<'_>) -> Result<(Bytes, BudgetPermit), Refusal> {
+        while !self.run(usize::MAX, awaited)? {}
+        self.finish()
+    }
+
+    /// Decodes until at least `until` bytes came out in all. True when the stream has ended.
+    fn run(&mut self, until: usize, awaited: &Awaited<'_>) -> Result<bool, Refusal> {
+        while self.filled < until {
+            if !awaited.get() {
+                return Err(Refusal::Disconnected);
+            }
+            if self.filled == self.output.len() {
+                self.grow()?;
+            }
+            // One step is a small one, so that a caller who has gone is noticed soon.
+            let end = self.output.len().min(self.filled + IN_PLACE);
+            let written = self.source.read(&mut self.output[self.filled..end])?;
+            if written == 0 {
+                return Ok(true);
+            }
+            self.filled += written;
+            if self.filled > self.limit {
+                return Err(Refusal::too_large("the decompressed request", self.limit));
+            }
+        }
+        Ok(false)
+    }
+
+    /// Doubles the output, up to one byte beyond the limit; the copy is asked of the budget like the rest.
+    fn grow(&mut self) -> Result<(), Refusal> {
+        let old = self.output.len();
+        let new = (old * 2).min(self.limit + 1);
+        if !self.permit.try_cover(self.source_bytes + old + new) {
+            return Err(over_budget());
+        }
+        let mut output = vec![0; new];
+        output[..old].copy_from_slice(&self.output);
+        self.output = output;
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(Bytes, BudgetPermit), Refusal> {
+        let Self { source, mut output, filled, mut permit, .. } = self;
+        drop(source);
+        output.truncate(filled);
+        let needed = output.capacity() + chunk_estimate(filled);
+        if !permit.try_cover(needed) {
+            return Err(over_budget());
+        }
+        permit.shrink_to(needed);
+        Ok((Bytes::from(output), permit))
+    }
+}
+
+enum Source {
+    Gzip(Gzip),
+    Zstd(Zstd),
+}
+
+impl Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gzip(_) => "gzip",
+            Self::Zstd(_) => "zstd",
+        })
+    }
+}
+
+impl Source {
+    /// Writes to `out`, which is not empty; 0 is the end of the whole body.
+    fn read(&mut self, out: &mut [u8]) -> Result<usize, Refusal> {
+        match self {
+            Self::Gzip(gzip) => gzip.read(out),
+            Self::Zstd(zstd) => zstd.read(out),
+        }
+    }
+}
+
+fn broken(name: &str) -> Refusal {
+    Refusal::Undecodable(format!("the request is not valid {name}").into())
+}
+
+fn too_many_members() -> Refusal {
+    Refusal::Undecodable(format!("the request has more than {MEMBERS} compressed members").into())
+}
+
+struct Gzip {
+    /// Absent only while one member follows another.
+    member: Option<GzDecoder<Cursor<Bytes>>>,
+    members: usize,
+}
+
+impl Gzip {
+    fn new(wire: Bytes) -> Self {
+        Self { member: Some(GzDecoder::new(Cursor::new(wire))), members: 1 }
+    }
+
+    fn read(&mut self, out: &mut [u8]) -> Result<usize, Refusal> {
+        while let Some(member) = &mut self.member {
+            let written = member.read(out).map_err(|_| broken("gzip"))?;
+            if written > 0 {
+                return Ok(written);
+            }
+            let Some(rest) = self.member.take().map(GzDecoder::into_inner) else { break };
+            if rest.position() < rest.get_ref().len() as u64 {
+                self.members += 1;
+                if self.members > MEMBERS {
+                    return Err(too_many_members());
+                }
+                // What is no member fails in its header.
+                self.member = Some(GzDecoder::new(rest));
+            }
+        }
+        Ok(0)
+    }
+}
+
+struct Zstd {
+    decoder: ZstdDecoder<'static>,
+    wire: Bytes,
+    position: usize,
+    /// The last frame has ended and all its output was written.
+    between_frames: bool,
+}
+
+impl Zstd {
+    fn new(wire: Bytes) -> Result<Self, Refusal> {
+        let prepared = ZstdDecoder::new().and_then(|mut decoder| {
+            // Checked before by `largest_window`; this is the library's own belt to our braces.
+            decoder.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG))?;
+            Ok(decoder)
+        });
+        let decoder = prepared.map_err(|_| Refusal::unavailable("the zstd decoder could not be made"))?;
+        Ok(Self { decoder, wire, position: 0, between_frames: true })
+    }
+
+    fn read(&mut self, out: &mut [u8]) -> Result<usize, Refusal> {
+        while !(self.between_frames && self.position == self.wire.len()) {
+            let mut input = InBuffer::around(&self.wire[self.position..]);
+            let mut output = OutBuffer::around(out);
+            let hint = self.decoder.run(&mut input, &mut output).map_err(|_| broken("zstd"))?;
+            let (consumed, written) = (input.pos(), output.pos());
+            self.position += consumed;
+            self.between_frames = hint == 0;
+            if written > 0 {
+                return Ok(written);
+            }
+            if consumed == 0 && hint > 0 {
+                return Err(broken("zstd"));
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// The largest window that a frame of `wire` asks for, in bytes. Walks all frames by their block headers.
+fn largest_window(wire: &[u8]) -> Result<usize, Refusal> {
+    let (mut rest, mut largest, mut frames) = (wire, 0, 0);
+    if wire.is_empty() {
+        return Err(broken("zstd"));
+    }
+    while !rest.is_empty() {
+        let size = find_frame_compressed_size(rest).map_err(|_| broken("zstd"))?;
+        let window = frame_window(rest).ok_or_else(|| broken("zstd"))?;
+        if window > ZSTD_WINDOW_BYTES {
+            return Err(Refusal::TooLarge(format!(
+                "a zstd window of {window} bytes exceeds the limit of {ZSTD_WINDOW_BYTES} bytes"
+            )));
+        }
+        largest = largest.max(window);
+        frames += 1;
+        if frames > MEMBERS {
+            return Err(too_many_members());
+        }
+        rest = rest.get(size..).ok_or_else(|| broken("zstd"))?;
+    }
+    // At most 8 MiB, checked above.
+    Ok(largest as usize)
+}
+
+/// The window that the frame at the start of `frame` asks for (RFC 8878, section 3.1.1.1); 0 for a skippable frame.
+fn frame_window(frame: &[u8]) -> Option<u64> {
+    const MAGIC: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
+    let (magic, header) = frame.split_first_chunk::<4>()?;
+    if *magic != MAGIC {
+        return Some(0);
+    }
+    let (&descriptor, fields) = header.split_first()?;
+    let single_segment = descriptor & 0x20 != 0;
+    if !single_segment {
+        let window = *fields.first()?;
+        let base = 1_u64 << (10 + (window >> 3));
+        return Some(base + base / 8 * u64::from(window & 7));
+    }
+    // Without a window descriptor the window is the content, whose size comes after the dictionary's id.
+    let dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
+    let content = fields.get(dictionary..)?;
+    match descriptor >> 6 {
+        0 => content.first().map(|&size| u64::from(size)),
+        1 => content.first_chunk().map(|&size| u64::from(u16::from_le_bytes(size)) + 256),
+        2 => content.first_chunk().map(|&size| u64::from(u32::from_le_bytes(size))),
+        _ => content.first_chunk().map(|&size| u64::from_le_bytes(size)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

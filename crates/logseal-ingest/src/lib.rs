@@ -1,0 +1,32 @@
+//! OTLP/gRPC receiver, admission, batching and acknowledgement.
+//!
+//! A call walks through the door in one direction, and each stage costs the server more than the one before it:
+//! credentials, then pace, then the announced length, then budget for it, then the body, then decompression, then the
+//! [`Intake`]. Whatever is refused is refused at the cheapest stage that can tell.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`door`] | the ports of the door, and the words of its answers |
+//! | [`settings`] | the `[ingest]` table |
+//! | [`admission`] | the byte budget, held calls, the pace of a workspace |
+//! | [`decompress`] | gzip and zstd with bounded memory |
+//! | [`cpu`] | the one bridge from async tasks to compute threads |
+//! | [`grpc`] | OTLP over gRPC, health and reflection |
+//! | [`pipeline`] | scan, batch, seal, store, catalog, acknowledge |
+//! | [`meter`] | names of metrics |
+//! | [`error`] | what can go wrong on our own side |
+
+pub mod admission;
+pub mod cpu;
+pub mod decompress;
+pub mod door;
+pub mod error;
+pub mod grpc;
+pub mod meter;
+pub mod pipeline;
+pub mod settings;
+
+pub use admission::{Budget, BudgetPermit, Hold, HoldEnded};
+pub use door::{Accepted, AuthError, Authenticator, Door, Intake, IntakeError, IntakeRequest, Refusal};
+pub use error::IngestError;
+pub use settings::{DoorLimits, DoorSettings};

@@ -1,0 +1,150 @@
+//! Names of the door's metrics, and the handles that count them.
+//!
+//! Handles are made when a door or a budget is made, so that a call does not look them up by name. A recorder that is
+//! installed later does not see them: install it first.
+
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram};
+use metrics::{gauge, histogram};
+
+use crate::door::Refusal;
+
+/// Calls by `outcome`: see [`Outcome`].
+pub const REQUESTS: &str = "logseal_ingest_requests_total";
+/// Records by `outcome`: `accepted` or `rejected`. Records of refused requests are not counted: nobody decoded them.
+pub const RECORDS: &str = "logseal_ingest_records_total";
+/// Body bytes by `state`: `wire` as received, `decompressed` as handed to the intake.
+pub const BYTES: &str = "logseal_ingest_bytes_total";
+/// Bytes of the memory budget that are taken.
+pub const IN_FLIGHT_BYTES: &str = "logseal_ingest_in_flight_bytes";
+/// Calls that wait for budget, for their workspace's pace or for the intake.
+pub const HELD_CALLS: &str = "logseal_ingest_held_calls";
+/// Time from a call's header to its acknowledgement; refused calls are not in it.
+pub const ACKNOWLEDGEMENT: &str = "logseal_ingest_acknowledgement_seconds";
+/// Connections that were closed at once because `ingest.max_connections` were open.
+pub const CONNECTIONS_REFUSED: &str = "logseal_ingest_connections_refused_total";
+/// Connections that are open.
+pub const CONNECTIONS: &str = "logseal_ingest_connections";
+/// Jobs handed to the compute threads that have not ended.
+pub const CPU_JOBS: &str = "logseal_cpu_jobs";
+/// String values that were not UTF-8 and are kept as bytes.
+pub const REPLACED_UTF8: &str = "logseal_ingest_replaced_utf8_total";
+/// References to a string table (an alpha field of OTLP), treated as absent.
+pub const IGNORED_REFERENCES: &str = "logseal_ingest_ignored_string_references_total";
+/// Records that were taken in and are in no segment yet.
+pub const UNSEALED_RECORDS: &str = "logseal_ingest_unsealed_records";
+/// Batches that ended, by `outcome`: `stored` as a segment or `failed`.
+pub const SEGMENTS: &str = "logseal_segments_total";
+/// Bytes of stored segments.
+pub const SEGMENT_BYTES: &str = "logseal_segment_bytes_total";
+/// Time from cutting a batch to its segment being visible in the catalog.
+pub const SEGMENT_SECONDS: &str = "logseal_segment_commit_seconds";
+
+/// Describes every metric of this crate to the installed recorder.
+pub fn describe() {
+    describe_counter!(REQUESTS, Unit::Count, "calls by outcome");
+    describe_counter!(RECORDS, Unit::Count, "records of answered calls by outcome");
+    describe_counter!(BYTES, Unit::Bytes, "body bytes on the wire and after decompression");
+    describe_gauge!(IN_FLIGHT_BYTES, Unit::Bytes, "bytes of the memory budget that are taken");
+    describe_gauge!(HELD_CALLS, Unit::Count, "calls that wait for budget, pace or the intake");
+    describe_histogram!(ACKNOWLEDGEMENT, Unit::Seconds, "time from a call's header to its acknowledgement");
+    describe_counter!(CONNECTIONS_REFUSED, Unit::Count, "connections closed at once at the connection limit");
+    describe_gauge!(CONNECTIONS, Unit::Count, "open connections");
+    describe_counter!(REPLACED_UTF8, Unit::Count, "string values that were not UTF-8 and are kept as bytes");
+    describe_counter!(IGNORED_REFERENCES, Unit::Count, "references to a string table, treated as absent");
+    describe_gauge!(UNSEALED_RECORDS, Unit::Count, "records taken in that are in no segment yet");
+    describe_counter!(SEGMENTS, Unit::Count, "batches that ended, stored as a segment or failed");
+    describe_counter!(SEGMENT_BYTES, Unit::Bytes, "bytes of stored segments");
+    describe_histogram!(SEGMENT_SECONDS, Unit::Seconds, "time from cutting a batch to its visible segment");
+    describe_gauge!(CPU_JOBS, Unit::Count, "jobs on the compute threads or waiting for one");
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// All records were accepted.
+    Accepted,
+    /// Some records were rejected, or there was a warning.
+    Partial,
+    /// Framing, compression or content cannot be decoded.
+    Invalid,
+    /// Over `ingest.max_request_bytes`.
+    TooLarge,
+    /// Credentials are missing or unknown.
+    Unauthenticated,
+    /// An encoding or method that does not exist here.
+    Unsupported,
+    /// Refused for our own trouble: overload, keys, disk, shutdown.
+    Unavailable,
+    /// The client's deadline passed.
+    Deadline,
+    /// The client went away.
+    Aborted,
+}
+
+impl Outcome {
+    const ALL: [(Self, &'static str); 9] = [
+        (Self::Accepted, "accepted"),
+        (Self::Partial, "partial"),
+        (Self::Invalid, "invalid"),
+        (Self::TooLarge, "too_large"),
+        (Self::Unauthenticated, "unauthenticated"),
+        (Self::Unsupported, "unsupported"),
+        (Self::Unavailable, "unavailable"),
+        (Self::Deadline, "deadline"),
+        (Self::Aborted, "aborted"),
+    ];
+}
+
+impl From<&Refusal> for Outcome {
+    fn from(refusal: &Refusal) -> Self {
+        match refusal {
+            Refusal::Unauthenticated { .. } => Self::Unauthenticated,
+            Refusal::Undecodable(_) => Self::Invalid,
+            Refusal::TooLarge(_) => Self::TooLarge,
+            Refusal::Unsupported(_) => Self::Unsupported,
+            Refusal::Unavailable { .. } => Self::Unavailable,
+            Refusal::DeadlinePassed => Self::Deadline,
+            Refusal::Disconnected => Self::Aborted,
+        }
+    }
+}
+
+/// Handles of a door.
+#[derive(Clone, Debug)]
+pub(crate) struct Meter {
+    requests: Vec<(Outcome, Counter)>,
+    pub(crate) records_accepted: Counter,
+    pub(crate) records_rejected: Counter,
+    pub(crate) wire_bytes: Counter,
+    pub(crate) decompressed_bytes: Counter,
+    acknowledgement: Histogram,
+    pub(crate) connections_refused: Counter,
+    pub(crate) connections: Gauge,
+}
+
+impl Meter {
+    pub(crate) fn new() -> Self {
+        Self {
+            requests: Outcome::ALL.map(|(outcome, name)| (outcome, counter!(REQUESTS, "outcome" => name))).to_vec(),
+            records_accepted: counter!(RECORDS, "outcome" => "accepted"),
+            records_rejected: counter!(RECORDS, "outcome" => "rejected"),
+            wire_bytes: counter!(BYTES, "state" => "wire"),
+            decompressed_bytes: counter!(BYTES, "state" => "decompressed"),
+            acknowledgement: histogram!(ACKNOWLEDGEMENT),
+            connections_refused: counter!(CONNECTIONS_REFUSED),
+            connections: gauge!(CONNECTIONS),
+        }
+    }
+
+    /// Counts one call that ended as `outcome` after `elapsed`.
+    pub(crate) fn ended(&self, outcome: Outcome, elapsed: Duration) {
+        if let Some((_, requests)) = self.requests.iter().find(|(known, _)| *known == outcome) {
+            requests.increment(1);
+        }
+        if matches!(outcome, Outcome::Accepted | Outcome::Partial) {
+            self.acknowledgement.record(elapsed.as_secs_f64());
+        }
+    }
+}

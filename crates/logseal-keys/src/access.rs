@@ -1,0 +1,127 @@
+//! Workspace keys: what a shipper presents to ship, and nothing else.
+//!
+//! A key is 256 random bits in base64url. The catalog holds an HMAC of it under the root key, by which a presented key is
+//! found, and a copy sealed under the root key, so that `workspace keys` can show it. Neither needs the cluster's KEK: the
+//! door can tell friend from stranger also while the cluster's key is out of reach.
+
+use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock};
+
+use data_encoding::BASE64URL_NOPAD;
+use logseal_catalog::WorkspaceKeyRow;
+use logseal_core::{UnixNanos, WorkspaceId};
+use logseal_crypto::{Key256, MacKey, OsRandom, RootKey, aad, seal};
+use zeroize::Zeroizing;
+
+use crate::KeyError;
+
+/// The slots of a workspace's keys: two, so that one can be replaced while the other is in use.
+pub const SLOTS: [&str; 2] = ["primary", "secondary"];
+
+/// Longest credential that is looked at; ours have 43 characters.
+const CREDENTIAL_BYTES: usize = 128;
+
+/// The workspace keys of a deployment.
+#[derive(Debug)]
+pub struct AccessKeys {
+    lookup_key: MacKey,
+    seal_key: Key256,
+    /// HMAC of the key → workspace. Looking up an HMAC tells an attacker by timing only about HMACs, which he cannot make.
+    workspaces: RwLock<HashMap<[u8; 32], WorkspaceId>>,
+}
+
+/// A new workspace key.
+#[derive(Debug)]
+pub struct NewWorkspaceKey {
+    /// The row for the catalog.
+    pub row: WorkspaceKeyRow,
+}
+
+impl AccessKeys {
+    /// The keys under `root`; none is accepted until [`AccessKeys::accept`] is called.
+    #[must_use]
+    pub fn new(root: &RootKey) -> Self {
+        Self { lookup_key: root.credential_mac(), seal_key: root.credential_seal(), workspaces: RwLock::default() }
+    }
+
+    /// A new random key for `workspace`, not accepted yet.
+    #[must_use]
+    pub fn generate(&self, workspace: WorkspaceId, slot: &str, now: UnixNanos) -> NewWorkspaceKey {
+        let secret = Zeroizing::new(BASE64URL_NOPAD.encode(Key256::generate(OsRandom).expose()));
+        let row = WorkspaceKeyRow {
+            workspace,
+            slot: slot.to_owned(),
+            lookup: self.lookup(&secret).to_vec(),
+            sealed: seal::seal(&self.seal_key, &aad::workspace_key(workspace, slot), secret.as_bytes(), OsRandom),
+            created: now,
+        };
+        NewWorkspaceKey { row }
+    }
+
+    /// Accepts the key of `row` from now on.
+    pub fn accept(&self, row: &WorkspaceKeyRow) {
+        if let Ok(lookup) = row.lookup.as_slice().try_into() {
+            self.workspaces.write().unwrap_or_else(PoisonError::into_inner).insert(lookup, row.workspace);
+        }
+    }
+
+    /// The workspace that `credential` may ship to.
+    #[must_use]
+    pub fn workspace_of(&self, credential: &str) -> Option<WorkspaceId> {
+        if credential.len() > CREDENTIAL_BYTES {
+            return None;
+        }
+        let lookup = self.lookup(credential);
+        self.workspaces.read().unwrap_or_else(PoisonError::into_inner).get(&lookup).copied()
+    }
+
+    /// The key of `row` in clear, for its owner.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::AccessKey`] when the sealed copy does not open.
+    pub fn reveal(&self, row: &WorkspaceKeyRow) -> Result<Zeroizing<String>, KeyError> {
+        let failed = || KeyError::AccessKey { workspace: row.workspace, slot: row.slot.clone() };
+        let opened = seal::open(&self.seal_key, &aad::workspace_key(row.workspace, &row.slot), &row.sealed);
+        String::from_utf8(opened.map_err(|_| failed())?.to_vec()).map(Zeroizing::new).map_err(|_| failed())
+    }
+
+    fn lookup(&self, credential: &str) -> [u8; 32] {
+        *self.lookup_key.mac("workspace key v1", &[credential.as_bytes()]).as_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WORKSPACE: WorkspaceId = WorkspaceId::from_bytes([1; 16]);
+
+    fn keys(root: u8) -> AccessKeys {
+        AccessKeys::new(&RootKey::new(Key256::copy_from_slice(&[root; 32]).unwrap()))
+    }
+
+    #[test]
+    fn only_an_accepted_key_opens_its_workspace() {
+        let keys = keys(1);
+        let new = keys.generate(WORKSPACE, "primary", UnixNanos(0));
+        let secret = keys.reveal(&new.row).unwrap();
+        assert_eq!(secret.len(), 43, "256 bits in base64url");
+        assert_eq!(keys.workspace_of(&secret), None, "not accepted yet");
+        keys.accept(&new.row);
+        assert_eq!(keys.workspace_of(&secret), Some(WORKSPACE));
+        for wrong in ["", "x", &secret[1..], &format!("{}x", secret.as_str()), &"y".repeat(100_000)] {
+            assert_eq!(keys.workspace_of(wrong), None);
+        }
+    }
+
+    #[test]
+    fn a_stored_key_opens_only_in_its_place_and_under_its_root() {
+        let new = keys(1).generate(WORKSPACE, "primary", UnixNanos(0));
+        let moved = WorkspaceKeyRow { slot: "secondary".into(), ..new.row.clone() };
+        assert!(keys(1).reveal(&moved).is_err());
+        assert!(keys(2).reveal(&new.row).is_err());
+        let text = format!("{:?}", new);
+        assert!(!text.contains(keys(1).reveal(&new.row).unwrap().as_str()), "Debug does not show the key");
+    }
+}

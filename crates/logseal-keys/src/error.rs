@@ -1,0 +1,53 @@
+//! What can go wrong with keys.
+
+use logseal_catalog::CatalogError;
+use logseal_core::{AekId, SegmentId, WorkspaceId};
+use logseal_vault::VaultError;
+use thiserror::Error;
+
+/// A failed key operation.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// The vault refused or failed.
+    #[error("the key vault cannot unwrap the account key `{aek}`")]
+    Vault {
+        /// The account key.
+        aek: AekId,
+        /// What the vault said.
+        #[source]
+        source: VaultError,
+    },
+    /// An unwrapped key is not the one that its row commits to.
+    #[error("account key `{0}` is not the key that its catalog row commits to: the wrapped key was replaced")]
+    Commitment(AekId),
+    /// A segment's wrapped DEK does not open.
+    #[error("the data key of segment `{0}` does not open: its catalog row was altered or belongs to another key")]
+    SegmentKey(SegmentId),
+    /// A sealed attribute name does not open.
+    #[error("a column name of workspace `{0}` does not open: its catalog row was altered or belongs to another key")]
+    ColumnName(WorkspaceId),
+    /// A sealed access key does not open.
+    #[error("the stored access key `{slot}` of workspace `{workspace}` does not open")]
+    AccessKey {
+        /// The workspace.
+        workspace: WorkspaceId,
+        /// `primary` or `secondary`.
+        slot: String,
+    },
+    /// There is no such account key.
+    #[error("account key `{0}` is not in the catalog")]
+    UnknownAek(AekId),
+    /// The workspace has no account key.
+    #[error("workspace `{0}` has no account key")]
+    NoAek(WorkspaceId),
+    /// The catalog failed.
+    #[error("the catalog cannot give the keys")]
+    Catalog(#[from] CatalogError),
+    /// The copy of a wrapped key could not be stored.
+    #[error("cannot store the copy of a wrapped account key")]
+    Copy(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A row names a key that no vault can have.
+    #[error("catalog row of account key `{0}` names an impossible key")]
+    KekName(AekId),
+}

@@ -1,0 +1,173 @@
+//! Makes, unwraps and hands out account keys (AEKs).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use logseal_catalog::{AekRow, Catalog, KekRow, SegmentRow};
+use logseal_core::{AekId, Clock, ClusterId, WorkspaceId};
+use logseal_crypto::{Aek, Commitment, Dek, Key256, MacKey, OsRandom, WrappedDek};
+use logseal_vault::{KeyId, KeyName, KeyVault, KeyVersion};
+
+use crate::KeyError;
+use crate::wrapped_key_copy::{self, WrappedKeyStore};
+
+/// The account keys of a deployment.
+///
+/// Each AEK is unwrapped by the vault once and kept; segments never cause a call to the vault.
+#[derive(Debug)]
+pub struct Keyring {
+    vault: Arc<dyn KeyVault>,
+    catalog: Catalog,
+    copies: Arc<dyn WrappedKeyStore>,
+    mac_key: MacKey,
+    clock: Arc<dyn Clock>,
+    unwrapped: Mutex<HashMap<AekId, Arc<Aek>>>,
+}
+
+impl Keyring {
+    /// A keyring over `catalog`'s rows and `vault`'s KEKs. `mac_key` authenticates the copies in `copies`.
+    #[must_use]
+    pub fn new(
+        vault: Arc<dyn KeyVault>,
+        catalog: Catalog,
+        copies: Arc<dyn WrappedKeyStore>,
+        mac_key: MacKey,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { vault, catalog, copies, mac_key, clock, unwrapped: Mutex::default() }
+    }
+
+    /// A new AEK, wrapped by `kek`, its wrap proven by an unwrap and its copy durable in the store.
+    ///
+    /// The key may be used once the returned row is in the catalog.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::Vault`], [`KeyError::Commitment`] when the vault unwraps something else than it wrapped,
+    /// [`KeyError::Copy`].
+    pub async fn new_aek(
+        &self,
+        id: AekId,
+        workspace: WorkspaceId,
+        cluster: ClusterId,
+        generation: u32,
+        kek: &KeyId,
+    ) -> Result<AekRow, KeyError> {
+        let failed = |source| KeyError::Vault { aek: id, source };
+        let key = Key256::generate(OsRandom);
+        let row = AekRow {
+            id,
+            workspace,
+            cluster,
+            generation,
+            kek: KekRow {
+                vault_uri: kek.vault_uri.to_string(),
+                name: kek.name.to_string(),
+                version: kek.version.to_string(),
+            },
+            wrapped: self.vault.wrap(kek, &key).await.map_err(failed)?,
+            commitment: Aek::commitment_of(id, workspace, generation, &key).as_bytes().to_vec(),
+            created: self.clock.now(),
+        };
+        drop(key);
+        self.unwrap(&row).await?;
+        let (path, content) = wrapped_key_copy::object(&row, &self.mac_key);
+        self.copies.put_new(&path, content).await.map_err(KeyError::Copy)?;
+        Ok(row)
+    }
+
+    /// Unwraps every AEK in the catalog, so that the first record does not wait for the vault.
+    ///
+    /// # Errors
+    ///
+    /// As [`Keyring::aek`], for the first key that fails.
+    pub async fn warm(&self) -> Result<(), KeyError> {
+        for row in self.catalog.aeks().await? {
+            self.remember(&row).await?;
+        }
+        Ok(())
+    }
+
+    /// The newest AEK of `workspace`, for new data.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::NoAek`], and as [`Keyring::aek`].
+    pub async fn current(&self, workspace: WorkspaceId) -> Result<Arc<Aek>, KeyError> {
+        if let Some(aek) = self.newest_known(workspace) {
+            return Ok(aek);
+        }
+        let rows = self.catalog.aeks().await?;
+        let newest = rows.iter().filter(|row| row.workspace == workspace).max_by_key(|row| row.generation);
+        self.remember(newest.ok_or(KeyError::NoAek(workspace))?).await
+    }
+
+    /// The AEK `id`.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::UnknownAek`], [`KeyError::Vault`], [`KeyError::Commitment`], [`KeyError::Catalog`].
+    pub async fn aek(&self, id: AekId) -> Result<Arc<Aek>, KeyError> {
+        if let Some(aek) = self.known(id) {
+            return Ok(aek);
+        }
+        let rows = self.catalog.aeks().await?;
+        self.remember(rows.iter().find(|row| row.id == id).ok_or(KeyError::UnknownAek(id))?).await
+    }
+
+    /// The DEK of `segment`, from its authenticated catalog row.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::SegmentKey`] when the wrapped DEK does not open, and as [`Keyring::aek`].
+    pub async fn segment_dek(&self, segment: &SegmentRow) -> Result<Dek, KeyError> {
+        let failed = || KeyError::SegmentKey(segment.id);
+        let wrapped = WrappedDek::from_bytes(&segment.wrapped_dek).ok_or_else(failed)?;
+        let commitment = Commitment::from_slice(&segment.dek_commitment).ok_or_else(failed)?;
+        let aek = self.aek(segment.aek).await?;
+        aek.unwrap_dek(segment.id, &wrapped, commitment).map_err(|_| failed())
+    }
+
+    async fn remember(&self, row: &AekRow) -> Result<Arc<Aek>, KeyError> {
+        if let Some(aek) = self.known(row.id) {
+            return Ok(aek);
+        }
+        let aek = Arc::new(self.unwrap(row).await?);
+        self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner).insert(row.id, Arc::clone(&aek));
+        Ok(aek)
+    }
+
+    /// Unwraps by the vault and checks the commitment: the vault authenticates no context.
+    async fn unwrap(&self, row: &AekRow) -> Result<Aek, KeyError> {
+        let kek = kek_id(row).ok_or(KeyError::KekName(row.id))?;
+        let key =
+            self.vault.unwrap(&kek, &row.wrapped).await.map_err(|source| KeyError::Vault { aek: row.id, source })?;
+        let context = logseal_crypto::aad::account_key(row.workspace, row.id, row.generation);
+        let committed = Commitment::from_slice(&row.commitment).is_some_and(|c| c.matches(&key, &context));
+        if committed {
+            Ok(Aek::new(row.id, row.workspace, row.generation, key))
+        } else {
+            Err(KeyError::Commitment(row.id))
+        }
+    }
+
+    fn known(&self, id: AekId) -> Option<Arc<Aek>> {
+        self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner).get(&id).map(Arc::clone)
+    }
+
+    fn newest_known(&self, workspace: WorkspaceId) -> Option<Arc<Aek>> {
+        let unwrapped = self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner);
+        unwrapped.values().filter(|aek| aek.workspace() == workspace).max_by_key(|aek| aek.generation()).map(Arc::clone)
+    }
+}
+
+fn kek_id(row: &AekRow) -> Option<KeyId> {
+    Some(KeyId {
+        vault_uri: row.kek.vault_uri.as_str().into(),
+        name: KeyName::parse(&row.kek.name).ok()?,
+        version: KeyVersion::parse(&row.kek.version).ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests;

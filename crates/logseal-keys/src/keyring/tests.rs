@@ -1,0 +1,153 @@
+//! The key hierarchy end to end on the embedded vault, and each planted or swapped row refused.
+
+use std::error::Error;
+
+use async_trait::async_trait;
+use logseal_catalog::{Change, ClusterRow, TableRow, WorkspaceRow};
+use logseal_core::{SegmentId, SystemClock, TableId, TableName, UnixNanos};
+use logseal_crypto::RootKey;
+use logseal_vault::{EmbeddedVault, VaultError};
+use object_store::path::Path;
+
+use super::*;
+
+const WORKSPACE: WorkspaceId = WorkspaceId::from_bytes([1; 16]);
+const CLUSTER: ClusterId = ClusterId::from_bytes([2; 16]);
+
+#[derive(Debug, Default)]
+struct Copies(Mutex<Vec<(Path, Vec<u8>)>>);
+
+#[async_trait]
+impl WrappedKeyStore for Copies {
+    async fn put_new(&self, path: &Path, content: Vec<u8>) -> Result<(), Box<dyn Error + Send + Sync>> {
+        self.0.lock().unwrap().push((path.clone(), content));
+        Ok(())
+    }
+}
+
+struct Deployment {
+    _dir: tempfile::TempDir,
+    vault: Arc<EmbeddedVault>,
+    catalog: Catalog,
+    copies: Arc<Copies>,
+    kek: KeyId,
+}
+
+impl Deployment {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let root = RootKey::new(Key256::copy_from_slice(&[7; 32]).unwrap());
+        let vault = EmbeddedVault::open(dir.path().join("vault"), "https://v", &root, Arc::new(SystemClock)).unwrap();
+        let kek = vault.create_key(&KeyName::parse("kek").unwrap(), 2048).await.unwrap().id;
+        let catalog = Catalog::open(&dir.path().join("catalog.sqlite"), root.catalog_mac()).await.unwrap();
+        Self { _dir: dir, vault: Arc::new(vault), catalog, copies: Arc::default(), kek }
+    }
+
+    /// A keyring with nothing unwrapped yet, as after a restart.
+    fn keyring(&self) -> Keyring {
+        let mac_key = MacKey::new(Key256::copy_from_slice(&[8; 32]).unwrap());
+        let (vault, copies) = (Arc::clone(&self.vault), Arc::clone(&self.copies));
+        Keyring::new(vault, self.catalog.clone(), copies, mac_key, Arc::new(SystemClock))
+    }
+
+    async fn provision(&self, aek: AekRow) {
+        let (name, created) = ("w".to_owned(), UnixNanos(0));
+        let kek = aek.kek.clone();
+        self.catalog
+            .apply(Change::AddCluster(ClusterRow { id: CLUSTER, name: "c".into(), created, kek }))
+            .await
+            .unwrap();
+        let workspace = WorkspaceRow { id: WORKSPACE, name, cluster: CLUSTER, created };
+        let table =
+            TableRow { id: TableId::from_bytes([3; 16]), workspace: WORKSPACE, name: TableName::logs(), created };
+        self.catalog.apply(Change::AddWorkspace { workspace, keys: vec![], aek, tables: vec![table] }).await.unwrap();
+    }
+}
+
+fn aek_id(byte: u8) -> AekId {
+    AekId::from_bytes([byte; 16])
+}
+
+fn segment_row(aek: &Aek, segment: SegmentId) -> (SegmentRow, Dek) {
+    let (dek, wrapped) = aek.new_dek(segment, OsRandom);
+    let row = SegmentRow {
+        id: segment,
+        workspace: WORKSPACE,
+        table: TableId::from_bytes([3; 16]),
+        aek: aek.id(),
+        path: "p".into(),
+        bytes: 1,
+        rows: 1,
+        min_time: UnixNanos(0),
+        max_time: UnixNanos(0),
+        created: UnixNanos(0),
+        wrapped_dek: wrapped.to_bytes(),
+        dek_commitment: dek.commitment().as_bytes().to_vec(),
+    };
+    (row, dek)
+}
+
+#[tokio::test]
+async fn a_segment_key_opens_after_a_restart_through_kek_and_aek() {
+    let deployment = Deployment::new().await;
+    let keyring = deployment.keyring();
+    let row = keyring.new_aek(aek_id(5), WORKSPACE, CLUSTER, 1, &deployment.kek).await.unwrap();
+    deployment.provision(row.clone()).await;
+    let aek = keyring.current(WORKSPACE).await.unwrap();
+    let (segment, dek) = segment_row(&aek, SegmentId::from_bytes([6; 16]));
+
+    let restarted = deployment.keyring();
+    restarted.warm().await.unwrap();
+    assert!(restarted.segment_dek(&segment).await.unwrap().key().ct_eq(dek.key()));
+
+    let copies = deployment.copies.0.lock().unwrap();
+    let (path, content) = &copies[0];
+    assert_eq!(path.as_ref(), format!("clusters/{CLUSTER}/keys/{}/{}.json", row.id, row.kek.version));
+    let copy: serde_json::Value = serde_json::from_slice(content).unwrap();
+    assert_eq!(copy["wrapped"], data_encoding::BASE64.encode(&row.wrapped));
+}
+
+#[tokio::test]
+async fn swapped_and_altered_keys_are_refused() {
+    let deployment = Deployment::new().await;
+    let keyring = deployment.keyring();
+    let row = keyring.new_aek(aek_id(5), WORKSPACE, CLUSTER, 1, &deployment.kek).await.unwrap();
+    deployment.provision(row.clone()).await;
+    let aek = keyring.current(WORKSPACE).await.unwrap();
+    let (first, _) = segment_row(&aek, SegmentId::from_bytes([6; 16]));
+    let (second, _) = segment_row(&aek, SegmentId::from_bytes([7; 16]));
+
+    let swapped = SegmentRow { wrapped_dek: second.wrapped_dek.clone(), ..first.clone() };
+    assert!(matches!(keyring.segment_dek(&swapped).await, Err(KeyError::SegmentKey(id)) if id == first.id));
+    let other_commitment = SegmentRow { dek_commitment: second.dek_commitment.clone(), ..first.clone() };
+    assert!(matches!(keyring.segment_dek(&other_commitment).await, Err(KeyError::SegmentKey(_))));
+    let unknown = SegmentRow { aek: aek_id(99), ..first };
+    assert!(matches!(keyring.segment_dek(&unknown).await, Err(KeyError::UnknownAek(_))));
+
+    // A key that somebody wrapped for himself with the public KEK: it opens, but is not what the row commits to.
+    let planted = Key256::copy_from_slice(&[0xEE; 32]).unwrap();
+    let wrapped = deployment.vault.wrap(&deployment.kek, &planted).await.unwrap();
+    let restarted = deployment.keyring();
+    let refused = restarted.remember(&AekRow { wrapped, ..row.clone() }).await;
+    assert!(matches!(refused, Err(KeyError::Commitment(_))), "{refused:?}");
+    for claimed in [AekRow { id: aek_id(9), ..row.clone() }, AekRow { generation: 2, ..row.clone() }] {
+        assert!(matches!(restarted.remember(&claimed).await, Err(KeyError::Commitment(_))));
+    }
+}
+
+#[tokio::test]
+async fn a_disabled_kek_stops_a_restarted_keyring() {
+    let deployment = Deployment::new().await;
+    let row = deployment.keyring().new_aek(aek_id(5), WORKSPACE, CLUSTER, 1, &deployment.kek).await.unwrap();
+    deployment.provision(row).await;
+    deployment.vault.set_enabled(&deployment.kek.name, &deployment.kek.version, false).unwrap();
+    let refused = deployment.keyring().current(WORKSPACE).await;
+    assert!(matches!(refused, Err(KeyError::Vault { source: VaultError::KeyDisabled(_), .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn unknown_workspaces_have_no_key() {
+    let deployment = Deployment::new().await;
+    let refused = deployment.keyring().current(WorkspaceId::from_bytes([42; 16])).await;
+    assert!(matches!(refused, Err(KeyError::NoAek(_))));
+}

@@ -1,0 +1,43 @@
+//! OTLP protobuf bytes to Arrow columns.
+//!
+//! [`scan()`] reads the bytes of an `ExportLogsServiceRequest` once and appends what it finds to Arrow builders, with no
+//! message structs in between: those cost more than the whole scan. A request is either undecodable, then it is
+//! refused and leaves no trace ([`ScanError`]), or it becomes [`TableChunk`]s plus a count of records that were
+//! rejected one by one ([`Scanned`]).
+//!
+//! How each field of OTLP maps to a column is documented in [`schema`], and nowhere else.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`schema`] | the table's columns: [`AttributeContainer`], [`AttributeKind`], [`AttributeColumn`], [`arrow_schema`] |
+//! | [`workspace`] | the tables of a workspace and their attribute columns: [`WorkspaceSchema`], [`TableSchema`] |
+//! | [`scan`](mod@scan) | the entry point [`scan()`], its limits, its result; how columns are assigned |
+//! | [`merge`](mod@merge) | chunks with different attribute columns made into one batch: [`merge()`] |
+//! | `request` | the walk over request, resources and scopes |
+//! | `record` | one log record's fields |
+//! | `shared` | what a resource or a scope gives to each of its records |
+//! | `value` | `AnyValue`: checks, last-one-wins, merging |
+//! | `wire` | protobuf's framing, by the rules that prost applies |
+//! | `json` | values as OTLP JSON |
+//! | `overflow` | the column `overflow`: what no other column holds exactly |
+//! | `table` | the rows of one table while a request is scanned |
+//! | `columns` | Arrow builders of the fixed and of the attribute columns |
+
+mod columns;
+mod json;
+pub mod merge;
+mod overflow;
+mod record;
+mod request;
+pub mod scan;
+pub mod schema;
+mod shared;
+mod table;
+mod value;
+mod wire;
+pub mod workspace;
+
+pub use merge::merge;
+pub use scan::{ScanError, ScanLimits, Scanned, TableChunk, scan};
+pub use schema::{AttributeColumn, AttributeContainer, AttributeKind, arrow_schema};
+pub use workspace::{SchemaLimits, TableSchema, WorkspaceSchema};

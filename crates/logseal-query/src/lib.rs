@@ -1,0 +1,47 @@
+//! SQL over sealed segments: DataFusion reads the encrypted Parquet files of one workspace.
+//!
+//! The crate knows neither the catalog nor the keys: what it needs of them are two ports, [`SegmentCatalog`] (which
+//! tables and segments are there) and [`SegmentOpener`] (how one segment is decrypted). A query takes one snapshot,
+//! plans against it, and reads each segment that its predicates cannot exclude. Segments are never skipped silently: one
+//! that is missing, of the wrong size, or does not decrypt fails the query by name.
+//!
+//! Nothing a query reads is written anywhere: spilling is off, no metadata is kept beyond the query, the only object
+//! store that a plan can name is the segments' own, and neither SQL text nor engine errors are logged.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`engine`] | [`QueryEngine`], [`QueryResult`] |
+//! | [`error`] | [`QueryError`] and its [`QueryErrorKind`] |
+//! | [`format`] | results as text table, JSON, CSV, Arrow IPC and Azure's JSON tables |
+//! | [`port`] | [`SegmentCatalog`], [`SegmentOpener`], [`Snapshot`], [`PortError`] |
+//! | [`settings`] | [`QuerySettings`] |
+//! | `statement` | SQL text to one allowed statement |
+//! | `attribute` | `attributes['k']` for keys that no record has |
+//! | `cooperation` | lets a canceled query stop inside a join |
+//! | `classify` | DataFusion's errors in the caller's words |
+//! | `session` | the DataFusion session: functions, catalog, options, memory |
+//! | `table` | a table of segments, pruned by time |
+//! | `source` | names the segment in every read error, contains panics |
+//! | `reader` | opens one encrypted segment, sizes checked first |
+//! | `runtime` | own threads for CPU work |
+
+mod attribute;
+mod classify;
+mod cooperation;
+mod reader;
+mod runtime;
+mod session;
+mod source;
+mod statement;
+mod table;
+
+pub mod engine;
+pub mod error;
+pub mod format;
+pub mod port;
+pub mod settings;
+
+pub use engine::{QueryEngine, QueryResult};
+pub use error::{Position, QueryError, QueryErrorKind, SegmentFault};
+pub use port::{PortError, PortErrorKind, SegmentCatalog, SegmentOpener, SegmentRef, Snapshot, TableSnapshot};
+pub use settings::QuerySettings;

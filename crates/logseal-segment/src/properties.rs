@@ -1,0 +1,131 @@
+//! Parquet's own property types that hold keys. No other file touches them.
+//!
+//! They keep keys as plain `Vec<u8>`, print them in `Debug` on the writing side and do not wipe them: values of these types
+//! live as short as one file's writing or reading and are never formatted.
+
+use std::sync::Arc;
+
+use logseal_crypto::aad::Aad;
+use logseal_crypto::{Dek, WrappedDek};
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::encryption::decrypt::FileDecryptionProperties;
+use parquet::encryption::encrypt::FileEncryptionProperties;
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
+use parquet::schema::types::ColumnPath;
+
+use crate::SegmentError;
+use crate::key_metadata::KeyMetadata;
+
+/// Rows a page at the most. Together with the size limit of a page it keeps a column chunk of a row group (16 MiB of Arrow)
+/// far below the 32,767 pages that Parquet Modular Encryption can number (`Encryption.md`, section 4.4.1).
+const PAGE_ROWS: usize = 20_000;
+
+/// Bytes a page at the most, before compression.
+const PAGE_BYTES: usize = 1024 * 1024;
+
+/// What the writer of one segment needs; holds the DEK until the file is written.
+pub(crate) fn writer_options(
+    dek: &Dek,
+    wrapped: &WrappedDek,
+    aad_prefix: &Aad,
+    zstd_level: i32,
+) -> Result<ArrowWriterOptions, SegmentError> {
+    let encryption = FileEncryptionProperties::builder(dek.key().expose().to_vec())
+        .with_footer_key_metadata(KeyMetadata::new(wrapped).to_json())
+        .with_aad_prefix(aad_prefix.as_bytes().to_vec())
+        .with_aad_prefix_storage(true)
+        .build()
+        .map_err(SegmentError::Encode)?;
+    let properties = WriterProperties::builder()
+        .set_writer_version(WriterVersion::PARQUET_1_0) // data page V1: readers of version 2 are rarer
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(zstd_level).map_err(SegmentError::Encode)?))
+        .set_statistics_enabled(EnabledStatistics::Page)
+        .set_bloom_filter_enabled(false)
+        .set_data_page_row_count_limit(PAGE_ROWS)
+        .set_data_page_size_limit(PAGE_BYTES)
+        .set_created_by(concat!("logseal ", env!("CARGO_PKG_VERSION")).to_owned())
+        .with_file_encryption_properties(encryption)
+        .build();
+    assert_safe(&properties)?;
+    // The Arrow schema in the footer's metadata would only repeat what Parquet's own types say.
+    Ok(ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true))
+}
+
+/// What the reader of one segment needs. The AAD prefix comes from the catalog, never from the file, which could claim any.
+///
+/// # Errors
+///
+/// [`SegmentError::Encode`] when Parquet refuses the key's length; it never does for a [`Dek`].
+pub fn decryption_properties(dek: &Dek, aad_prefix: &Aad) -> Result<Arc<FileDecryptionProperties>, SegmentError> {
+    FileDecryptionProperties::builder(dek.key().expose().to_vec())
+        .with_aad_prefix(aad_prefix.as_bytes().to_vec())
+        .build()
+        .map_err(SegmentError::Encode)
+}
+
+/// Refuses settings under which parquet 59 leaves something in clear: Bloom filters are written unencrypted, a column key
+/// leaves every unlisted column in clear, and a plaintext footer leaks.
+fn assert_safe(properties: &WriterProperties) -> Result<(), SegmentError> {
+    let encryption =
+        properties.file_encryption_properties().ok_or(SegmentError::UnsafeSettings("the file is encrypted"))?;
+    let rules = [
+        (encryption.encrypt_footer(), "the footer is encrypted"),
+        (encryption.footer_key().len() == 32, "the key has 256 bits"),
+        (encryption.column_keys().0.is_empty(), "no column has a key of its own"),
+        (encryption.aad_prefix().is_some() && encryption.store_aad_prefix(), "an AAD prefix binds the file"),
+        (
+            properties.bloom_filter_properties(&ColumnPath::new(vec![])).is_none(),
+            "there are no Bloom filters, which would be in clear",
+        ),
+    ];
+    match rules.iter().find(|(holds, _)| !holds) {
+        None => Ok(()),
+        Some((_, rule)) => Err(SegmentError::UnsafeSettings(rule)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encryption(
+        change: impl FnOnce(
+            parquet::encryption::encrypt::EncryptionPropertiesBuilder,
+        ) -> parquet::encryption::encrypt::EncryptionPropertiesBuilder,
+    ) -> Arc<FileEncryptionProperties> {
+        let builder =
+            FileEncryptionProperties::builder(vec![1; 32]).with_aad_prefix(vec![2]).with_aad_prefix_storage(true);
+        change(builder).build().unwrap()
+    }
+
+    #[test]
+    fn settings_that_would_leak_are_refused() {
+        let safe = WriterProperties::builder().with_file_encryption_properties(encryption(|b| b)).build();
+        assert!(assert_safe(&safe).is_ok());
+
+        let none = WriterProperties::builder().build();
+        let bloom = WriterProperties::builder()
+            .with_file_encryption_properties(encryption(|b| b))
+            .set_bloom_filter_enabled(true)
+            .build();
+        let with = |e| WriterProperties::builder().with_file_encryption_properties(e).build();
+        let unsafe_ones = [
+            none,
+            bloom,
+            with(encryption(|b| b.with_plaintext_footer(true))),
+            with(encryption(|b| b.with_column_key("body", vec![3; 32]))),
+            with(encryption(|b| b.with_aad_prefix_storage(false))),
+            with(
+                FileEncryptionProperties::builder(vec![1; 16])
+                    .with_aad_prefix(vec![2])
+                    .with_aad_prefix_storage(true)
+                    .build()
+                    .unwrap(),
+            ),
+        ];
+        for properties in &unsafe_ones {
+            assert!(matches!(assert_safe(properties), Err(SegmentError::UnsafeSettings(_))));
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! One schema for the chunks of a segment.
+//!
+//! Chunks of one table share its fixed columns; their struct columns hold only the attributes that occur in them. The
+//! segment's schema is the union: struct children sorted by name, all children nullable. A struct column without children is
+//! left out, since Parquet has no empty group.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray, new_null_array};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
+use arrow::error::ArrowError;
+
+/// The union of the chunks' schemas; fixed columns in the order in which they first appear.
+///
+/// # Errors
+///
+/// [`ArrowError::SchemaError`] when a column or a struct's child has two types.
+pub fn union_schema(batches: &[RecordBatch]) -> Result<SchemaRef, ArrowError> {
+    let mut columns: Vec<(FieldRef, BTreeMap<String, FieldRef>)> = Vec::new();
+    for field in batches.iter().flat_map(|batch| batch.schema_ref().fields().iter().cloned().collect::<Vec<_>>()) {
+        let index = columns.iter().position(|(known, _)| known.name() == field.name());
+        let index = index.unwrap_or_else(|| {
+            columns.push((Arc::clone(&field), BTreeMap::new()));
+            columns.len() - 1
+        });
+        let (known, children) = &mut columns[index];
+        if let (DataType::Struct(_), DataType::Struct(fields)) = (known.data_type(), field.data_type()) {
+            for child in fields {
+                let seen = children.entry(child.name().clone()).or_insert_with(|| Arc::clone(child));
+                same_type(seen, child)?;
+            }
+        } else {
+            same_type(known, &field)?;
+        }
+    }
+    let fields = columns.into_iter().map(|(field, children)| match field.data_type() {
+        DataType::Struct(_) => Arc::new(Field::new(
+            field.name(),
+            DataType::Struct(children.into_values().collect()),
+            true, // a chunk without the column has it as null
+        )),
+        _ => field,
+    });
+    let has_content =
+        |field: &FieldRef| !matches!(field.data_type(), DataType::Struct(children) if children.is_empty());
+    Ok(Arc::new(Schema::new(fields.filter(has_content).collect::<Fields>())))
+}
+
+fn same_type(left: &FieldRef, right: &FieldRef) -> Result<(), ArrowError> {
+    if left.data_type() == right.data_type() {
+        return Ok(());
+    }
+    // The name is a client's text and stays out of the message.
+    Err(ArrowError::SchemaError(format!("a column has the types {} and {}", left.data_type(), right.data_type())))
+}
+
+/// `batch` under `schema`: columns and struct children that it lacks become null.
+///
+/// # Errors
+///
+/// [`ArrowError`] when `schema` is not a union that includes the batch's own.
+pub fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let columns = schema.fields().iter().map(|field| {
+        let column = batch.column_by_name(field.name());
+        match (column, field.data_type()) {
+            (Some(column), DataType::Struct(children)) => conform_struct(column, children),
+            (Some(column), _) => Ok(Arc::clone(column)),
+            (None, data_type) => Ok(new_null_array(data_type, batch.num_rows())),
+        }
+    });
+    RecordBatch::try_new(Arc::clone(schema), columns.collect::<Result<_, _>>()?)
+}
+
+fn conform_struct(column: &ArrayRef, children: &Fields) -> Result<ArrayRef, ArrowError> {
+    let column = column.as_struct();
+    let child = |field: &FieldRef| match column.column_by_name(field.name()) {
+        Some(child) => Arc::clone(child),
+        None => new_null_array(field.data_type(), column.len()),
+    };
+    let arrays = children.iter().map(child).collect();
+    Ok(Arc::new(StructArray::try_new(children.clone(), arrays, column.nulls().cloned())?))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, StringArray};
+
+    use super::*;
+
+    fn batch(id: i64, attributes: &[(&str, ArrayRef)]) -> RecordBatch {
+        let mut columns: Vec<(&str, ArrayRef)> = vec![("id", Arc::new(Int64Array::from(vec![id])))];
+        if !attributes.is_empty() {
+            let fields: Vec<_> = attributes
+                .iter()
+                .map(|(name, array)| (Arc::new(Field::new(*name, array.data_type().clone(), true)), Arc::clone(array)))
+                .collect();
+            columns.push(("attributes", Arc::new(StructArray::from(fields))));
+        }
+        RecordBatch::try_from_iter(columns).unwrap()
+    }
+
+    fn text(value: &str) -> ArrayRef {
+        Arc::new(StringArray::from(vec![value]))
+    }
+
+    #[test]
+    fn the_union_has_every_child_once_and_missing_ones_are_null() {
+        let batches = [
+            batch(1, &[("b", text("x"))]),
+            batch(2, &[]),
+            batch(3, &[("a", Arc::new(Int64Array::from(vec![7]))), ("b", text("y"))]),
+        ];
+        let schema = union_schema(&batches).unwrap();
+        let DataType::Struct(children) = schema.field_with_name("attributes").unwrap().data_type() else {
+            panic!("a struct")
+        };
+        assert_eq!(children.iter().map(|f| f.name().as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        for (index, input) in batches.iter().enumerate() {
+            let conformed = conform(input, &schema).unwrap();
+            assert_eq!(conformed.schema(), schema);
+            let attributes = conformed.column_by_name("attributes").unwrap().as_struct();
+            assert_eq!(attributes.column(0).is_null(0), index != 2);
+            assert_eq!(attributes.column(1).is_null(0), index == 1);
+        }
+    }
+
+    #[test]
+    fn a_struct_without_children_is_left_out_and_two_types_are_refused() {
+        let empty = StructArray::new_empty_fields(1, None);
+        let batch_with_empty = RecordBatch::try_from_iter([
+            ("id", Arc::new(Int64Array::from(vec![1])) as ArrayRef),
+            ("attributes", Arc::new(empty) as ArrayRef),
+        ]);
+        let schema = union_schema(&[batch_with_empty.unwrap()]).unwrap();
+        assert_eq!(schema.fields().len(), 1);
+
+        let clash = [batch(1, &[("a", text("x"))]), batch(2, &[("a", Arc::new(Int64Array::from(vec![7])))])];
+        let message = union_schema(&clash).unwrap_err().to_string();
+        assert!(message.contains("Utf8") && message.contains("Int64"), "{message}");
+    }
+}

@@ -1,0 +1,1 @@
+//! Development only: driven servers, canaries, OTLP requests.

@@ -1,0 +1,19 @@
+//! Where key-encryption keys (KEKs) live: the [`KeyVault`] port and the embedded vault behind it.
+//!
+//! A KEK never leaves its vault. The rest of the program names it by URI, name and version ([`KeyId`]) and asks the vault to
+//! wrap and unwrap 256-bit account keys with RSA-OAEP-256. The port is as narrow as that, so that a further provider is one
+//! file.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`key_id`] | [`KeyName`], [`KeyVersion`], [`KeyId`]: the Key Vault identifier grammar |
+//! | [`port`] | [`KeyVault`] and [`VaultError`] |
+//! | [`embedded`] | [`EmbeddedVault`]: RSA keys in files, private keys sealed under the root key |
+
+pub mod embedded;
+pub mod key_id;
+pub mod port;
+
+pub use embedded::EmbeddedVault;
+pub use key_id::{KeyId, KeyIdError, KeyName, KeyVersion};
+pub use port::{KeyProperties, KeyVault, VaultError};

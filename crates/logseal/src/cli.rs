@@ -1,0 +1,168 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Encrypted log ingestion: OTLP in, sealed Parquet segments out, SQL over them.
+#[derive(Debug, Parser)]
+#[command(name = "logseal", version, max_term_width = 110)]
+pub(crate) struct Cli {
+    /// Everything the server keeps; commands read addresses and credentials from it
+    #[arg(long, global = true, value_name = "DIR", default_value = "./logseal-data", env = "LOGSEAL_DATA_DIR")]
+    pub(crate) data_dir: PathBuf,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the server
+    Serve(ServeOptions),
+    /// Run a SQL query and print its result
+    Query(QueryOptions),
+    /// Workspaces and their keys
+    #[command(subcommand)]
+    Workspace(WorkspaceCommand),
+    /// Sealed segments
+    #[command(subcommand)]
+    Segment(SegmentCommand),
+    /// Print every configuration key with its default, unit and meaning
+    Config,
+    /// Measure throughput
+    #[command(subcommand)]
+    Bench(BenchCommand),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ServeOptions {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Address of OTLP/gRPC; port 0 picks a free one
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) otlp_grpc: Option<SocketAddr>,
+    /// Address of the management API; port 0 picks a free one
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) management: Option<SocketAddr>,
+    /// Set one configuration key; `logseal config` lists them
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct QueryOptions {
+    /// One query: SELECT, SHOW TABLES, DESCRIBE or EXPLAIN
+    pub(crate) sql: String,
+    /// The workspace to query
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub(crate) workspace: String,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+    /// Most rows to print; 0 for no limit [default: 1000 for tables, no limit otherwise]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_rows: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Format {
+    /// Aligned columns for people
+    Table,
+    /// An array of row objects
+    Json,
+    /// Comma-separated values with a header line
+    Csv,
+    /// An Arrow IPC stream
+    Arrow,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WorkspaceCommand {
+    /// List the workspaces
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the two keys that shippers of a workspace may present
+    Keys {
+        /// The workspace
+        name: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SegmentCommand {
+    /// List the segments that the catalog has
+    List {
+        /// Only those of this workspace
+        #[arg(long, value_name = "NAME")]
+        workspace: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show layout and key ids of a segment's file, without any key
+    Inspect {
+        /// The file
+        file: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Ship generated records to a running server and report rates and latencies
+    Ingest(BenchIngestOptions),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BenchIngestOptions {
+    /// OTLP/gRPC endpoint [default: the server of the data directory]
+    #[arg(long, value_name = "URL")]
+    pub(crate) endpoint: Option<String>,
+    /// Records to ship
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    pub(crate) records: u64,
+    /// Records a request [default: what the payload says]
+    #[arg(long, value_name = "N")]
+    pub(crate) batch: Option<usize>,
+    /// Connections
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub(crate) connections: usize,
+    /// Requests in flight on each connection
+    #[arg(long, value_name = "N")]
+    pub(crate) in_flight: Option<usize>,
+    /// a: access log, 350 B, 1,000 a request; b: 1 KB bodies, 1,000 a request; c: as a, 10 a request
+    #[arg(long, value_enum, default_value_t = PayloadName::A)]
+    pub(crate) payload: PayloadName,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum PayloadName {
+    A,
+    B,
+    C,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,78 @@
+//! `logseal bench`.
+
+use std::error::Error;
+use std::path::Path;
+use std::time::Duration;
+
+use logseal_bench::{BenchError, BenchSettings, Payload, ServerProbe};
+use logseal_core::{Clock as _, SystemClock, UnixNanos};
+use tokio::time::sleep;
+
+use crate::cli::{BenchCommand, BenchIngestOptions, PayloadName};
+use crate::client::Management;
+use crate::commands::print;
+use crate::error::CommandError;
+
+/// Generated records lie up to a few seconds after the base time: none shall be in the future.
+const BASE_TIME_AGO_NS: i64 = 10_000_000_000;
+
+/// How often the server is asked whether every record is in a segment.
+const DRAIN_POLL: Duration = Duration::from_millis(20);
+
+pub(crate) async fn run(data_dir: &Path, command: &BenchCommand) -> Result<(), CommandError> {
+    let BenchCommand::Ingest(options) = command;
+    let management = Management::of(data_dir)?;
+    let failed = |error: BenchError| CommandError::Bench(Box::new(error));
+    let settings = settings(&management, options).map_err(failed)?;
+    // Without an endpoint of its own the benchmark drives the server of the data directory, whose process we can watch.
+    let probe = match (&options.endpoint, server_process(data_dir)) {
+        (None, Some(pid)) => Some(ServerProbe::new(pid).when_drained(drained(management))),
+        _ => None,
+    };
+    let report = logseal_bench::run(settings, probe).await.map_err(failed)?;
+    let text = if options.json {
+        serde_json::to_string(&report).map_err(|error| CommandError::Show(error.into()))?
+    } else {
+        report.to_string()
+    };
+    print(text.trim_end().as_bytes())?;
+    print(b"\n")
+}
+
+fn settings(management: &Management, options: &BenchIngestOptions) -> Result<BenchSettings, BenchError> {
+    let payload = match options.payload {
+        PayloadName::A => Payload::A,
+        PayloadName::B => Payload::B,
+        PayloadName::C => Payload::C,
+    };
+    let credentials = &management.credentials;
+    let endpoint = options.endpoint.as_deref().unwrap_or(&credentials.endpoints.otlp_grpc);
+    let base_time = UnixNanos(SystemClock.now().0 - BASE_TIME_AGO_NS);
+    let mut settings = BenchSettings::new(endpoint, &credentials.workspace_key, payload, base_time)?;
+    settings.records = options.records;
+    settings.connections = options.connections;
+    settings.batch = options.batch.unwrap_or(settings.batch);
+    // While an acknowledgement waits for its segment, many calls have to be under way to keep the server busy.
+    settings.in_flight = options.in_flight.unwrap_or(if settings.batch >= 100 { 64 } else { 200 });
+    Ok(settings)
+}
+
+/// The process that holds the lock of `data_dir`.
+fn server_process(data_dir: &Path) -> Option<u32> {
+    let holder = std::fs::read_to_string(data_dir.join("lock")).ok()?;
+    holder.trim().strip_prefix("process ")?.parse().ok()
+}
+
+/// Waits until the server reports no record outside a segment.
+async fn drained(management: Management) -> Result<(), Box<dyn Error + Send + Sync>> {
+    loop {
+        let metrics = management.get("/metrics").await?;
+        let text = String::from_utf8_lossy(&metrics.body);
+        let unsealed = text.lines().find_map(|line| line.strip_prefix("logseal_ingest_unsealed_records "));
+        // Before the first record the gauge is not there.
+        if unsealed.is_none_or(|value| value.trim().parse::<f64>().is_ok_and(|value| value <= 0.0)) {
+            return Ok(());
+        }
+        sleep(DRAIN_POLL).await;
+    }
+}

@@ -1,0 +1,73 @@
+//! Every configuration key with its unit and meaning, for `logseal config`.
+
+/// A configuration key.
+#[derive(Debug)]
+pub(crate) struct Key {
+    /// `section.key`.
+    pub(crate) name: &'static str,
+    /// The unit of its value, or what kind of value it is.
+    pub(crate) unit: &'static str,
+    /// What it does, in one line.
+    pub(crate) meaning: &'static str,
+}
+
+impl Key {
+    /// The environment variable that sets the key.
+    pub(crate) fn variable(&self) -> String {
+        format!("LOGSEAL_{}", self.name.replace('.', "_").to_ascii_uppercase())
+    }
+}
+
+const fn key(name: &'static str, unit: &'static str, meaning: &'static str) -> Key {
+    Key { name, unit, meaning }
+}
+
+/// All keys, by section.
+pub(crate) const KEYS: &[Key] = &[
+    key("listen.otlp_grpc", "address", "where OTLP/gRPC is served; loopback only until TLS can be configured"),
+    key(
+        "listen.management",
+        "address",
+        "where the management API is served; loopback only until TLS can be configured",
+    ),
+    key("ingest.max_request_bytes", "bytes", "largest request, on the wire and after decompression"),
+    key("ingest.memory_budget_bytes", "bytes", "memory for bodies, decoded chunks and open batches together"),
+    key("ingest.hold_ms", "ms", "longest time that a call is held back before it is told to come back"),
+    key("ingest.max_held_calls", "calls", "calls held back at the same time"),
+    key("ingest.body_read_ms", "ms", "time in which a body must have arrived"),
+    key("ingest.workspace_bytes_per_second", "bytes/s", "rate that one workspace may send at; 0 is unlimited"),
+    key("ingest.max_connections", "connections", "TCP connections at the same time"),
+    key("ingest.max_streams", "calls", "calls at the same time on one connection"),
+    key("ingest.drain_ms", "ms", "time that calls under way get to finish at shutdown"),
+    key(
+        "schema.attribute_columns",
+        "columns",
+        "attribute columns a table can have; further attributes stay in `overflow`",
+    ),
+    key("segment.max_age_ms", "ms", "a batch is sealed at this age, and its requests are acknowledged then"),
+    key("segment.target_bytes", "bytes", "a batch is sealed when its file is expected to reach this size"),
+    key("segment.row_group_bytes", "bytes", "size of a row group in memory"),
+    key("segment.zstd_level", "1 to 22", "compression of segments"),
+    key(
+        "query.memory_bytes",
+        "bytes",
+        "memory for sorts, joins, aggregates and results of all running queries together",
+    ),
+    key("query.timeout_ms", "ms", "longest time of a query"),
+    key(
+        "query.concurrent_queries",
+        "queries",
+        "queries that run at the same time; more wait within their own time limit",
+    ),
+    key("query.target_partitions", "threads", "threads that work on queries; 0 means one per processor"),
+    key("query.max_result_rows", "rows", "most rows of a result"),
+    key("query.max_result_bytes", "bytes", "most bytes of a result in memory"),
+    key("query.max_sql_bytes", "bytes", "longest text of a query"),
+    key("store.url", "URL", "where segments go: file:///absolute/path; empty for DIR/store"),
+    key(
+        "vault.root_key_file",
+        "path",
+        "file with the root key (64 hexadecimal digits); empty for LOGSEAL_ROOT_KEY or a generated one",
+    ),
+    key("log.level", "level", "the program's own log on stderr: error, warn, info, debug or trace"),
+];

@@ -1,0 +1,263 @@
+//! The configuration: defaults, then the file, then the environment, then `--set`.
+//!
+//! Every key is `section.key`. A file is TOML with a table for each section; the environment says
+//! `LOGSEAL_<SECTION>_<KEY>`; the command line says `--set section.key=value`. Unknown keys are refused everywhere.
+
+mod keys;
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use logseal_ingest::DoorSettings;
+use logseal_query::QuerySettings;
+use logseal_segment::SegmentSettings;
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+pub(crate) use self::keys::{KEYS, Key};
+use crate::error::CommandError;
+
+/// The whole configuration.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) listen: Listen,
+    pub(crate) ingest: DoorSettings,
+    pub(crate) schema: Schema,
+    pub(crate) segment: Segment,
+    pub(crate) query: QuerySettings,
+    pub(crate) store: Store,
+    pub(crate) vault: Vault,
+    pub(crate) log: Log,
+}
+
+/// Addresses of the listeners.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Listen {
+    pub(crate) otlp_grpc: SocketAddr,
+    pub(crate) management: SocketAddr,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Self { otlp_grpc: loopback(4317), management: loopback(8430) } // 4317 is OTLP/gRPC's registered port
+    }
+}
+
+/// Bounds of what clients can mint.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Schema {
+    pub(crate) attribute_columns: usize,
+}
+
+impl Default for Schema {
+    fn default() -> Self {
+        // Well above what instrumented services use (tens), and small enough for a footer of a few 100 KB.
+        Self { attribute_columns: 512 }
+    }
+}
+
+/// When segments are cut and how they are written.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Segment {
+    pub(crate) max_age_ms: u64,
+    pub(crate) target_bytes: usize,
+    pub(crate) row_group_bytes: usize,
+    pub(crate) zstd_level: i32,
+}
+
+impl Default for Segment {
+    fn default() -> Self {
+        let SegmentSettings { row_group_bytes, zstd_level } = SegmentSettings::default();
+        // An acknowledgement waits for its segment, so a batch must not wait long.
+        Self { max_age_ms: 1_000, target_bytes: 64 * 1024 * 1024, row_group_bytes, zstd_level }
+    }
+}
+
+/// Where segments go.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Store {
+    /// `file:///absolute/path`; empty for `DIR/store`.
+    pub(crate) url: String,
+}
+
+/// The embedded vault.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Vault {
+    /// File with the root key; empty for the variable `LOGSEAL_ROOT_KEY`, else a generated one.
+    pub(crate) root_key_file: String,
+}
+
+/// The program's own log.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Log {
+    pub(crate) level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".to_owned() }
+    }
+}
+
+impl Config {
+    /// Reads `file`, then `variables` of the environment, then `sets`.
+    pub(crate) fn load(
+        file: Option<&Path>,
+        variables: impl Iterator<Item = (String, String)>,
+        sets: &[String],
+    ) -> Result<Self, CommandError> {
+        let mut table = match file {
+            None => Table::new(),
+            Some(path) => {
+                let reading = CommandError::io(format!("read configuration `{}`", path.display()));
+                let text = std::fs::read_to_string(path).map_err(reading)?;
+                text.parse().map_err(|error| CommandError::Config(format!("`{}`: {error}", path.display())))?
+            }
+        };
+        let defaults = Table::try_from(Self::default()).map_err(|error| CommandError::Config(error.to_string()))?;
+        for (name, value) in variables {
+            if let Some(key) = KEYS.iter().find(|key| key.variable() == name) {
+                set(&mut table, &defaults, key, &value)?;
+            }
+        }
+        for assignment in sets {
+            let (name, value) = assignment
+                .split_once('=')
+                .ok_or_else(|| CommandError::Config(format!("--set {assignment}: write section.key=value")))?;
+            let key = KEYS.iter().find(|key| key.name == name.trim()).ok_or_else(|| {
+                CommandError::Config(format!(
+                    "--set {assignment}: there is no key `{name}`; `logseal config` lists them"
+                ))
+            })?;
+            set(&mut table, &defaults, key, value)?;
+        }
+        let config =
+            Self::deserialize(table).map_err(|error| CommandError::Config(format!("configuration: {error}")))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), CommandError> {
+        let Segment { max_age_ms, target_bytes, row_group_bytes, zstd_level } = &self.segment;
+        let rules = [
+            ((1..=22).contains(zstd_level), "segment.zstd_level must be 1 to 22"),
+            ((64 * 1024..=256 << 20).contains(row_group_bytes), "segment.row_group_bytes must be 64 KiB to 256 MiB"),
+            ((64 * 1024..=4 << 30).contains(target_bytes), "segment.target_bytes must be 64 KiB to 4 GiB"),
+            ((1..=3_600_000).contains(max_age_ms), "segment.max_age_ms must be 1 ms to 1 h"),
+            (
+                (1..=logseal_core::limit::ATTRIBUTE_COLUMNS).contains(&self.schema.attribute_columns),
+                "schema.attribute_columns must be 1 to 4096",
+            ),
+            (
+                self.store.url.is_empty() || self.store.url.starts_with("file:///"),
+                "store.url must be file:///absolute/path",
+            ),
+            (self.log.level.parse::<tracing::Level>().is_ok(), "log.level must be error, warn, info, debug or trace"),
+        ];
+        match rules.iter().find(|(holds, _)| !holds) {
+            None => {}
+            Some((_, rule)) => return Err(CommandError::Config((*rule).to_owned())),
+        }
+        self.ingest.check().map_err(|error| CommandError::Config(error.to_string()))?;
+        Ok(())
+    }
+}
+
+/// Sets `key` to `text`, read as the type that the key's default has.
+fn set(table: &mut Table, defaults: &Table, key: &Key, text: &str) -> Result<(), CommandError> {
+    let (section, name) = key.name.split_once('.').unwrap_or((key.name, ""));
+    let default = defaults.get(section).and_then(|section| section.get(name));
+    let wrong = |kind: &str| CommandError::Config(format!("`{}` must be {kind}, not `{text}`", key.name));
+    let text = text.trim();
+    let value = match default {
+        Some(Value::Integer(_)) => Value::Integer(text.parse().map_err(|_| wrong("a whole number"))?),
+        Some(Value::Float(_)) => Value::Float(text.parse().map_err(|_| wrong("a number"))?),
+        Some(Value::Boolean(_)) => Value::Boolean(text.parse().map_err(|_| wrong("true or false"))?),
+        _ => Value::String(text.to_owned()),
+    };
+    let section = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
+    let Value::Table(section) = section else { return Err(wrong("in a table")) };
+    section.insert(name.to_owned(), value);
+    Ok(())
+}
+
+/// The default of `key` as text.
+pub(crate) fn default_text(key: &Key) -> String {
+    let defaults = Table::try_from(Config::default()).unwrap_or_default();
+    let (section, name) = key.name.split_once('.').unwrap_or((key.name, ""));
+    match defaults.get(section).and_then(|section| section.get(name)) {
+        Some(Value::String(text)) => format!("\"{text}\""),
+        Some(value) => value.to_string(),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn load(file: &str, variables: &[(&str, &str)], sets: &[&str]) -> Result<Config, String> {
+        let mut config = tempfile::NamedTempFile::new().unwrap();
+        config.write_all(file.as_bytes()).unwrap();
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let sets: Vec<_> = sets.iter().map(|set| (*set).to_owned()).collect();
+        Config::load(Some(config.path()), variables, &sets).map_err(|error| crate::error::Chain(&error).to_string())
+    }
+
+    #[test]
+    fn every_key_is_documented_and_every_documented_key_exists() {
+        let defaults = Table::try_from(Config::default()).unwrap();
+        let existing: BTreeSet<_> = defaults
+            .iter()
+            .flat_map(|(section, keys)| keys.as_table().unwrap().keys().map(move |key| format!("{section}.{key}")))
+            .collect();
+        let documented: BTreeSet<_> = KEYS.iter().map(|key| key.name.to_owned()).collect();
+        assert_eq!(existing, documented);
+        assert!(KEYS.iter().all(|key| !key.meaning.is_empty()));
+    }
+
+    #[test]
+    fn later_sources_win() {
+        let file = "[segment]\nmax_age_ms = 5\n[ingest]\nhold_ms = 1\n[log]\nlevel = \"warn\"";
+        let variables =
+            [("LOGSEAL_INGEST_HOLD_MS", "2"), ("LOGSEAL_SEGMENT_ZSTD_LEVEL", "3"), ("LOGSEAL_DATA_DIR", "x")];
+        let config = load(file, &variables, &["segment.zstd_level=4", "listen.otlp_grpc=127.0.0.1:0"]).unwrap();
+        assert_eq!(config.segment.max_age_ms, 5);
+        assert_eq!(config.ingest.hold_ms, 2);
+        assert_eq!(config.segment.zstd_level, 4);
+        assert_eq!(config.listen.otlp_grpc.port(), 0);
+        assert_eq!(config.log.level, "warn");
+        assert_eq!(config.segment.target_bytes, 64 * 1024 * 1024, "the default");
+    }
+
+    #[test]
+    fn wrong_configuration_says_what_is_wrong() {
+        for (file, sets, expected) in [
+            ("[segmnt]", &[][..], "segmnt"),
+            ("[segment]\nage = 1", &[], "age"),
+            ("[segment]\nmax_age_ms = \"soon\"", &[], "max_age_ms"),
+            ("nonsense", &[], "expected"),
+            ("", &["segment.max_age_ms"], "section.key=value"),
+            ("", &["segment.nothing=1"], "logseal config"),
+            ("", &["segment.max_age_ms=soon"], "whole number"),
+            ("", &["segment.zstd_level=99"], "1 to 22"),
+            ("", &["store.url=s3://bucket"], "file:///"),
+            ("", &["listen.management=nowhere"], "listen"),
+            ("", &["ingest.max_request_bytes=0"], "max_request_bytes"),
+        ] {
+            let error = load(file, &[], sets).unwrap_err();
+            assert!(error.contains(expected), "{file} {sets:?}: {error}");
+        }
+    }
+}

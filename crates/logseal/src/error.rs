@@ -1,0 +1,89 @@
+//! What can go wrong with a command, in words that say what to do.
+
+use std::error::Error;
+use std::fmt::{self, Display};
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// A failed command.
+#[derive(Debug, Error)]
+pub(crate) enum CommandError {
+    #[error("cannot {what}")]
+    Io {
+        what: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{0}")]
+    Config(String),
+    #[error("data directory `{}` is in use by {holder}; stop it, or give another one with --data-dir", dir.display())]
+    Locked { dir: PathBuf, holder: String },
+    #[error("`{}` is not there or not readable; start `logseal serve` with this data directory first", file.display())]
+    NoCredentials {
+        file: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("`{}` cannot be understood", file.display())]
+    Credentials {
+        file: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("the root key in {place} is not 64 hexadecimal digits (256 bits)")]
+    RootKey { place: String },
+    #[error("{0}")]
+    Refused(String),
+    #[error("cannot reach the server at {endpoint}; is `logseal serve` running?")]
+    Unreachable {
+        endpoint: String,
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    #[error("{message} ({code})")]
+    Answer { code: String, message: String },
+    #[error("cannot start: {what}")]
+    Start {
+        what: &'static str,
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    #[error("cannot show the result")]
+    Show(#[source] Box<dyn Error + Send + Sync>),
+    #[error("the benchmark failed")]
+    Bench(#[source] Box<dyn Error + Send + Sync>),
+}
+
+impl CommandError {
+    /// For `map_err` on an I/O operation: "cannot `what`: cause".
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+
+    /// For `map_err` while the server starts.
+    pub(crate) fn start<E: Error + Send + Sync + 'static>(what: &'static str) -> impl FnOnce(E) -> Self {
+        move |source| Self::Start { what, source: Box::new(source) }
+    }
+
+    /// Whether the command line or configuration is at fault: exit code 2.
+    pub(crate) fn is_usage(&self) -> bool {
+        matches!(self, Self::Config(_))
+    }
+}
+
+/// An error with its causes on one line.
+pub(crate) struct Chain<'e>(pub(crate) &'e dyn Error);
+
+impl Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut next = self.0.source();
+        while let Some(cause) = next {
+            write!(f, ": {cause}")?;
+            next = cause.source();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,54 @@
+//! `logseal`: the server and its command line. Wiring only; the engine is in the other crates.
+
+mod cli;
+mod client;
+mod commands;
+mod config;
+mod credentials;
+mod data_dir;
+mod error;
+mod root_key;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use mimalloc::MiMalloc;
+
+use crate::cli::{Cli, Command};
+use crate::error::{Chain, CommandError};
+
+/// A long-lived server with many short Arrow buffers fragments the system's allocator.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+fn main() -> ExitCode {
+    // clap answers usage errors with exit code 2, and --help and --version with 0.
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report(&CommandError::Io { what: "start the async runtime".into(), source: error }),
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&error),
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), CommandError> {
+    let data_dir = &cli.data_dir;
+    match cli.command {
+        Command::Serve(options) => serve::serve(data_dir, &options).await,
+        Command::Query(options) => commands::query::run(data_dir, &options).await,
+        Command::Workspace(command) => commands::workspace::run(data_dir, &command).await,
+        Command::Segment(command) => commands::segment::run(data_dir, &command).await,
+        Command::Config => commands::config::run(),
+        Command::Bench(command) => commands::bench::run(data_dir, &command).await,
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the command line's own error output")]
+fn report(error: &CommandError) -> ExitCode {
+    eprintln!("logseal: {}", Chain(error));
+    ExitCode::from(if error.is_usage() { 2 } else { 1 })
+}

@@ -1,0 +1,182 @@
+//! What one crate asks of another, joined here: the engine crates do not know each other.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use logseal_catalog::{Catalog, CatalogError};
+use logseal_control::{MetricsText, Queries, QueryAnswer, QueryFailure, QueryFailureKind, QueryFormat};
+use logseal_core::{SegmentId, WorkspaceId};
+use logseal_crypto::aad;
+use logseal_ingest::pipeline::tables::open_column;
+use logseal_ingest::{AuthError, Authenticator};
+use logseal_keys::{AccessKeys, KeyError, Keyring, WrappedKeyStore};
+use logseal_query::{
+    PortError, PortErrorKind, QueryEngine, QueryError, QueryErrorKind, SegmentCatalog, SegmentOpener, SegmentRef,
+    Snapshot, TableSnapshot, format,
+};
+use logseal_segment::{SegmentStore, properties};
+use metrics_exporter_prometheus::PrometheusHandle;
+use object_store::path::Path;
+
+use crate::error::Chain;
+
+/// Shippers' keys for the door.
+#[derive(Debug)]
+pub(super) struct Shippers(pub(super) Arc<AccessKeys>);
+
+impl Authenticator for Shippers {
+    fn workspace_of(&self, key: &str) -> Result<WorkspaceId, AuthError> {
+        self.0.workspace_of(key).ok_or(AuthError::Unknown)
+    }
+}
+
+/// The store for copies of wrapped keys.
+#[derive(Debug)]
+pub(super) struct KeyCopies(pub(super) SegmentStore);
+
+#[async_trait]
+impl WrappedKeyStore for KeyCopies {
+    async fn put_new(&self, path: &Path, content: Vec<u8>) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(self.0.put_new(path, content.into()).await?)
+    }
+}
+
+/// Tables, segments and their keys for queries.
+#[derive(Debug)]
+pub(super) struct Readable {
+    pub(super) catalog: Catalog,
+    pub(super) keyring: Arc<Keyring>,
+}
+
+#[async_trait]
+impl SegmentCatalog for Readable {
+    async fn snapshot(&self, workspace: WorkspaceId) -> Result<Snapshot, PortError> {
+        let rows = self.catalog.snapshot(workspace).await.map_err(|error| catalog_trouble(&error))?;
+        let mut tables: Vec<_> = rows
+            .tables
+            .iter()
+            .map(|table| TableSnapshot { name: table.name.clone(), columns: Vec::new(), segments: Vec::new() })
+            .collect();
+        let index = |id| rows.tables.iter().position(|table| table.id == id);
+        for row in &rows.columns {
+            let aek = self.keyring.aek(row.aek).await.map_err(|error| key_trouble(&error))?;
+            let column = open_column(&aek, row).map_err(|error| key_trouble(&error))?;
+            if let Some(index) = index(row.table) {
+                tables[index].columns.push(column);
+            }
+        }
+        for row in rows.segments {
+            let path = Path::parse(&row.path).map_err(|_| {
+                PortError::new(PortErrorKind::Corrupt, format!("segment `{}` has an impossible path", row.id))
+            })?;
+            if let Some(index) = index(row.table) {
+                tables[index].segments.push(SegmentRef {
+                    id: row.id,
+                    path,
+                    bytes: row.bytes,
+                    rows: row.rows,
+                    min_time: row.min_time,
+                    max_time: row.max_time,
+                });
+            }
+        }
+        Ok(Snapshot { tables })
+    }
+}
+
+#[async_trait]
+impl SegmentOpener for Readable {
+    async fn open(
+        &self,
+        segment: SegmentId,
+    ) -> Result<Arc<parquet::encryption::decrypt::FileDecryptionProperties>, PortError> {
+        let row = self.catalog.segment(segment).await.map_err(|error| catalog_trouble(&error))?;
+        let row = row.ok_or_else(|| {
+            PortError::new(PortErrorKind::NotFound, format!("segment `{segment}` is no longer in the catalog"))
+        })?;
+        let dek = self.keyring.segment_dek(&row).await.map_err(|error| key_trouble(&error))?;
+        let aad_prefix = aad::segment_file(row.workspace, row.table, row.id);
+        properties::decryption_properties(&dek, &aad_prefix)
+            .map_err(|error| PortError::new(PortErrorKind::Corrupt, error.to_string()))
+    }
+}
+
+fn catalog_trouble(error: &CatalogError) -> PortError {
+    let kind = match error {
+        CatalogError::Integrity { .. } => PortErrorKind::Corrupt,
+        _ => PortErrorKind::Unavailable,
+    };
+    PortError::new(kind, error.to_string())
+}
+
+fn key_trouble(error: &KeyError) -> PortError {
+    let kind = match error {
+        KeyError::Catalog(cause) => return catalog_trouble(cause),
+        KeyError::Vault { .. } | KeyError::Copy(_) => PortErrorKind::Unavailable,
+        _ => PortErrorKind::Corrupt,
+    };
+    PortError::new(kind, Chain(error).to_string())
+}
+
+/// The query engine for the management API.
+#[derive(Debug)]
+pub(super) struct Engine(pub(super) QueryEngine);
+
+#[async_trait]
+impl Queries for Engine {
+    async fn run(
+        &self,
+        workspace: WorkspaceId,
+        sql: &str,
+        row_limit: Option<usize>,
+        query_format: QueryFormat,
+    ) -> Result<QueryAnswer, QueryFailure> {
+        let result = self.0.run(workspace, sql, row_limit).await.map_err(|error| failure(&error))?;
+        let truncated = result.truncated;
+        // Rendering a large result takes long enough to hold up other requests of this thread.
+        let rendered = tokio::task::spawn_blocking(move || match query_format {
+            QueryFormat::Tables => format::azure_json(&result).map(String::into_bytes),
+            QueryFormat::Json => format::json(&result).map(String::into_bytes),
+            QueryFormat::Csv => format::csv(&result).map(String::into_bytes),
+            QueryFormat::Arrow => format::arrow_stream(&result),
+        });
+        let body = match rendered.await {
+            Ok(body) => body.map_err(|error| failure(&error))?,
+            Err(_) => {
+                return Err(failure(&QueryError::Internal { message: "the result cannot be rendered".to_owned() }));
+            }
+        };
+        Ok(QueryAnswer { body, truncated })
+    }
+}
+
+fn failure(error: &QueryError) -> QueryFailure {
+    let (kind, code) = match error.kind() {
+        QueryErrorKind::Invalid => (QueryFailureKind::Invalid, "InvalidQuery"),
+        QueryErrorKind::Refused => (QueryFailureKind::Invalid, "StatementNotAllowed"),
+        QueryErrorKind::OverLimit => (QueryFailureKind::LimitExceeded, "QueryLimitExceeded"),
+        QueryErrorKind::TimedOut => (QueryFailureKind::LimitExceeded, "QueryTimedOut"),
+        QueryErrorKind::Damaged => (QueryFailureKind::Damaged, "SegmentDamaged"),
+        QueryErrorKind::Denied => (QueryFailureKind::Unavailable, "KeyNotUsable"),
+        QueryErrorKind::NotFound => (QueryFailureKind::Invalid, "ResourceNotFound"),
+        QueryErrorKind::Unavailable => (QueryFailureKind::Unavailable, "ServiceUnavailable"),
+        QueryErrorKind::Internal => (QueryFailureKind::Damaged, "InternalError"),
+    };
+    QueryFailure { kind, code, message: error.to_string() }
+}
+
+/// The metrics of the process.
+pub(super) struct Prometheus(pub(super) PrometheusHandle);
+
+impl std::fmt::Debug for Prometheus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Prometheus")
+    }
+}
+
+impl MetricsText for Prometheus {
+    fn render(&self) -> String {
+        self.0.render()
+    }
+}

@@ -1,0 +1,290 @@
+//! `logseal serve`: opens everything, serves, and stops cleanly.
+//!
+//! Order of the start: data directory and its lock, root key, vault, catalog, store, keyring, default resources, tables,
+//! listeners, `credentials.json`, the ready line. Order of the stop: readiness off, batches cut and committed while the
+//! receivers finish the calls under way, then the management API.
+
+mod adapters;
+mod stop;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use logseal_catalog::Catalog;
+use logseal_control::provision::{DEFAULT_CLUSTER, DEFAULT_WORKSPACE, provision};
+use logseal_control::{Management, ManagementToken};
+use logseal_core::{Clock, IdGenerator, SystemClock};
+use logseal_crypto::{OsRandom, RootKey};
+use logseal_ingest::pipeline::Pipeline;
+use logseal_ingest::pipeline::batch::CutRule;
+use logseal_ingest::pipeline::batcher::Batcher;
+use logseal_ingest::pipeline::commit::Committer;
+use logseal_ingest::pipeline::tables::Tables;
+use logseal_ingest::{Door, grpc};
+use logseal_keys::{AccessKeys, Keyring};
+use logseal_otlp::{ScanLimits, SchemaLimits};
+use logseal_query::QueryEngine;
+use logseal_segment::{SegmentSettings, SegmentStore};
+use logseal_vault::{EmbeddedVault, KeyId, KeyName, KeyVault as _, VaultError};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tracing::info;
+
+use self::adapters::{Engine, KeyCopies, Prometheus, Readable, Shippers};
+use crate::cli::ServeOptions;
+use crate::config::Config;
+use crate::credentials::{Credentials, Endpoints};
+use crate::data_dir::DataDir;
+use crate::error::CommandError;
+use crate::root_key;
+
+/// The subscription and resource group of the default resources; they need not exist.
+const SUBSCRIPTION: &str = "00000000-0000-0000-0000-000000000000";
+const RESOURCE_GROUP: &str = "default";
+
+/// The vault key that protects clusters without a customer's key.
+const SERVICE_KEY: &str = "logseal-service-managed";
+
+/// 3072 bits give the 128 bits of security that NIST SP 800-57 asks for beyond 2030.
+const SERVICE_KEY_BITS: u32 = 3072;
+
+/// What key identifiers of the embedded vault carry; its REST face is served here once it exists.
+const VAULT_URI: &str = "https://127.0.0.1:8420";
+
+/// Runs the server until SIGTERM or SIGINT.
+pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(), CommandError> {
+    let mut config = Config::load(options.config.as_deref(), std::env::vars(), &options.set)?;
+    config.listen.otlp_grpc = options.otlp_grpc.unwrap_or(config.listen.otlp_grpc);
+    config.listen.management = options.management.unwrap_or(config.listen.management);
+    start_log(&config);
+    refuse_public(&[("listen.otlp_grpc", config.listen.otlp_grpc), ("listen.management", config.listen.management)])?;
+
+    let data_dir = DataDir::lock(data_dir)?;
+    let root = root_key::find(&data_dir, &config.vault.root_key_file)?;
+    if root.generated {
+        info!("a generated root key is in use: only loopback addresses are served");
+    }
+    let metrics = start_metrics()?;
+    let state = State::open(&data_dir, &config, &root.key).await?;
+    let token = Credentials::keep_or_make_token(data_dir.path());
+
+    let grpc_listener = bind("OTLP/gRPC", config.listen.otlp_grpc).await?;
+    let management_listener = bind("the management API", config.listen.management).await?;
+    let grpc_addr = local_addr(&grpc_listener)?;
+    let management_url = format!("http://{}", local_addr(&management_listener)?);
+    let endpoints = Endpoints { otlp_grpc: format!("http://{grpc_addr}"), management: management_url.clone() };
+    state.credentials(token.clone(), endpoints).await?.write(data_dir.path())?;
+
+    let (ready, is_ready) = watch::channel(true);
+    let (shutdown, is_shutdown) = watch::channel(false);
+    let batcher = state.start_batcher(&config);
+    let door = state.door(&config, batcher.clone())?;
+    let lifecycle = grpc::Lifecycle { ready: is_ready.clone(), shutdown: is_shutdown.clone() };
+    let grpc_server = tokio::spawn(grpc::serve(grpc_listener, door, lifecycle));
+    let api = state.management(&config, token, metrics.clone(), is_ready)?;
+    let management_server = stop::serve_management(management_listener, logseal_control::router(api), is_shutdown);
+    let management_server = tokio::spawn(management_server);
+    tokio::spawn(upkeep(metrics));
+
+    announce(&format!("logseal ready otlp_grpc={grpc_addr} management={management_url}"));
+    let signal = stop::signal().await.map_err(CommandError::io("wait for signals"))?;
+    info!(signal, "stopping");
+    let _ = ready.send(false);
+    stop::in_order(shutdown, batcher, grpc_server, management_server).await
+}
+
+/// What the server keeps open.
+struct State {
+    catalog: Catalog,
+    store: SegmentStore,
+    keyring: Arc<Keyring>,
+    access: Arc<AccessKeys>,
+    tables: Arc<Tables>,
+    ids: IdGenerator,
+    clock: Arc<dyn Clock>,
+}
+
+impl State {
+    async fn open(data_dir: &DataDir, config: &Config, root: &RootKey) -> Result<Self, CommandError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let ids = IdGenerator::new(Arc::clone(&clock), Arc::new(OsRandom));
+        let vault = EmbeddedVault::open(data_dir.join("vault"), VAULT_URI, root, Arc::clone(&clock))
+            .map_err(CommandError::start("open the embedded vault"))?;
+        let kek = service_key(&vault).await.map_err(CommandError::start("find the service-managed key"))?;
+        let catalog = Catalog::open(&data_dir.join("catalog.sqlite"), root.catalog_mac())
+            .await
+            .map_err(CommandError::start("open the catalog"))?;
+        let store = SegmentStore::local(store_root(data_dir, &config.store.url))
+            .map_err(CommandError::start("open the object store"))?;
+        let keyring = Arc::new(Keyring::new(
+            Arc::new(vault),
+            catalog.clone(),
+            Arc::new(KeyCopies(store.clone())),
+            root.catalog_mac(),
+            Arc::clone(&clock),
+        ));
+        let access = Arc::new(AccessKeys::new(root));
+        provision(&catalog, &keyring, &access, &kek, &ids, &*clock)
+            .await
+            .map_err(CommandError::start("make the default resources"))?;
+        keyring.warm().await.map_err(CommandError::start("unwrap the account keys"))?;
+        let read = "read the catalog";
+        for row in catalog.workspace_keys().await.map_err(CommandError::start(read))? {
+            access.accept(&row);
+        }
+        let limits = SchemaLimits {
+            tables: logseal_core::limit::TABLES_PER_WORKSPACE,
+            attribute_columns: config.schema.attribute_columns,
+            key_bytes: logseal_core::limit::COLUMN_KEY_BYTES,
+        };
+        let tables = Tables::new(limits, ids.clone(), Arc::clone(&clock));
+        for workspace in catalog.workspaces().await.map_err(CommandError::start(read))? {
+            tables
+                .load(&catalog, &keyring, workspace.id, workspace.cluster)
+                .await
+                .map_err(CommandError::start("load the tables"))?;
+        }
+        Ok(Self { catalog, store, keyring, access, tables: Arc::new(tables), ids, clock })
+    }
+
+    fn start_batcher(&self, config: &Config) -> Batcher {
+        let segment = &config.segment;
+        let rule = CutRule {
+            max_age: Duration::from_millis(segment.max_age_ms),
+            target_file_bytes: segment.target_bytes,
+            // A quarter of the budget: while one batch is being sealed, others can grow.
+            max_arrow_bytes: config.ingest.memory_budget_bytes / 4,
+        };
+        let committer = Committer {
+            catalog: self.catalog.clone(),
+            keyring: Arc::clone(&self.keyring),
+            store: self.store.clone(),
+            settings: SegmentSettings { row_group_bytes: segment.row_group_bytes, zstd_level: segment.zstd_level },
+            ids: self.ids.clone(),
+            clock: Arc::clone(&self.clock),
+        };
+        Batcher::start(rule, Arc::new(committer))
+    }
+
+    fn door(&self, config: &Config, batcher: Batcher) -> Result<Door, CommandError> {
+        let pipeline = Pipeline::new(Arc::clone(&self.tables), batcher, ScanLimits::default(), Arc::clone(&self.clock));
+        let shippers = Shippers(Arc::clone(&self.access));
+        Door::new(&config.ingest, Arc::new(shippers), Arc::new(pipeline), Arc::new(OsRandom))
+            .map_err(|error| CommandError::Config(error.to_string()))
+    }
+
+    fn management(
+        &self,
+        config: &Config,
+        token: zeroize::Zeroizing<String>,
+        metrics: PrometheusHandle,
+        ready: watch::Receiver<bool>,
+    ) -> Result<Arc<Management>, CommandError> {
+        let readable = Arc::new(Readable { catalog: self.catalog.clone(), keyring: Arc::clone(&self.keyring) });
+        let engine =
+            QueryEngine::new(config.query.clone(), self.store.objects(), Arc::<Readable>::clone(&readable), readable)
+                .map_err(CommandError::start("start the query engine"))?;
+        Ok(Arc::new(Management {
+            token: ManagementToken::new(token),
+            catalog: self.catalog.clone(),
+            access: Arc::clone(&self.access),
+            queries: Arc::new(Engine(engine)),
+            metrics: Arc::new(Prometheus(metrics)),
+            ready,
+        }))
+    }
+
+    async fn credentials(
+        &self,
+        management_token: zeroize::Zeroizing<String>,
+        endpoints: Endpoints,
+    ) -> Result<Credentials, CommandError> {
+        let start = "read the default workspace";
+        let workspaces = self.catalog.workspaces().await.map_err(CommandError::start(start))?;
+        let keys = self.catalog.workspace_keys().await.map_err(CommandError::start(start))?;
+        let missing = || CommandError::Refused("the default workspace is not in the catalog".to_owned());
+        let workspace = workspaces.iter().find(|row| row.name == DEFAULT_WORKSPACE).ok_or_else(missing)?;
+        let key = keys.iter().find(|row| row.workspace == workspace.id && row.slot == "primary").ok_or_else(missing)?;
+        Ok(Credentials {
+            subscription_id: SUBSCRIPTION.to_owned(),
+            resource_group: RESOURCE_GROUP.to_owned(),
+            cluster: DEFAULT_CLUSTER.to_owned(),
+            workspace: DEFAULT_WORKSPACE.to_owned(),
+            workspace_id: workspace.id.to_string(),
+            workspace_key: self.access.reveal(key).map_err(CommandError::start(start))?,
+            management_token,
+            endpoints,
+        })
+    }
+}
+
+/// The newest version of the service-managed key, made at the first start.
+async fn service_key(vault: &EmbeddedVault) -> Result<KeyId, VaultError> {
+    let name = KeyName::parse(SERVICE_KEY).map_err(|_| VaultError::NotFound(SERVICE_KEY.to_owned()))?;
+    match vault.key(&name, None).await {
+        Ok(key) => Ok(key.id),
+        Err(VaultError::NotFound(_)) => Ok(vault.create_key(&name, SERVICE_KEY_BITS).await?.id),
+        Err(error) => Err(error),
+    }
+}
+
+fn store_root(data_dir: &DataDir, url: &str) -> PathBuf {
+    match url.strip_prefix("file://") {
+        Some(path) => PathBuf::from(path),
+        None => data_dir.join("store"),
+    }
+}
+
+/// Without TLS a listener would send keys and logs over the network in clear.
+fn refuse_public(addresses: &[(&str, SocketAddr)]) -> Result<(), CommandError> {
+    match addresses.iter().find(|(_, address)| !address.ip().is_loopback()) {
+        None => Ok(()),
+        Some((key, address)) => Err(CommandError::Config(format!(
+            "`{key}` is {address}: without TLS only loopback addresses such as 127.0.0.1 are served"
+        ))),
+    }
+}
+
+async fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, CommandError> {
+    TcpListener::bind(address).await.map_err(CommandError::io(format!("listen on {address} for {what}")))
+}
+
+fn local_addr(listener: &TcpListener) -> Result<SocketAddr, CommandError> {
+    listener.local_addr().map_err(CommandError::io("read the address of a listener"))
+}
+
+fn start_log(config: &Config) {
+    let level: tracing::Level = config.log.level.parse().unwrap_or(tracing::Level::INFO);
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).init();
+}
+
+/// Buckets from 1 ms to 60 s: an acknowledgement takes milliseconds, a query up to its time limit.
+const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
+
+fn start_metrics() -> Result<PrometheusHandle, CommandError> {
+    let starting = "start the metrics";
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
+        .and_then(PrometheusBuilder::install_recorder)
+        .map_err(CommandError::start(starting))?;
+    logseal_ingest::meter::describe();
+    Ok(handle)
+}
+
+/// Histograms keep what was recorded until somebody folds it into buckets.
+async fn upkeep(metrics: PrometheusHandle) {
+    let mut tick = tokio::time::interval(Duration::from_secs(5));
+    loop {
+        tick.tick().await;
+        metrics.run_upkeep();
+    }
+}
+
+/// The one line on stdout.
+#[expect(clippy::print_stdout, reason = "the ready line is an interface for programs that start the server")]
+fn announce(line: &str) {
+    println!("{line}");
+}
