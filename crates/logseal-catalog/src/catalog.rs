@@ -71,6 +71,16 @@ impl Catalog {
         self.writer.apply(change).await
     }
 
+    /// Closes all connections; later calls fail.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogError::Sql`] when the journal could not be folded into the file. Nothing is lost then: the next start does it.
+    pub async fn close(&self) -> Result<(), CatalogError> {
+        self.readers.close().await;
+        self.writer.close().await
+    }
+
     /// All clusters, by name.
     ///
     /// # Errors
@@ -117,26 +127,45 @@ impl Catalog {
         Ok(self.all(query).await?.pop())
     }
 
+    /// The tables and columns of `workspace`, without its segments.
+    ///
+    /// # Errors
+    ///
+    /// As [`Catalog::clusters`].
+    pub async fn schema(&self, workspace: WorkspaceId) -> Result<Snapshot, CatalogError> {
+        let mut transaction = self.readers.begin().await.map_err(CatalogError::sql("begin snapshot"))?;
+        self.read_schema(&mut transaction, workspace).await
+    }
+
     /// The tables, columns and segments of `workspace`, all of one moment.
     ///
     /// # Errors
     ///
     /// As [`Catalog::clusters`].
     pub async fn snapshot(&self, workspace: WorkspaceId) -> Result<Snapshot, CatalogError> {
-        let id = workspace.as_bytes().as_slice();
         let mut transaction = self.readers.begin().await.map_err(CatalogError::sql("begin snapshot"))?;
-        let connection = &mut *transaction;
+        let schema = self.read_schema(&mut transaction, workspace).await?;
+        let segments = sqlx::query("SELECT * FROM segments WHERE workspace_id = ? ORDER BY table_id, min_time, id")
+            .bind(workspace.as_bytes().as_slice());
+        Ok(Snapshot { segments: self.read_all(&mut transaction, segments).await?, ..schema })
+    }
+
+    async fn read_schema(
+        &self,
+        connection: &mut SqliteConnection,
+        workspace: WorkspaceId,
+    ) -> Result<Snapshot, CatalogError> {
+        let id = workspace.as_bytes().as_slice();
         let tables = sqlx::query("SELECT * FROM tables WHERE workspace_id = ? ORDER BY name").bind(id);
         let columns = sqlx::query(
-            "SELECT c.* FROM columns c JOIN tables t ON t.id = c.table_id WHERE t.workspace_id = ? ORDER BY c.table_id, c.ordinal",
+            "SELECT c.* FROM columns c JOIN tables t ON t.id = c.table_id \
+             WHERE t.workspace_id = ? ORDER BY c.table_id, c.ordinal",
         )
         .bind(id);
-        let segments =
-            sqlx::query("SELECT * FROM segments WHERE workspace_id = ? ORDER BY table_id, min_time, id").bind(id);
         Ok(Snapshot {
             tables: self.read_all(connection, tables).await?,
             columns: self.read_all(connection, columns).await?,
-            segments: self.read_all(connection, segments).await?,
+            segments: Vec::new(),
         })
     }
 

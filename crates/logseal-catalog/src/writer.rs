@@ -54,10 +54,13 @@ pub struct SegmentCommit {
 
 type Reply = oneshot::Sender<Result<(), CatalogError>>;
 
+/// What the task is sent: a change, or `None` to close the connection; and where the outcome goes.
+type Job = (Option<Change>, Reply);
+
 /// Sends changes to the writer task, which ends when the last handle is dropped.
 #[derive(Clone, Debug)]
 pub(crate) struct Writer {
-    queue: mpsc::Sender<(Change, Reply)>,
+    queue: mpsc::Sender<Job>,
 }
 
 impl Writer {
@@ -68,23 +71,42 @@ impl Writer {
     }
 
     pub(crate) async fn apply(&self, change: Change) -> Result<(), CatalogError> {
+        self.send(Some(change)).await
+    }
+
+    /// Ends the task after the changes that wait, and closes the connection: SQLite then folds its journal into the file.
+    pub(crate) async fn close(&self) -> Result<(), CatalogError> {
+        self.send(None).await
+    }
+
+    async fn send(&self, change: Option<Change>) -> Result<(), CatalogError> {
         let (reply, answer) = oneshot::channel();
         self.queue.send((change, reply)).await.map_err(|_| CatalogError::Stopped)?;
         answer.await.map_err(|_| CatalogError::Stopped)?
     }
 }
 
-async fn run(mut connection: SqliteConnection, mac_key: Arc<MacKey>, mut waiting: mpsc::Receiver<(Change, Reply)>) {
-    let mut group = Vec::with_capacity(GROUP);
-    while waiting.recv_many(&mut group, GROUP).await > 0 {
+async fn run(mut connection: SqliteConnection, mac_key: Arc<MacKey>, mut waiting: mpsc::Receiver<Job>) {
+    let (mut jobs, mut closing) = (Vec::with_capacity(GROUP), None);
+    while closing.is_none() && waiting.recv_many(&mut jobs, GROUP).await > 0 {
+        let mut group = Vec::with_capacity(jobs.len());
+        for (change, reply) in jobs.drain(..) {
+            match change {
+                Some(change) => group.push((change, reply)),
+                None => closing = Some(reply),
+            }
+        }
         let mut outcomes = Vec::with_capacity(group.len());
         let committed = commit_group(&mut connection, &mac_key, &group, &mut outcomes).await;
-        for ((_, reply), outcome) in group.drain(..).zip(outcomes) {
+        for ((_, reply), outcome) in group.into_iter().zip(outcomes) {
             // A caller that went away no longer wants the answer; the change stands.
             let _ = reply.send(committed.clone().and(outcome));
         }
     }
-    let _ = connection.close().await;
+    let closed = connection.close().await.map_err(CatalogError::sql("close"));
+    if let Some(reply) = closing {
+        let _ = reply.send(closed);
+    }
 }
 
 /// Applies `group` in one transaction; `outcomes` gets one entry per change, also when the transaction fails.

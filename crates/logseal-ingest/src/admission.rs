@@ -348,7 +348,7 @@ mod tests {
     }
 
     /// Scenario: a hold with and without a client's timeout. Guarantee: never past the timeout minus half a second.
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn the_hold_is_the_shorter_of_setting_and_deadline() {
         let admission = admission(|s| s.hold_ms = 5_000);
         let start = Instant::now();
@@ -358,9 +358,9 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_held_call_gets_budget_when_it_is_freed_and_is_refused_when_not() {
-        let admission = Arc::new(admission(|_| ()));
+        let admission = Arc::new(admission(|s| s.hold_ms = 200));
         let all = admission.budget().take(1_000).await;
         let hold = admission.hold(Instant::now(), None);
         let waiting = tokio::spawn({
@@ -374,44 +374,47 @@ mod tests {
         let all = admission.budget().take(1_000).await;
         let refused = admission.take(10, &hold).await.map(|permit| permit.bytes());
         assert_eq!(refused, Err(over_budget()));
-        assert_eq!(Instant::now(), hold.until(), "held to the end");
+        assert!(Instant::now() >= hold.until(), "held to the end");
         drop(all);
     }
 
     /// Scenario: one held call more than allowed. Guarantee: that one is refused at once, the first goes on.
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn held_calls_are_bounded() {
         let admission = admission(|s| s.max_held_calls = 1);
         let hold = admission.hold(Instant::now(), None);
-        let first = hold.wait(tokio::time::sleep(Duration::from_secs(1)));
+        let (end, event) = tokio::sync::oneshot::channel();
+        let first = hold.wait(event);
         let second = async {
-            tokio::task::yield_now().await;
-            hold.wait(std::future::ready(())).await
+            let refused = hold.wait(std::future::ready(())).await;
+            end.send(()).expect("the first still waits");
+            refused
         };
-        assert_eq!(tokio::join!(first, second), (Ok(()), Err(HoldEnded::TooMany)));
+        assert_eq!(tokio::join!(first, second), (Ok(Ok(())), Err(HoldEnded::TooMany)));
         assert_eq!(hold.wait(std::future::ready(())).await, Ok(()), "the place is free again");
     }
 
-    /// Scenario: 1,000 bytes a second, 3,500 sent at once. Guarantee: the debt of 2,500 takes 2.5 s, and another
-    /// workspace is not touched.
-    #[tokio::test(start_paused = true)]
+    /// Scenario: 1,000 bytes a second, 1,100 sent at once. Guarantee: the debt of 100 is waited out, a debt beyond the hold
+    /// is refused without waiting, and another workspace is not touched.
+    #[tokio::test]
     async fn pace_is_kept_by_holding_and_then_by_refusing() {
         let admission = admission(|s| s.workspace_bytes_per_second = 1_000);
         let [a, b] = [1, 2].map(|n| WorkspaceId::from_bytes([n; 16]));
         let start = Instant::now();
         let hold = admission.hold(start, None);
         assert_eq!(admission.pace(a, &hold).await, Ok(()));
-        admission.charge(a, 3_500);
+        admission.charge(a, 1_100);
         assert_eq!(admission.pace(b, &hold).await, Ok(()));
         assert_eq!(admission.pace(a, &hold).await, Ok(()));
-        assert_eq!(start.elapsed(), Duration::from_millis(2_500));
+        let held = start.elapsed();
+        assert!(held >= Duration::from_millis(90) && held < hold.until() - start, "{held:?}");
         admission.charge(a, 10_000);
         match admission.pace(a, &hold).await {
             Err(Refusal::Unavailable { retry_after: Some(delay), .. }) => {
-                assert_eq!(delay, Duration::from_secs(10));
+                assert!(delay > Duration::from_secs(9) && delay <= Duration::from_secs(10), "{delay:?}");
             }
             other => panic!("{other:?}"),
         }
-        assert_eq!(start.elapsed(), Duration::from_millis(2_500), "refused without waiting in vain");
+        assert!(Instant::now() < hold.until(), "refused without waiting in vain");
     }
 }

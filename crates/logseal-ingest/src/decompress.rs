@@ -133,7 +133,7 @@ impl Work {
         }
         let source = match encoding {
             Encoding::Zstd => Source::Zstd(Zstd::new(wire)?),
-            Encoding::Identity | Encoding::Gzip => Source::Gzip(Gzip::new(wire)),
+            Encoding::Identity | Encoding::Gzip => Source::Gzip(Box::new(Gzip::new(wire))),
         };
         Ok(Self { source, source_bytes, output: vec![0; first], filled: 0, limit, permit })
     }
@@ -193,7 +193,7 @@ impl Work {
 }
 
 enum Source {
-    Gzip(Gzip),
+    Gzip(Box<Gzip>),
     Zstd(Zstd),
 }
 

@@ -26,7 +26,7 @@ const CREDENTIAL_BYTES: usize = 128;
 pub struct AccessKeys {
     lookup_key: MacKey,
     seal_key: Key256,
-    /// HMAC of the key → workspace. Looking up an HMAC tells an attacker by timing only about HMACs, which he cannot make.
+    /// HMAC of the key -> workspace. Looking up an HMAC tells an attacker by timing only about HMACs, which he cannot make.
     workspaces: RwLock<HashMap<[u8; 32], WorkspaceId>>,
 }
 

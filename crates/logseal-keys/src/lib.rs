@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! KEK (RSA, in the vault, never leaves it)
-//!  └─ wraps AEK  (256 bits, one per workspace and generation; wrapped in the catalog, with a copy in the store)
-//!      └─ wraps DEK  (256 bits, one per segment; wrapped in the catalog and in the segment's footer)
+//!  `- wraps AEK  (256 bits, one per workspace and generation; wrapped in the catalog, with a copy in the store)
+//!      `- wraps DEK  (256 bits, one per segment; wrapped in the catalog and in the segment's footer)
 //! ```
 //!
 //! | module | what it holds |

@@ -1,4 +1,7 @@
 //! Runs queries: one snapshot, one plan, one bounded result each.
+//!
+//! Each query counts in `logseal_queries_total` and `logseal_query_duration_seconds`, both with the label `outcome`: `ok`,
+//! `canceled` (the caller went away), or the error's kind.
 
 use std::fmt::{self, Debug};
 use std::future::Future;

@@ -12,7 +12,7 @@
 //! | --- | --- |
 //! | [`engine`] | [`QueryEngine`], [`QueryResult`] |
 //! | [`error`] | [`QueryError`] and its [`QueryErrorKind`] |
-//! | [`format`] | results as text table, JSON, CSV, Arrow IPC and Azure's JSON tables |
+//! | [`format`](mod@format) | results as text table, JSON, CSV, Arrow IPC and Azure's JSON tables |
 //! | [`port`] | [`SegmentCatalog`], [`SegmentOpener`], [`Snapshot`], [`PortError`] |
 //! | [`settings`] | [`QuerySettings`] |
 //! | `statement` | SQL text to one allowed statement |

@@ -77,7 +77,7 @@ pub fn seal(
     random: OsRandom,
 ) -> Result<SealedSegment, SegmentError> {
     let schema = union_schema(chunks).map_err(SegmentError::Schema)?;
-    let groups = row_groups(chunks, &schema, settings.row_group_bytes)?;
+    let groups = row_groups(chunks, settings.row_group_bytes);
     let (dek, wrapped) = aek.new_dek(identity.segment, random);
     let aad_prefix = aad::segment_file(identity.workspace, identity.table, identity.segment);
     let options = properties::writer_options(&dek, &wrapped, &aad_prefix, settings.zstd_level)?;
@@ -85,8 +85,14 @@ pub fn seal(
         ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&schema), options).map_err(SegmentError::Encode)?;
     let (mut file, factory) = writer.into_serialized_writer().map_err(SegmentError::Encode)?;
     for (index, group) in groups.iter().enumerate() {
+        // One group at a time: the columns that a chunk lacks take memory only while its group is encoded.
+        let group: Vec<_> = group
+            .iter()
+            .map(|batch| conform(batch, &schema))
+            .collect::<Result<_, _>>()
+            .map_err(SegmentError::Schema)?;
         let writers = factory.create_column_writers(index).map_err(SegmentError::Encode)?;
-        let columns = encode_columns(writers, group, &schema).map_err(SegmentError::Encode)?;
+        let columns = encode_columns(writers, &group, &schema).map_err(SegmentError::Encode)?;
         let mut row_group = file.next_row_group().map_err(SegmentError::Encode)?;
         for column in columns {
             column.append_to_row_group(&mut row_group).map_err(SegmentError::Encode)?;
@@ -109,15 +115,14 @@ pub fn seal(
     })
 }
 
-/// Groups chunks, conformed to `schema`, into row groups of about `bytes`; a chunk larger than that is sliced.
-fn row_groups(chunks: &[RecordBatch], schema: &SchemaRef, bytes: usize) -> Result<Vec<Vec<RecordBatch>>, SegmentError> {
+/// Groups chunks into row groups of about `bytes`; a chunk larger than that is sliced.
+fn row_groups(chunks: &[RecordBatch], bytes: usize) -> Vec<Vec<RecordBatch>> {
     let mut groups: Vec<Vec<RecordBatch>> = Vec::new();
     let mut room = 0;
     for chunk in chunks.iter().filter(|chunk| chunk.num_rows() > 0) {
         let size = chunk.get_array_memory_size();
         let slices = size.div_ceil(bytes.max(1)).clamp(1, chunk.num_rows());
         let rows = chunk.num_rows().div_ceil(slices);
-        let chunk = conform(chunk, schema).map_err(SegmentError::Schema)?;
         for start in (0..chunk.num_rows()).step_by(rows) {
             let slice = chunk.slice(start, rows.min(chunk.num_rows() - start));
             match groups.last_mut() {
@@ -130,7 +135,7 @@ fn row_groups(chunks: &[RecordBatch], schema: &SchemaRef, bytes: usize) -> Resul
             room = room.saturating_sub(size / slices);
         }
     }
-    Ok(groups)
+    groups
 }
 
 fn encode_columns(

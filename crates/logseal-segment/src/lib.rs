@@ -12,7 +12,7 @@
 //! | [`properties`] | the only file that holds Parquet's own key-bearing property types |
 //! | [`key_metadata`] | the PKMT1 JSON in the footer |
 //! | [`inspect`] | what a file shows without any key |
-//! | [`path`] | [`SegmentPath`](path::SegmentPath): where a segment lies |
+//! | [`path`] | [`SegmentPath`]: where a segment lies |
 //! | [`store`] | [`SegmentStore`]: durable, create-only puts |
 
 pub mod encode;

@@ -9,10 +9,12 @@ use logseal_crypto::aad::Aad;
 use logseal_crypto::{Dek, WrappedDek};
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, ZstdLevel};
-use parquet::encryption::decrypt::FileDecryptionProperties;
+use parquet::encryption::decrypt::{FileDecryptionProperties, KeyRetriever};
 use parquet::encryption::encrypt::FileEncryptionProperties;
+use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use parquet::schema::types::ColumnPath;
+use zeroize::Zeroizing;
 
 use crate::SegmentError;
 use crate::key_metadata::KeyMetadata;
@@ -52,16 +54,41 @@ pub(crate) fn writer_options(
     Ok(ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true))
 }
 
-/// What the reader of one segment needs. The AAD prefix comes from the catalog, never from the file, which could claim any.
+/// What the reader of one segment needs. The wrapped DEK and the AAD prefix come from the catalog, never from the file, which
+/// could claim any; a file whose key metadata are not the ones that were written is refused.
 ///
 /// # Errors
 ///
-/// [`SegmentError::Encode`] when Parquet refuses the key's length; it never does for a [`Dek`].
-pub fn decryption_properties(dek: &Dek, aad_prefix: &Aad) -> Result<Arc<FileDecryptionProperties>, SegmentError> {
-    FileDecryptionProperties::builder(dek.key().expose().to_vec())
+/// [`SegmentError::Encode`] when Parquet refuses the properties; it never does for a [`Dek`].
+pub fn decryption_properties(
+    dek: &Dek,
+    wrapped: &WrappedDek,
+    aad_prefix: &Aad,
+) -> Result<Arc<FileDecryptionProperties>, SegmentError> {
+    let key = KeyOfOneSegment {
+        key: Zeroizing::new(dek.key().expose().to_vec()),
+        metadata: KeyMetadata::new(wrapped).to_json(),
+    };
+    FileDecryptionProperties::with_key_retriever(Arc::new(key))
         .with_aad_prefix(aad_prefix.as_bytes().to_vec())
         .build()
         .map_err(SegmentError::Encode)
+}
+
+/// Gives the DEK only for the key metadata that the segment was written with. Parquet leaves key metadata outside its
+/// authenticated encryption: without this, an altered one would go unnoticed.
+struct KeyOfOneSegment {
+    key: Zeroizing<Vec<u8>>,
+    metadata: Vec<u8>,
+}
+
+impl KeyRetriever for KeyOfOneSegment {
+    fn retrieve_key(&self, metadata: &[u8]) -> parquet::errors::Result<Vec<u8>> {
+        if metadata == self.metadata {
+            return Ok(self.key.to_vec());
+        }
+        Err(ParquetError::General("the key metadata are not those of this segment".to_owned()))
+    }
 }
 
 /// Refuses settings under which parquet 59 leaves something in clear: Bloom filters are written unencrypted, a column key

@@ -23,6 +23,7 @@ use crate::error::{Chain, CommandError};
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
+    quiet_panics();
     // clap answers usage errors with exit code 2, and --help and --version with 0.
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -33,6 +34,15 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => report(&error),
     }
+}
+
+/// A panic's own text may quote the data that caused it: only its place is reported.
+#[expect(clippy::print_stderr, reason = "a panic may come before or after the log exists")]
+fn quiet_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        eprintln!("logseal: a panic at {place}; its text is withheld, since it may hold log content");
+    }));
 }
 
 async fn run(cli: Cli) -> Result<(), CommandError> {

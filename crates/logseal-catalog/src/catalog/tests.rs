@@ -100,7 +100,9 @@ async fn what_is_committed_is_read_back_after_reopening() {
     catalog.apply(commit(6, table(7, "other"), vec![])).await.unwrap();
     // The same columns again: the second segment of a table brings all columns it knows.
     catalog.apply(commit(8, table(4, "logs"), vec![column(0), column(1), column(2)])).await.unwrap();
-    drop(catalog);
+    catalog.close().await.unwrap();
+    assert!(!dir.path().join("catalog.sqlite-wal").exists(), "one file is left after a clean close");
+    assert!(matches!(catalog.apply(commit(9, table(4, "logs"), vec![])).await, Err(CatalogError::Stopped)));
 
     let catalog = Catalog::open(&dir.path().join("catalog.sqlite"), mac_key(1)).await.unwrap();
     assert_eq!(catalog.clusters().await.unwrap(), [cluster()]);

@@ -81,7 +81,7 @@ pub async fn serve(listener: TcpListener, door: Door, lifecycle: Lifecycle) -> R
     let dispatch = Dispatch { routes: describe::routes(&health)?, door: Arc::new(door.clone()) };
     let (end, is_end) = watch::channel(false);
     let (drain, is_drain) = oneshot::channel();
-    let connections = connection::incoming(listener, limits.connections, is_end, door.meter);
+    let connections = connection::incoming(listener, limits.connections, connection::PREFACE_TIME, is_end, door.meter);
 
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)

@@ -89,8 +89,7 @@ impl Committer {
         let aek = self.keyring.current(workspace).await?;
         let received = submissions.iter().map(|s| s.received).min().unwrap_or(UnixNanos(0));
         let segment = SegmentId::from(self.ids.next());
-        let identity =
-            SegmentIdentity { cluster: table.cluster, workspace, table: table.row.id, segment, received };
+        let identity = SegmentIdentity { cluster: table.cluster, workspace, table: table.row.id, segment, received };
         let chunks: Vec<_> = submissions.iter().map(|s| s.chunk.batch.clone()).collect();
         let (settings, sealing_key) = (self.settings, Arc::clone(&aek));
         let sealed: SealedSegment =

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use logseal_core::Clock;
-use logseal_otlp::{ScanLimits, Scanned};
+use logseal_otlp::{ScanError, ScanLimits, Scanned};
 use metrics::counter;
 use tracing::warn;
 
@@ -67,8 +67,12 @@ impl Intake for Pipeline {
             let scan = cpu::run(move |_| logseal_otlp::scan(&body, tables.schema(), received, &limits)).await;
             scan.map_err(|_| unavailable("the request could not be scanned"))?
         };
-        let Scanned { chunks, accepted, rejected, rejection, replaced_utf8, ignored_string_references } =
-            scanned.map_err(|error| IntakeError::Undecodable(error.to_string()))?;
+        let Scanned { chunks, accepted, rejected, rejection, replaced_utf8, ignored_string_references } = scanned
+            .map_err(|error| match error {
+                ScanError::Undecodable { .. } => IntakeError::Undecodable(error.to_string()),
+                ScanError::TooLarge { .. } => IntakeError::TooLarge(error.to_string()),
+                ScanError::Columns(_) => unavailable("the records could not be brought into columns"),
+            })?;
         counter!(meter::REPLACED_UTF8).increment(replaced_utf8);
         counter!(meter::IGNORED_REFERENCES).increment(ignored_string_references);
 
@@ -99,6 +103,3 @@ fn unavailable(reason: &str) -> IntakeError {
     warn!(reason, "a request is refused for a passing trouble");
     IntakeError::Unavailable { reason: reason.to_owned(), retry_after: None }
 }
-
-#[cfg(test)]
-mod tests;

@@ -61,11 +61,11 @@ impl Tables {
         workspace: WorkspaceId,
         cluster: ClusterId,
     ) -> Result<(), KeyError> {
-        let snapshot = catalog.snapshot(workspace).await?;
+        let snapshot = catalog.schema(workspace).await?;
         let loaded = WorkspaceTables {
             workspace,
             cluster,
-            schema: WorkspaceSchema::new(self.limits.clone()),
+            schema: WorkspaceSchema::new(self.limits),
             tables: Mutex::default(),
             ids: self.ids.clone(),
             clock: Arc::clone(&self.clock),

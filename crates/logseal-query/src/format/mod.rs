@@ -3,7 +3,7 @@
 //! | function | form |
 //! | --- | --- |
 //! | [`table`] | text with borders, for people; control characters are escaped |
-//! | [`json`] | an array of row objects |
+//! | [`json`](fn@json) | an array of row objects |
 //! | [`azure_json`] | `{"tables":[{"name","columns","rows"}]}`, the body of Azure Monitor's query API |
 //! | [`csv`] | RFC 4180 with a header line |
 //! | [`arrow_stream`] | Arrow's IPC stream, types unchanged |

@@ -82,7 +82,6 @@ fn unsafe_to_print(c: char) -> bool {
     (c.is_control() && c != '\n') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
 fn internal(error: ArrowError) -> QueryError {
     QueryError::Internal { message: error.to_string() }
 }

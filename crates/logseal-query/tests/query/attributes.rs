@@ -1,6 +1,8 @@
 //! Attributes are typed values wherever SQL allows a value, and NULL where nobody sent them.
 
-use crate::fixture::{Fixture, Record, Value, record};
+use logseal_query::format;
+
+use crate::fixture::{Fixture, Record, Value, WORKSPACE, record};
 
 /// Three segments with different attributes, one of them without any.
 async fn shop() -> Fixture {
@@ -134,7 +136,7 @@ async fn queries_answer_as_written() {
     let mut wrong = String::new();
     for (sql, expected) in cases {
         let found = match fixture.run(sql).await {
-            Ok(result) => logseal_query::format::csv(&result).expect("renders").trim_end().to_owned(),
+            Ok(result) => format::csv(&result).expect("renders").trim_end().to_owned(),
             Err(error) => format!("{error:?}"),
         };
         if found != expected {
@@ -163,7 +165,7 @@ async fn a_table_without_segments_answers() {
     }
     let all = fixture.run("SELECT * FROM logs").await.expect("an empty result");
     assert_eq!((all.rows, all.schema.fields().len()), (0, 23));
-    logseal_query::format::arrow_stream(&all).expect("renders");
+    format::arrow_stream(&all).expect("renders");
     assert!(fixture.csv("SHOW TABLES").await.contains("logseal,public,logs,BASE TABLE"));
     assert!(fixture.csv("DESCRIBE logs").await.contains("\ntime,"));
     assert!(fixture.csv("SHOW COLUMNS FROM logs").await.contains(",severity_number,Int32,"));
@@ -174,8 +176,8 @@ async fn every_column_of_different_segments_is_shown_together() {
     let fixture = shop().await;
     let all = fixture.run("SELECT * FROM logs ORDER BY time").await.expect("a result");
     assert_eq!(all.rows, 5);
-    logseal_query::format::arrow_stream(&all).expect("renders");
-    let json = logseal_query::format::json(&all).expect("renders");
+    format::arrow_stream(&all).expect("renders");
+    let json = format::json(&all).expect("renders");
     let rows: Vec<serde_json::Value> = serde_json::from_str(&json).expect("valid JSON");
     assert_eq!(rows[3]["attributes"], serde_json::json!({"http.route": "/a", "raw": "AP8="}));
     assert_eq!(rows[3]["resource_attributes"], serde_json::json!({"host": "h1"}));
@@ -188,7 +190,7 @@ async fn concurrent_queries_each_see_their_own_snapshot() {
     let fixture = shop().await;
     let queries = (0..16).map(|i| {
         fixture.engine.run(
-            crate::fixture::WORKSPACE,
+            WORKSPACE,
             if i % 2 == 0 { "SELECT count(body) FROM logs" } else { "SELECT body FROM logs" },
             None,
         )
@@ -248,11 +250,9 @@ async fn unknown_keys_fit_every_expression() {
     ] {
         let sql = format!("SELECT {expression} AS v FROM logs LIMIT 1");
         let found = match fixture.run(&sql).await {
-            Ok(result) => logseal_query::format::csv(&result)
-                .expect("renders")
-                .trim_start_matches("v\n")
-                .trim_end()
-                .replace("\"\"", ""),
+            Ok(result) => {
+                format::csv(&result).expect("renders").trim_start_matches("v\n").trim_end().replace("\"\"", "")
+            }
             Err(error) => error.to_string(),
         };
         if found != expected {
@@ -265,5 +265,45 @@ async fn unknown_keys_fit_every_expression() {
     {
         let sql = format!("SELECT body FROM logs WHERE {condition}");
         assert_eq!(fixture.csv(&sql).await, "body", "{sql}");
+    }
+}
+
+/// The scan evaluates predicates itself, adapted to each file's columns; whatever it does must be what the same expression
+/// gives outside a WHERE.
+#[tokio::test]
+async fn predicates_mean_the_same_in_every_file() {
+    let fixture = shop().await;
+    for predicate in [
+        "attributes['status'] IS NULL",
+        "attributes['status'] IS NOT NULL",
+        "NOT (attributes['status'] = 200)",
+        "attributes['status'] = 200 OR attributes['ok'] IS NULL",
+        "attributes['ok'] IS NOT TRUE",
+        "coalesce(attributes['status'], 0) = 0",
+        "coalesce(attributes['http.route'], body) = body",
+        "upper(attributes['http.route']) = '/A'",
+        "upper(coalesce(attributes['http.route'], 'x')) = 'X'",
+        "resource_attributes['host'] = 'h1' OR attributes['http.route'] = '/b'",
+        "resource_attributes['host'] IS NULL AND attributes['took'] IS NULL",
+        "scope_attributes['none'] IS NULL AND severity_number = 9",
+        "attributes['took'] > attributes['status'] OR attributes['took'] > 1",
+        "CASE WHEN attributes['ok'] IS NULL THEN severity_number < 9 ELSE true END",
+        "attributes['http.route'] IN ('/a', '/c') AND attributes['raw'] IS NULL",
+        "attributes['http.route'] NOT IN ('/a', '/c')",
+        "attributes['status'] BETWEEN 100 AND 300 OR body = 'bare'",
+        "attributes['raw'] = X'00FF'",
+        "attributes['status']::varchar LIKE '4%'",
+        "attributes IS NOT NULL AND attributes['http.route'] = '/a'",
+        "attributes IS NULL OR resource_attributes IS NULL",
+        "attributes['none'] IS NULL AND attributes['status'] > 1",
+        "length(attributes['http.route']) + severity_number = 11",
+        "time > '2024-01-01T00:00:02Z' AND attributes['status'] IS NULL",
+        "attributes['ok']",
+        "NOT attributes['ok']",
+        "attributes['status'] % 2 = 0 AND attributes['http.route'] <> body",
+    ] {
+        let filtered = fixture.csv(&format!("SELECT count(*) AS n FROM logs WHERE {predicate}")).await;
+        let counted = fixture.csv(&format!("SELECT sum(CASE WHEN {predicate} THEN 1 ELSE 0 END) AS n FROM logs")).await;
+        assert_eq!(filtered, counted, "{predicate}");
     }
 }

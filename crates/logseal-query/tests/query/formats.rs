@@ -67,7 +67,6 @@ async fn csv_lines() {
 #[tokio::test]
 async fn table_text_obeys_no_escape_sequence() {
     let table = format::table(&sample().await).expect("renders");
-    println!("{table}");
     assert!(!table.contains('\u{1b}'), "{table}");
     assert!(table.contains("\\u{1b}[31m"), "{table}");
     assert!(table.starts_with("+--"), "{table}");

@@ -1,5 +1,6 @@
 //! Memory, time, rows and bytes are bounded, and nothing is written to disk.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use logseal_query::{QueryError, QueryErrorKind, QuerySettings};
@@ -53,7 +54,6 @@ async fn a_query_ends_at_its_time_limit() {
         let started = Instant::now();
         let error = fixture.error(sql).await;
         let took = started.elapsed();
-        println!("{took:?} {sql}: {error}");
         assert!(matches!(error.kind(), QueryErrorKind::TimedOut | QueryErrorKind::OverLimit), "{sql}: {error:?}");
         assert!(took < Duration::from_millis(1_500), "{sql}: {took:?}");
     }
@@ -113,10 +113,14 @@ fn settings_are_checked() {
         QuerySettings { timeout_ms: 0, ..QuerySettings::default() },
         QuerySettings { concurrent_queries: 0, ..QuerySettings::default() },
     ] {
-        let store = std::sync::Arc::new(object_store::memory::InMemory::new());
+        let store = Arc::new(object_store::memory::InMemory::new());
         let fixture = Fixture::new();
-        let engine =
-            logseal_query::QueryEngine::new(bad, store, fixture.catalog.clone() as _, fixture.opener.clone() as _);
+        let engine = logseal_query::QueryEngine::new(
+            bad,
+            store,
+            Arc::clone(&fixture.catalog) as _,
+            Arc::clone(&fixture.opener) as _,
+        );
         assert!(engine.expect_err("refused").to_string().contains("must be above 0"));
     }
 }

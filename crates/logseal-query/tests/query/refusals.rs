@@ -141,7 +141,7 @@ async fn deep_and_long_queries_do_not_overflow_the_stack() {
         format!("SELECT {}", "(".repeat(10_000)),
         format!("SELECT * FROM {}", "(".repeat(10_000)),
         format!("SELECT {}", "[".repeat(10_000)),
-        format!("SELECT {}", "-".repeat(1) + &"- ".repeat(10_000)),
+        format!("SELECT {}", "- ".repeat(10_000) + "1"),
     ] {
         let error = fixture.error(&sql).await;
         assert_eq!(error.kind(), QueryErrorKind::Invalid, "{:?}: {error:?}", &sql[..40]);
@@ -162,8 +162,8 @@ async fn deep_and_long_queries_do_not_overflow_the_stack() {
         format!("SELECT {}", wrap("INTERVAL ", "1", "", 45)),
     ] {
         let started = std::time::Instant::now();
-        let result = fixture.run(&sql).await;
-        println!("{:?}..: {:?} {:?}", &sql[..30], result.map(|r| r.rows).map_err(|e| e.to_string()), started.elapsed());
+        // Most of them are queries, a few are not: only the time matters.
+        let _ = fixture.run(&sql).await;
         assert!(started.elapsed() < std::time::Duration::from_secs(5), "{sql}");
     }
     // Chains are not nested for the parser; they are for what comes after it.
@@ -180,10 +180,7 @@ async fn deep_and_long_queries_do_not_overflow_the_stack() {
         (format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(900)), true),
         (format!("SELECT count(*) FROM logs WHERE severity_number IN (1{})", ",2".repeat(20_000)), true),
     ] {
-        let started = std::time::Instant::now();
-        let result = fixture.run(&sql).await.map(|r| r.rows);
-        println!("{:?}.. {} bytes: {result:?} {:?}", &sql[..30], sql.len(), started.elapsed());
-        match result {
+        match fixture.run(&sql).await {
             Ok(_) => assert!(allowed, "{:?}", &sql[..40]),
             Err(error) => {
                 assert!(!allowed && error.to_string().contains("more than 1000"), "{:?}: {error}", &sql[..40])

@@ -54,8 +54,9 @@ fn sealed(chunks: &[RecordBatch], row_group_bytes: usize) -> (SealedSegment, Dek
     (sealed, dek)
 }
 
-fn read(file: Bytes, dek: &Dek, aad: &aad::Aad) -> Result<(RecordBatch, usize), String> {
-    let options = ArrowReaderOptions::new().with_file_decryption_properties(decryption_properties(dek, aad).unwrap());
+fn read(file: Bytes, dek: &Dek, wrapped: &WrappedDek, aad: &aad::Aad) -> Result<(RecordBatch, usize), String> {
+    let properties = decryption_properties(dek, wrapped, aad).unwrap();
+    let options = ArrowReaderOptions::new().with_file_decryption_properties(properties);
     // The reader of parquet 59 may panic on damaged bytes; callers contain it, and so does this test.
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let builder =
@@ -73,7 +74,7 @@ fn rows_come_back_in_order_over_several_chunks_and_row_groups() {
     let chunks = [chunk(0, 5000, "a"), chunk(5000, 5010, "b"), chunk(5010, 9000, "a")];
     let (sealed, dek) = sealed(&chunks, 200_000);
     assert_eq!(sealed.rows, 9000);
-    let (batch, groups) = read(sealed.file, &dek, &prefix()).unwrap();
+    let (batch, groups) = read(sealed.file, &dek, &sealed.wrapped, &prefix()).unwrap();
     assert!(groups > 3, "{groups} row groups");
     let ids = batch.column_by_name("id").unwrap().as_primitive::<arrow::datatypes::Int64Type>().values().to_vec();
     assert_eq!(ids, (0..9000).collect::<Vec<_>>());
@@ -96,25 +97,18 @@ fn no_text_of_the_rows_is_in_the_file() {
 fn wrong_key_wrong_prefix_and_any_flipped_bit_are_refused() {
     let (sealed, dek) = sealed(&[chunk(0, 300, "a")], 1 << 24);
     let (other, _) = aek().new_dek(identity().segment, OsRandom);
-    assert!(read(sealed.file.clone(), &other, &prefix()).is_err(), "another key");
+    assert!(read(sealed.file.clone(), &other, &sealed.wrapped, &prefix()).is_err(), "another key");
     let elsewhere = aad::segment_file(WORKSPACE, identity().table, SegmentId::from_bytes([99; 16]));
     assert!(
-        read(sealed.file.clone(), &dek, &elsewhere).is_err(),
+        read(sealed.file.clone(), &dek, &sealed.wrapped, &elsewhere).is_err(),
         "another segment's prefix, although the file states its own"
     );
 
-    let (pristine, _) = read(sealed.file.clone(), &dek, &prefix()).unwrap();
-    let wrapped_in_clear = inspect(&mut Cursor::new(sealed.file.to_vec())).unwrap();
-    let clear = serde_json::to_vec(&wrapped_in_clear.key_metadata).unwrap();
-    let metadata_at = sealed.file.windows(clear.len()).position(|window| window == clear).unwrap();
+    let (pristine, _) = read(sealed.file.clone(), &dek, &sealed.wrapped, &prefix()).unwrap();
     for index in (0..sealed.file.len()).step_by(7) {
         let mut altered = sealed.file.to_vec();
         altered[index] ^= 0x20;
-        let outcome = read(altered.into(), &dek, &prefix());
-        if (metadata_at..metadata_at + clear.len()).contains(&index) {
-            // Key metadata are outside the authenticated part; our reader ignores them, since it trusts the catalog.
-            continue;
-        }
+        let outcome = read(altered.into(), &dek, &sealed.wrapped, &prefix());
         // A flipped bit may also hit bytes that no reader needs (the stored prefix); then the rows are untouched.
         if let Ok((batch, _)) = outcome {
             assert_eq!(batch, pristine, "byte {index} changed the rows");
@@ -133,7 +127,7 @@ fn a_flipped_bit_in_any_module_is_refused() {
         let length = u32::from_le_bytes(sealed.file[position..position + 4].try_into().unwrap()) as usize;
         let mut altered = sealed.file.to_vec();
         altered[position + 4 + length / 2] ^= 1;
-        refused += u64::from(read(altered.into(), &dek, &prefix()).is_err());
+        refused += u64::from(read(altered.into(), &dek, &sealed.wrapped, &prefix()).is_err());
         position += 4 + length;
     }
     let leaves = 3;
@@ -142,6 +136,19 @@ fn a_flipped_bit_in_any_module_is_refused() {
         "{refused} of {} modules: at least a header and a page of each column",
         layout.modules
     );
+}
+
+#[test]
+fn altered_key_metadata_are_refused_although_they_are_outside_the_encryption() {
+    let (sealed, dek) = sealed(&[chunk(0, 30, "a")], 1 << 24);
+    let layout = inspect(&mut Cursor::new(sealed.file.to_vec())).unwrap();
+    let clear = serde_json::to_vec(&layout.key_metadata).unwrap();
+    let at = sealed.file.windows(clear.len()).position(|window| window == clear).unwrap();
+    for index in at..at + clear.len() {
+        let mut altered = sealed.file.to_vec();
+        altered[index] ^= 1;
+        assert!(read(altered.into(), &dek, &sealed.wrapped, &prefix()).is_err(), "byte {index}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use logseal_catalog::{Catalog, CatalogError};
 use logseal_control::{MetricsText, Queries, QueryAnswer, QueryFailure, QueryFailureKind, QueryFormat};
 use logseal_core::{SegmentId, WorkspaceId};
-use logseal_crypto::aad;
+use logseal_crypto::{WrappedDek, aad};
 use logseal_ingest::pipeline::tables::open_column;
 use logseal_ingest::{AuthError, Authenticator};
 use logseal_keys::{AccessKeys, KeyError, Keyring, WrappedKeyStore};
@@ -96,8 +96,10 @@ impl SegmentOpener for Readable {
             PortError::new(PortErrorKind::NotFound, format!("segment `{segment}` is no longer in the catalog"))
         })?;
         let dek = self.keyring.segment_dek(&row).await.map_err(|error| key_trouble(&error))?;
+        let wrapped =
+            WrappedDek::from_bytes(&row.wrapped_dek).ok_or_else(|| key_trouble(&KeyError::SegmentKey(segment)))?;
         let aad_prefix = aad::segment_file(row.workspace, row.table, row.id);
-        properties::decryption_properties(&dek, &aad_prefix)
+        properties::decryption_properties(&dek, &wrapped, &aad_prefix)
             .map_err(|error| PortError::new(PortErrorKind::Corrupt, error.to_string()))
     }
 }

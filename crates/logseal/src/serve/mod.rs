@@ -93,7 +93,7 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
     let signal = stop::signal().await.map_err(CommandError::io("wait for signals"))?;
     info!(signal, "stopping");
     let _ = ready.send(false);
-    stop::in_order(shutdown, batcher, grpc_server, management_server).await
+    stop::in_order(shutdown, batcher, grpc_server, management_server, &state.catalog).await
 }
 
 /// What the server keeps open.

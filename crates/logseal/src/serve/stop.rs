@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::Router;
+use logseal_catalog::Catalog;
 use logseal_ingest::IngestError;
 use logseal_ingest::pipeline::batcher::Batcher;
 use tokio::net::TcpListener;
@@ -39,12 +40,13 @@ pub(super) async fn serve_management(
     axum::serve(listener, router).with_graceful_shutdown(stopped).await
 }
 
-/// Cuts what is open while receivers finish their calls, then ends the management API.
+/// Cuts what is open while receivers finish their calls, then ends the management API and closes the catalog.
 pub(super) async fn in_order(
     shutdown: watch::Sender<bool>,
     batcher: Batcher,
     grpc: JoinHandle<Result<(), IngestError>>,
     management: JoinHandle<std::io::Result<()>>,
+    catalog: &Catalog,
 ) -> Result<(), CommandError> {
     let _ = shutdown.send(true);
     // Calls under way wait for their segments, so the batches are cut now and whatever still comes is cut at once.
@@ -53,6 +55,9 @@ pub(super) async fn in_order(
     match timeout(MANAGEMENT_DRAIN, management).await {
         Err(_) => warn!("management requests did not end in time"),
         Ok(ended) => report("the management API", ended.map_err(std::io::Error::other).and_then(|ended| ended)),
+    }
+    if let Err(error) = catalog.close().await {
+        warn!(%error, "the catalog was not closed cleanly");
     }
     match grpc {
         Ok(ended) => ended.map_err(CommandError::start("serve OTLP/gRPC")),

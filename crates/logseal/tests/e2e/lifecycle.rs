@@ -1,0 +1,122 @@
+//! Starting, stopping and starting again.
+
+use std::process::Command;
+
+use logseal_testkit::ship;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+
+use crate::Deployment;
+
+pub(crate) fn request(bodies: &[&str]) -> ExportLogsServiceRequest {
+    let record = |(index, body): (usize, &&str)| LogRecord {
+        time_unix_nano: 1 + index as u64,
+        body: Some(ship::text(*body)),
+        ..LogRecord::default()
+    };
+    let log_records = bodies.iter().enumerate().map(record).collect();
+    let scope_logs = vec![ScopeLogs { log_records, ..ScopeLogs::default() }];
+    ExportLogsServiceRequest { resource_logs: vec![ResourceLogs { scope_logs, ..ResourceLogs::default() }] }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledged_records_are_there_after_a_restart_and_credentials_stay() {
+    let deployment = Deployment::new();
+    let server = deployment.start();
+    assert!(server.ready_line.starts_with("logseal ready otlp_grpc=127.0.0.1:"), "{}", server.ready_line);
+    assert!(server.ready_line.contains(" management=http://127.0.0.1:"), "{}", server.ready_line);
+    ship::export(&server, &request(&["one", "two"])).await.unwrap();
+    let (key, token) = (server.workspace_key().to_owned(), server.credential("/managementToken").to_owned());
+    assert!(server.stop().success(), "SIGTERM ends with exit code 0");
+
+    let server = deployment.start();
+    assert_eq!(server.workspace_key(), key);
+    assert_eq!(server.credential("/managementToken"), token);
+    assert_eq!(server.value("SELECT count(*) FROM logs"), 2);
+    ship::export(&server, &request(&["three"])).await.unwrap();
+    assert_eq!(server.value("SELECT string_agg(body, ' ' ORDER BY body) FROM logs"), "one three two");
+    assert!(server.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_under_load_acknowledges_what_it_stores() {
+    let deployment = Deployment::new();
+    // A long age: without the flush at the stop, no request would be answered in time.
+    let server = deployment.start_with(&["segment.max_age_ms=600000"]);
+    let body: bytes::Bytes = prost::Message::encode_to_vec(&request(&["late"])).into();
+    {
+        let mut waiting = std::pin::pin!(ship::export_bytes(&server, body));
+        // The request is inside once the gauge shows its record.
+        while !metrics(&server).contains("logseal_ingest_unsealed_records 1") {
+            tokio::select! {
+                answer = &mut waiting => panic!("answered before its segment: {answer:?}"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        let pid = std::fs::read_to_string(deployment.data_dir().join("lock")).unwrap().replace("process ", "");
+        assert!(Command::new("kill").args(["-TERM", pid.trim()]).status().unwrap().success());
+        waiting.await.expect("acknowledged during the stop");
+    }
+    assert!(server.stop().success());
+    let server = deployment.start();
+    assert_eq!(server.value("SELECT body FROM logs"), "late");
+}
+
+#[test]
+fn a_second_server_is_refused_and_told_who_holds_the_directory() {
+    let deployment = Deployment::new();
+    let server = deployment.start();
+    let second = server.run(&["serve", "--otlp-grpc", "127.0.0.1:0", "--management", "127.0.0.1:0"]);
+    assert_eq!(second.status.code(), Some(1));
+    let message = String::from_utf8_lossy(&second.stderr);
+    assert!(message.contains("is in use by process"), "{message}");
+}
+
+#[test]
+fn usage_errors_exit_with_2_and_failures_with_1() {
+    let deployment = Deployment::new();
+    let run = |arguments: &[&str]| {
+        let command =
+            Command::new(env!("CARGO_BIN_EXE_logseal")).args(arguments).current_dir(deployment.dir.path()).output();
+        let output = command.unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for arguments in [&["nonsense"][..], &["serve", "--set", "nothing.here=1"], &["serve", "--otlp-grpc", "0.0.0.0:0"]]
+    {
+        let (code, message) = run(arguments);
+        assert_eq!(code, Some(2), "{arguments:?}: {message}");
+    }
+    let (code, message) = run(&["query", "SELECT 1"]);
+    assert_eq!(code, Some(1));
+    assert!(message.contains("start `logseal serve`"), "{message}");
+    let (code, _) = run(&["config"]);
+    assert_eq!(code, Some(0));
+}
+
+#[test]
+fn health_is_open_and_metrics_need_the_token() {
+    let deployment = Deployment::new();
+    let server = deployment.start();
+    let get = |path: &str, token: Option<&str>| http_get(server.credential("/endpoints/management"), path, token);
+    assert!(get("/healthz", None).starts_with("HTTP/1.1 200"));
+    assert!(get("/readyz", None).starts_with("HTTP/1.1 200"));
+    assert!(get("/metrics", None).starts_with("HTTP/1.1 401"));
+    let metrics = get("/metrics", Some(server.credential("/managementToken")));
+    assert!(metrics.contains("logseal_ingest_requests_total"), "{metrics}");
+}
+
+fn metrics(server: &logseal_testkit::Server) -> String {
+    http_get(server.credential("/endpoints/management"), "/metrics", Some(server.credential("/managementToken")))
+}
+
+/// One HTTP/1.1 request, answered as text.
+fn http_get(endpoint: &str, path: &str, token: Option<&str>) -> String {
+    use std::io::{Read as _, Write as _};
+    let address = endpoint.strip_prefix("http://").expect("an http URL");
+    let mut stream = std::net::TcpStream::connect(address).expect("it listens");
+    let authorization = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\n{authorization}connection: close\r\n\r\n").expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answered");
+    answer
+}

@@ -1,0 +1,145 @@
+//! The rules of the house that a machine can hold: who may depend on whom, how files begin, how long they are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use toml::Table;
+
+/// For each crate the crates of ours that it may depend on. A new edge is the rarest change: add it here and say why.
+const EDGES: &[(&str, &[&str])] = &[
+    ("core", &[]),
+    ("crypto", &["core"]),
+    ("otlp", &["core"]),
+    ("vault", &["core", "crypto"]),
+    ("catalog", &["core", "crypto"]),
+    ("keys", &["core", "crypto", "vault", "catalog"]),
+    ("segment", &["core", "crypto"]),
+    ("ingest", &["core", "crypto", "otlp", "catalog", "keys", "segment"]),
+    ("query", &["core", "otlp"]),
+    ("control", &["core", "vault", "catalog", "keys"]),
+    ("bench", &["core"]),
+    ("testkit", &[]),
+];
+
+/// Lines of code that a file may have before its tests.
+const LINES: usize = 500;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("crates/logseal is two levels deep").to_owned()
+}
+
+fn manifest(folder: &Path) -> Table {
+    fs::read_to_string(folder.join("Cargo.toml")).expect("a manifest").parse().expect("TOML")
+}
+
+fn crates() -> BTreeMap<String, PathBuf> {
+    let entries = fs::read_dir(root().join("crates")).expect("crates");
+    entries
+        .map(|entry| entry.expect("an entry").path())
+        .map(|path| (path.file_name().expect("a name").to_string_lossy().into_owned(), path))
+        .collect()
+}
+
+fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn all_rust_files() -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    rust_files(&root().join("crates"), &mut files);
+    rust_files(&root().join("benches"), &mut files);
+    assert!(files.len() > 50, "the search finds the sources");
+    files
+}
+
+#[test]
+fn dependencies_between_crates_are_the_listed_ones() {
+    let edges: BTreeMap<_, _> = EDGES.iter().copied().collect();
+    for (name, folder) in crates() {
+        let manifest = manifest(&folder);
+        assert_eq!(manifest["package"]["name"].as_str(), Some(name.as_str()), "folder and crate have one name");
+        let dependencies = manifest.get("dependencies").and_then(|table| table.as_table()).cloned().unwrap_or_default();
+        let ours: BTreeSet<_> = dependencies.keys().filter_map(|key| key.strip_prefix("logseal-")).collect();
+        assert!(!ours.contains("testkit"), "{name}: the testkit is for development only");
+        if let Some(short) = name.strip_prefix("logseal-") {
+            let allowed = edges.get(short).unwrap_or_else(|| panic!("{name} is not in the table of edges"));
+            for dependency in ours {
+                assert!(allowed.contains(&dependency), "{name} must not depend on logseal-{dependency}");
+            }
+        }
+    }
+}
+
+#[test]
+fn heavy_dependencies_stay_in_their_crates() {
+    for (dependency, owners) in
+        [("datafusion", &["logseal-query"][..]), ("sqlx", &["logseal-catalog"]), ("aws-lc-rs", &["logseal-vault"])]
+    {
+        for (name, folder) in crates() {
+            let used = manifest(&folder).get("dependencies").is_some_and(|table| table.get(dependency).is_some());
+            assert!(!used || owners.contains(&name.as_str()), "{name} must not depend on {dependency}");
+        }
+    }
+}
+
+#[test]
+fn every_crate_takes_the_workspace_lints_and_every_dependency_has_a_reason() {
+    for (name, folder) in crates() {
+        assert_eq!(manifest(&folder)["lints"]["workspace"].as_bool(), Some(true), "{name}");
+    }
+    let text = fs::read_to_string(root().join("Cargo.toml")).expect("the root manifest");
+    let table =
+        text.split("[workspace.dependencies]").nth(1).and_then(|rest| rest.split("\n[").next()).expect("a table");
+    for line in
+        table.lines().filter(|line| line.contains(" = ") && !line.starts_with("logseal-") && !line.starts_with('#'))
+    {
+        assert!(line.contains(" # "), "say why it is there: {line}");
+    }
+}
+
+#[test]
+fn files_begin_with_their_purpose_are_ascii_and_not_too_long() {
+    for file in all_rust_files() {
+        let text = fs::read_to_string(&file).expect("a source file");
+        let shown = file.display();
+        assert!(text.starts_with("//! "), "{shown}: begin with a `//!` line");
+        assert!(text.is_ascii(), "{shown}: write non-ASCII characters as escapes");
+        let code = text.lines().take_while(|line| !line.starts_with("#[cfg(test)]")).count();
+        let is_test = file.components().any(|part| part.as_os_str() == "tests") || file.ends_with("tests.rs");
+        assert!(is_test || code <= LINES, "{shown}: {code} lines before its tests");
+        let stem = file.file_stem().expect("a name").to_string_lossy();
+        assert!(
+            !["utils", "util", "helpers", "common", "misc"].contains(&stem.as_ref()),
+            "{shown}: name what it holds"
+        );
+    }
+}
+
+#[test]
+fn tests_are_neither_ignored_nor_expected_to_panic() {
+    for file in all_rust_files().iter().filter(|file| !file.ends_with("house.rs")) {
+        let text = fs::read_to_string(file).expect("a source file");
+        for word in ["#[ignore", "should_panic"] {
+            assert!(!text.contains(word), "{}: {word}", file.display());
+        }
+    }
+}
+
+#[test]
+fn every_folder_of_test_data_says_where_it_comes_from() {
+    for folder in ["testdata", "testdata/real", "testdata/bench", "testdata/otlp"] {
+        for entry in fs::read_dir(root().join(folder)).expect("test data") {
+            let path = entry.expect("an entry").path();
+            let described = !path.is_dir() || path.ends_with("real") || path.join("README.md").is_file();
+            assert!(described, "{} has no README.md", path.display());
+        }
+    }
+}
