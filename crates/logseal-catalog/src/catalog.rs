@@ -145,28 +145,37 @@ impl Catalog {
     pub async fn snapshot(&self, workspace: WorkspaceId) -> Result<Snapshot, CatalogError> {
         let mut transaction = self.readers.begin().await.map_err(CatalogError::sql("begin snapshot"))?;
         let schema = self.read_schema(&mut transaction, workspace).await?;
-        let segments = sqlx::query("SELECT * FROM segments WHERE workspace_id = ? ORDER BY table_id, min_time, id")
-            .bind(workspace.as_bytes().as_slice());
-        Ok(Snapshot { segments: self.read_all(&mut transaction, segments).await?, ..schema })
+        // A row whose owner was altered is still found by the other one of its two owners, and then fails its MAC.
+        let segments = sqlx::query(
+            "SELECT * FROM segments WHERE workspace_id = ?1 \
+             OR table_id IN (SELECT id FROM tables WHERE workspace_id = ?1) ORDER BY table_id, min_time, id",
+        )
+        .bind(workspace.as_bytes().as_slice());
+        let segments: Vec<SegmentRow> = self.read_all(&mut transaction, segments).await?;
+        let known = |row: &SegmentRow| schema.tables.iter().any(|table| table.id == row.table);
+        match segments.iter().find(|row| row.workspace != workspace || !known(row)) {
+            Some(row) => Err(CatalogError::Integrity { kind: "segment", id: row.id.to_string() }),
+            None => Ok(Snapshot { segments, ..schema }),
+        }
     }
 
+    /// All tables and columns are read and authenticated before those of `workspace` are picked: selecting by an owner that
+    /// is not authenticated yet would hide an altered row instead of refusing it.
     async fn read_schema(
         &self,
         connection: &mut SqliteConnection,
         workspace: WorkspaceId,
     ) -> Result<Snapshot, CatalogError> {
-        let id = workspace.as_bytes().as_slice();
-        let tables = sqlx::query("SELECT * FROM tables WHERE workspace_id = ? ORDER BY name").bind(id);
-        let columns = sqlx::query(
-            "SELECT c.* FROM columns c JOIN tables t ON t.id = c.table_id \
-             WHERE t.workspace_id = ? ORDER BY c.table_id, c.ordinal",
-        )
-        .bind(id);
-        Ok(Snapshot {
-            tables: self.read_all(connection, tables).await?,
-            columns: self.read_all(connection, columns).await?,
-            segments: Vec::new(),
-        })
+        let mut tables: Vec<TableRow> =
+            self.read_all(connection, sqlx::query("SELECT * FROM tables ORDER BY workspace_id, name")).await?;
+        let columns = sqlx::query("SELECT * FROM columns ORDER BY table_id, ordinal");
+        let mut columns: Vec<ColumnRow> = self.read_all(connection, columns).await?;
+        if let Some(row) = columns.iter().find(|row| !tables.iter().any(|table| table.id == row.table)) {
+            return Err(CatalogError::Integrity { kind: "column", id: format!("{}/{}", row.table, row.ordinal) });
+        }
+        tables.retain(|table| table.workspace == workspace);
+        columns.retain(|column| tables.iter().any(|table| table.id == column.table));
+        Ok(Snapshot { tables, columns, segments: Vec::new() })
     }
 
     async fn all<R: Decode>(&self, query: Query<'_>) -> Result<Vec<R>, CatalogError> {

@@ -25,11 +25,17 @@ pub(crate) trait Decode: Authenticated + Sized {
 /// Decodes and authenticates `row`.
 pub(crate) fn read<R: Decode>(key: &MacKey, row: &SqliteRow) -> Result<R, CatalogError> {
     let altered = |id: String| CatalogError::Integrity { kind: R::KIND, id };
-    let decoded = R::decode(row).ok_or_else(|| altered("(undecodable)".to_owned()))?;
+    let decoded = R::decode(row).ok_or_else(|| altered(raw_id(row)))?;
     let stored: Vec<u8> = row.try_get("mac").map_err(|_| altered(decoded.label()))?;
     let fields = decoded.fields();
     let genuine = key.verify(R::KIND, &fields.iter().map(Vec::as_slice).collect::<Vec<_>>(), &stored);
     if genuine { Ok(decoded) } else { Err(altered(decoded.label())) }
+}
+
+/// What an undecodable row can still be called by.
+fn raw_id(row: &SqliteRow) -> String {
+    let id = ["id", "table_id", "workspace_id"].iter().find_map(|column| bytes(row, column));
+    id.map_or_else(|| "(without id)".to_owned(), |id| id.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn text(row: &SqliteRow, column: &str) -> Option<String> {

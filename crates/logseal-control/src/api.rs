@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn_with_state;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::routing::{get, post};
 use logseal_catalog::Catalog;
 use logseal_keys::AccessKeys;
 use tokio::sync::watch;
+use tower::ServiceExt as _;
 
 use crate::auth::require_token;
 use crate::port::{MetricsText, Queries};
-use crate::{ManagementToken, Problem, health, query, resources};
+use crate::{ManagementToken, Problem, health, problem, query, resources};
 
 /// Largest body of a management request; a query's text is the largest thing that comes in.
 const BODY_BYTES: usize = 1024 * 1024;
@@ -34,27 +35,45 @@ pub struct Management {
     pub ready: watch::Receiver<bool>,
 }
 
-/// The management API.
+/// The management API. Paths compare without case and with or without a trailing slash, so the templates are in lower case.
 pub fn router(api: Arc<Management>) -> Router {
     const PROVIDER: &str =
-        "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.OperationalInsights";
+        "/subscriptions/{subscription}/resourcegroups/{group}/providers/microsoft.operationalinsights";
     let guarded = Router::new()
         .route("/metrics", get(health::metrics))
         .route("/v1/workspaces/{workspace}/query", post(query::query))
         .route("/v1/workspaces", get(resources::workspaces))
         .route("/v1/segments", get(resources::segments))
-        .route(&format!("{PROVIDER}/workspaces/{{name}}/sharedKeys"), post(resources::shared_keys))
+        .route(&format!("{PROVIDER}/workspaces/{{name}}/sharedkeys"), post(resources::shared_keys))
         .fallback(|| async { Problem::not_found("there is no such path in the management API") })
         .method_not_allowed_fallback(|| async {
             Problem::new(http::StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "this path has another method")
         })
-        .layer(from_fn_with_state(Arc::clone(&api), require_token));
-    Router::new()
+        .layer(from_fn_with_state(Arc::clone(&api), require_token))
+        .layer(map_response(problem::as_json));
+    let routes = Router::new()
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .merge(guarded)
         .layer(DefaultBodyLimit::max(BODY_BYTES))
-        .with_state(api)
+        .with_state(api);
+    // A layer of the router would run after routing: the path has to be brought into its form before.
+    Router::new().fallback_service(routes.map_request(normalize_path))
+}
+
+/// Lower case, no trailing slash. Every name and id in a path compares without case.
+fn normalize_path(mut request: Request) -> Request {
+    let uri = request.uri();
+    let path = uri.path().to_ascii_lowercase();
+    let path = match path.trim_end_matches('/') {
+        "" => "/",
+        trimmed => trimmed,
+    };
+    let normalized = uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+    if let Ok(normalized) = normalized.parse() {
+        *request.uri_mut() = normalized;
+    }
+    request
 }
 
 #[cfg(test)]

@@ -54,3 +54,18 @@ impl IntoResponse for Problem {
         response
     }
 }
+
+/// Gives the errors that axum makes by itself, which are plain text, the shape of all others.
+pub(crate) async fn as_json(response: Response) -> Response {
+    let status = response.status();
+    let content_type = response.headers().get(http::header::CONTENT_TYPE);
+    let is_json = content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
+    if is_json || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let (code, message) = match status {
+        StatusCode::PAYLOAD_TOO_LARGE => ("RequestTooLarge", "the body is larger than 1 MiB"),
+        _ => ("InvalidRequest", "the path, its parameters or the body cannot be understood"),
+    };
+    Problem::new(status, code, message).into_response()
+}

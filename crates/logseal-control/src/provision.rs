@@ -30,7 +30,7 @@ pub enum ProvisionError {
 ///
 /// # Errors
 ///
-/// [`ProvisionError`]; nothing is half made then, and the next start tries again.
+/// [`ProvisionError`]; what was made stays, and the next start goes on from there.
 pub async fn provision(
     catalog: &Catalog,
     keyring: &Keyring,

@@ -16,12 +16,21 @@ use crate::port::{QueryFailure, QueryFailureKind, QueryFormat};
 /// Says whether rows beyond the limit were left out.
 const TRUNCATED: HeaderName = HeaderName::from_static("x-logseal-truncated");
 
+/// The body; property names are in lower case, since they compare without case.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct QueryBody {
     query: String,
     /// Most rows of the answer.
+    #[serde(rename = "maxrows")]
     max_rows: Option<usize>,
+}
+
+impl QueryBody {
+    fn parse(json: &[u8]) -> serde_json::Result<Self> {
+        let properties: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(json)?;
+        let lower = properties.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value));
+        Self::deserialize(serde_json::Value::Object(lower.collect()))
+    }
 }
 
 /// Runs a query. The body is read as JSON whatever its content type says: Azure's query client sends none.
@@ -36,7 +45,7 @@ pub(crate) async fn query(
     if !known.iter().any(|row| row.id == workspace) {
         return Err(unknown_workspace(&workspace.to_string()));
     }
-    let body: QueryBody = serde_json::from_slice(&body).map_err(|error| {
+    let body = QueryBody::parse(&body).map_err(|error| {
         let message = format!("the body is not {{\"query\": \"SELECT ...\"}}: {error}");
         Problem::new(StatusCode::BAD_REQUEST, "InvalidRequestContent", message)
     })?;
@@ -53,19 +62,21 @@ fn unknown_workspace(id: &str) -> Problem {
 
 fn format(headers: &HeaderMap) -> Result<QueryFormat, Problem> {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
-    let media_type = accept.split([';', ',']).next().unwrap_or_default().trim();
-    match media_type {
-        "" | "*/*" | "application/*" | "application/json" => Ok(QueryFormat::Tables),
-        "application/vnd.apache.arrow.stream" => Ok(QueryFormat::Arrow),
-        "text/csv" => Ok(QueryFormat::Csv),
-        "application/vnd.logseal.rows+json" => Ok(QueryFormat::Json),
-        _ => Err(Problem::new(
+    let known = |media_type: &str| match media_type.split(';').next().unwrap_or_default().trim() {
+        "" | "*/*" | "application/*" | "application/json" => Some(QueryFormat::Tables),
+        "application/vnd.apache.arrow.stream" => Some(QueryFormat::Arrow),
+        "text/csv" => Some(QueryFormat::Csv),
+        "application/vnd.logseal.rows+json" => Some(QueryFormat::Json),
+        _ => None,
+    };
+    accept.split(',').find_map(known).ok_or_else(|| {
+        Problem::new(
             StatusCode::NOT_ACCEPTABLE,
             "NotAcceptable",
             "results come as application/json, application/vnd.logseal.rows+json, text/csv or \
              application/vnd.apache.arrow.stream",
-        )),
-    }
+        )
+    })
 }
 
 fn problem(failure: QueryFailure) -> Problem {

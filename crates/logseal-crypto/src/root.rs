@@ -35,7 +35,7 @@ impl RootKey {
         MacKey::new(self.derive("vault rows"))
     }
 
-    /// Looks up workspace keys and the management token without storing them.
+    /// Looks up workspace keys without storing them.
     #[must_use]
     pub fn credential_mac(&self) -> MacKey {
         MacKey::new(self.derive("credential lookup"))

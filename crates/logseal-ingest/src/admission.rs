@@ -95,6 +95,12 @@ impl BudgetPermit {
         self.bytes
     }
 
+    /// All bytes of the budget that this permit draws on.
+    #[must_use]
+    pub fn budget_total(&self) -> usize {
+        self.budget.total()
+    }
+
     /// Takes what is missing to `bytes` if it is free now; never gives anything back.
     #[must_use = "without the bytes the work must not go on"]
     pub fn try_cover(&mut self, bytes: usize) -> bool {

@@ -62,13 +62,16 @@ const FIRST_STEP: usize = 1024 * 1024;
 
 /// Usual ratio of compression of logs. A call waits for budget once, before its size is known: with this guess most
 /// calls need not ask again, where they could only be refused.
-const USUAL_RATIO: usize = 4;
+const USUAL_RATIO: usize = 10;
 
 /// Budget to wait for before a body of `wire` bytes is read.
 pub(crate) fn expected_bytes(encoding: Encoding, wire: usize, limit: usize) -> usize {
     match encoding {
         Encoding::Identity => wire + chunk_estimate(wire),
-        Encoding::Gzip | Encoding::Zstd => wire + STATE_BYTES + wire.saturating_mul(USUAL_RATIO).min(limit),
+        Encoding::Gzip | Encoding::Zstd => {
+            // The output, and the estimate of its chunk.
+            wire + STATE_BYTES + 2 * wire.saturating_mul(USUAL_RATIO).min(limit)
+        }
     }
 }
 

@@ -18,7 +18,7 @@ pub const RECORDS: &str = "logseal_ingest_records_total";
 pub const BYTES: &str = "logseal_ingest_bytes_total";
 /// Bytes of the memory budget that are taken.
 pub const IN_FLIGHT_BYTES: &str = "logseal_ingest_in_flight_bytes";
-/// Calls that wait for budget, for their workspace's pace or for the intake.
+/// Calls that wait for budget or for their workspace's pace.
 pub const HELD_CALLS: &str = "logseal_ingest_held_calls";
 /// Time from a call's header to its acknowledgement; refused calls are not in it.
 pub const ACKNOWLEDGEMENT: &str = "logseal_ingest_acknowledgement_seconds";
@@ -47,7 +47,7 @@ pub fn describe() {
     describe_counter!(RECORDS, Unit::Count, "records of answered calls by outcome");
     describe_counter!(BYTES, Unit::Bytes, "body bytes on the wire and after decompression");
     describe_gauge!(IN_FLIGHT_BYTES, Unit::Bytes, "bytes of the memory budget that are taken");
-    describe_gauge!(HELD_CALLS, Unit::Count, "calls that wait for budget, pace or the intake");
+    describe_gauge!(HELD_CALLS, Unit::Count, "calls that wait for budget or pace");
     describe_histogram!(ACKNOWLEDGEMENT, Unit::Seconds, "time from a call's header to its acknowledgement");
     describe_counter!(CONNECTIONS_REFUSED, Unit::Count, "connections closed at once at the connection limit");
     describe_gauge!(CONNECTIONS, Unit::Count, "open connections");

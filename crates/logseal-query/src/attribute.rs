@@ -6,7 +6,7 @@
 use arrow::datatypes::DataType;
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::planner::{
-    ExprPlanner, PlannerResult, RawAggregateExpr, RawBinaryExpr, RawFieldAccessExpr,
+    ExprPlanner, PlannerResult, RawAggregateExpr, RawBinaryExpr, RawFieldAccessExpr, RawWindowExpr,
 };
 use datafusion::logical_expr::{Expr, ExprSchemable, GetFieldAccess};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
@@ -42,6 +42,7 @@ impl ExprPlanner for UnknownKeyPlanner {
         // Untyped, so that it fits wherever a value of any type would.
         Ok(PlannerResult::Planned(Expr::Literal(ScalarValue::Null, None)))
     }
+
     /// Of two untyped NULLs some operators cannot infer a type.
     fn plan_binary_op(&self, mut binary: RawBinaryExpr, _: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
         if let (Expr::Literal(left @ ScalarValue::Null, _), Expr::Literal(ScalarValue::Null, _)) =
@@ -61,11 +62,20 @@ impl ExprPlanner for UnknownKeyPlanner {
     }
 
     fn plan_aggregate(&self, mut aggregate: RawAggregateExpr) -> Result<PlannerResult<RawAggregateExpr>> {
-        if let Some(Expr::Literal(value @ ScalarValue::Null, _)) = aggregate.args.first_mut()
-            && NUMERIC.contains(&aggregate.func.name())
-        {
-            *value = ScalarValue::Float64(None);
-        }
+        type_null(aggregate.func.name(), &mut aggregate.args);
         Ok(PlannerResult::Original(aggregate))
+    }
+
+    fn plan_window(&self, mut window: RawWindowExpr) -> Result<PlannerResult<RawWindowExpr>> {
+        type_null(window.func_def.name(), &mut window.args);
+        Ok(PlannerResult::Original(window))
+    }
+}
+
+fn type_null(function: &str, arguments: &mut [Expr]) {
+    if let Some(Expr::Literal(value @ ScalarValue::Null, _)) = arguments.first_mut()
+        && NUMERIC.contains(&function)
+    {
+        *value = ScalarValue::Float64(None);
     }
 }

@@ -3,11 +3,13 @@
 use std::error::Error;
 
 use arrow::error::ArrowError;
-use datafusion::common::Diagnostic;
+use datafusion::common::{Column, Diagnostic, SchemaError};
 use datafusion::error::DataFusionError;
 use datafusion::sql::sqlparser::parser::ParserError;
 
 use crate::error::{Position, QueryError};
+use crate::session::{CATALOG, SCHEMA};
+use crate::wording::{of_debugged_arrow, readable, with_cast_hint};
 
 /// Prefix of the text that the Parquet scan makes of an error in a pushed-down predicate
 /// (`datafusion-datasource-parquet`, `row_filter.rs`): the query's fault, although the file's reader reports it.
@@ -53,15 +55,36 @@ pub(crate) fn own_error(error: &DataFusionError) -> Option<QueryError> {
     })
 }
 
+/// The column that `error` says nobody knows.
+pub(crate) fn unknown_column(error: &DataFusionError) -> Option<&Column> {
+    error.iter().find_map(|one| match one.find_root() {
+        DataFusionError::SchemaError(schema, _) => match schema.as_ref() {
+            SchemaError::FieldNotFound { field, .. } => Some(field.as_ref()),
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
 /// Says which table may have been meant, if `error` is about an unknown one.
 pub(crate) fn suggest_table(error: QueryError, tables: &[String]) -> QueryError {
     let QueryError::Invalid { message, position } = error else { return error };
     let unknown = message.strip_prefix("table '").and_then(|rest| rest.strip_suffix("' not found"));
-    let Some(unknown) = unknown.map(|name| name.rsplit('.').next().unwrap_or(name)) else {
+    let Some(unknown) = unknown else {
         return QueryError::Invalid { message, position };
     };
-    let near = |name: &&String| distance(&name.to_lowercase(), &unknown.to_lowercase()) <= 2;
-    let hint = match tables.iter().find(near) {
+    let unknown = unknown.strip_prefix(CATALOG).and_then(|rest| rest.strip_prefix('.')).unwrap_or(unknown);
+    // A table of ours has no dot in its name; one of another schema is shown with it, since that is what is wrong.
+    let (unknown, table) = match unknown.strip_prefix(SCHEMA).and_then(|rest| rest.strip_prefix('.')) {
+        Some(table) => (table, table),
+        None => (unknown, unknown.rsplit('.').next().unwrap_or(unknown)),
+    };
+    let near = |name: &String| {
+        let folded = distance(&name.to_lowercase(), &table.to_lowercase());
+        (folded <= 2).then(|| (folded, distance(name, table)))
+    };
+    let nearest = tables.iter().filter_map(|name| near(name).map(|by| (by, name))).min().map(|(_, name)| name);
+    let hint = match nearest {
         // Names that SQL would fold to lower case need quotes.
         Some(name) if name.chars().any(char::is_uppercase) => format!("did you mean \"{name}\" (with the quotes)?"),
         Some(name) => format!("did you mean {name}?"),
@@ -104,6 +127,9 @@ fn from_arrow(error: &ArrowError) -> QueryError {
         ArrowError::MemoryError(text) | ArrowError::IoError(text, _) | ArrowError::IpcError(text) => {
             QueryError::Internal { message: text.clone() }
         }
+        ArrowError::CastError(text) => {
+            QueryError::Invalid { message: shortened(&with_cast_hint(text)), position: None }
+        }
         other => QueryError::Invalid { message: shortened(&other.to_string()), position: None },
     }
 }
@@ -111,7 +137,8 @@ fn from_arrow(error: &ArrowError) -> QueryError {
 /// An error that was turned into text on its way; only a predicate's can be the query's fault.
 fn from_text(text: &str) -> QueryError {
     let message = text.split_once(PREDICATE_ERROR).map_or(text, |(_, inner)| inner);
-    QueryError::Invalid { message: shortened(message), position: None }
+    let message = of_debugged_arrow(message).unwrap_or_else(|| message.to_owned());
+    QueryError::Invalid { message: shortened(&with_cast_hint(&message)), position: None }
 }
 
 /// Parser messages end in ` at Line: 1, Column: 8`.
@@ -132,7 +159,7 @@ fn position_of(diagnostic: &Diagnostic) -> Option<Position> {
 
 /// DataFusion appends a backtrace, if one is compiled in, behind this separator.
 fn first_part(text: &str) -> String {
-    shortened(text.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or(text).trim_end_matches('.'))
+    shortened(&readable(text.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or(text)))
 }
 
 /// Some messages quote a whole syntax tree.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
+use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::memory_pool::MemoryConsumer;
@@ -20,8 +21,9 @@ use logseal_core::WorkspaceId;
 use object_store::ObjectStore;
 use tokio::sync::Semaphore;
 
-use crate::classify::{classify, suggest_table};
+use crate::classify::{classify, suggest_table, unknown_column};
 use crate::error::QueryError;
+use crate::listing;
 use crate::port::{SegmentCatalog, SegmentOpener, Snapshot};
 use crate::runtime::QueryRuntime;
 use crate::session::SessionTemplate;
@@ -136,6 +138,16 @@ impl Debug for QueryEngine {
     }
 }
 
+/// Registers the help texts of this crate's metrics with the installed recorder.
+pub fn describe_metrics() {
+    metrics::describe_counter!("logseal_queries_total", metrics::Unit::Count, "queries that ended, by outcome");
+    metrics::describe_histogram!(
+        "logseal_query_duration_seconds",
+        metrics::Unit::Seconds,
+        "time from a query's call to its complete result, by outcome"
+    );
+}
+
 /// Records a query's metrics when it ends, however it ends.
 struct Measure {
     started: Instant,
@@ -198,11 +210,15 @@ impl Job {
 
     async fn execute(self) -> Result<QueryResult, QueryError> {
         let limits = self.limits;
-        let engine = |e| classify(&e, limits.memory);
-        let statement = statement::parse(&self.sql, limits.sql_bytes)?;
+        let sql = self.sql;
+        let engine = |e: DataFusionError| {
+            classify(&e, limits.memory).placed(|_| statement::place_of(&sql, limits.sql_bytes, unknown_column(&e)?))
+        };
+        let statement = statement::parse(&sql, limits.sql_bytes)?;
         let tables: Vec<String> = self.snapshot.tables.iter().map(|table| table.name.to_string()).collect();
         let session = self.template.session(self.snapshot, self.store, self.opener).map_err(engine)?;
-        let plan = session.statement_to_plan(statement).await.map_err(|e| suggest_table(engine(e), &tables))?;
+        let shows_tables = statement::shows_tables(&statement);
+        let mut plan = session.statement_to_plan(statement).await.map_err(|e| suggest_table(engine(e), &tables))?;
         // The statement's own check comes first and says more; this one is DataFusion's, on what the plan really does.
         SQLOptions::new()
             .with_allow_ddl(false)
@@ -210,7 +226,10 @@ impl Job {
             .with_allow_statements(false)
             .verify_plan(&plan)
             .map_err(|_| QueryError::Refused { what: "a statement that changes something is".into() })?;
-        collect(session, plan, limits, &self.template).await
+        if shows_tables {
+            plan = listing::own_tables(plan).map_err(engine)?;
+        }
+        collect(session, listing::plain_types(plan), limits, &self.template, &engine).await
     }
 }
 
@@ -219,8 +238,8 @@ async fn collect(
     plan: LogicalPlan,
     limits: Limits,
     template: &SessionTemplate,
+    engine: &(impl Fn(DataFusionError) -> QueryError + Sync),
 ) -> Result<QueryResult, QueryError> {
-    let engine = |e| classify(&e, limits.memory);
     let describes = matches!(plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_));
     let context = SessionContext::new_with_state(session);
     let mut frame = context.execute_logical_plan(plan).await.map_err(engine)?;

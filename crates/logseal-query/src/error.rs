@@ -162,6 +162,17 @@ impl QueryError {
         }
     }
 
+    /// This error with the place that `find` finds, if it lacks one.
+    pub(crate) fn placed(self, find: impl FnOnce(&str) -> Option<Position>) -> Self {
+        match self {
+            Self::Invalid { message, position: None } => {
+                let position = find(&message);
+                Self::Invalid { message, position }
+            }
+            other => other,
+        }
+    }
+
     /// The catalog's answer to a request for a snapshot.
     pub(crate) fn from_catalog(error: PortError) -> Self {
         let PortError { kind, message } = error;

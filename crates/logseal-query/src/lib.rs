@@ -10,7 +10,7 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | [`engine`] | [`QueryEngine`], [`QueryResult`] |
+//! | [`engine`] | [`QueryEngine`], [`QueryResult`], [`describe_metrics`] |
 //! | [`error`] | [`QueryError`] and its [`QueryErrorKind`] |
 //! | [`format`](mod@format) | results as text table, JSON, CSV, Arrow IPC and Azure's JSON tables |
 //! | [`port`] | [`SegmentCatalog`], [`SegmentOpener`], [`Snapshot`], [`PortError`] |
@@ -19,6 +19,8 @@
 //! | `attribute` | `attributes['k']` for keys that no record has |
 //! | `cooperation` | lets a canceled query stop inside a join |
 //! | `classify` | DataFusion's errors in the caller's words |
+//! | `wording` | DataFusion's sentences made readable |
+//! | `listing` | SHOW TABLES and DESCRIBE |
 //! | `session` | the DataFusion session: functions, catalog, options, memory |
 //! | `table` | a table of segments, pruned by time |
 //! | `source` | names the segment in every read error, contains panics |
@@ -28,12 +30,14 @@
 mod attribute;
 mod classify;
 mod cooperation;
+mod listing;
 mod reader;
 mod runtime;
 mod session;
 mod source;
 mod statement;
 mod table;
+mod wording;
 
 pub mod engine;
 pub mod error;
@@ -41,7 +45,7 @@ pub mod format;
 pub mod port;
 pub mod settings;
 
-pub use engine::{QueryEngine, QueryResult};
+pub use engine::{QueryEngine, QueryResult, describe_metrics};
 pub use error::{Position, QueryError, QueryErrorKind, SegmentFault};
 pub use port::{PortError, PortErrorKind, SegmentCatalog, SegmentOpener, SegmentRef, Snapshot, TableSnapshot};
 pub use settings::QuerySettings;

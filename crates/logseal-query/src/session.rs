@@ -26,8 +26,10 @@ use crate::reader::SegmentReaderFactory;
 use crate::settings::QuerySettings;
 use crate::table::SegmentTable;
 
-const CATALOG: &str = "logseal";
-const SCHEMA: &str = "public";
+/// The only catalog.
+pub(crate) const CATALOG: &str = "logseal";
+/// The schema with the tables of the workspace.
+pub(crate) const SCHEMA: &str = "public";
 
 /// What all queries of an engine share: memory, functions, options.
 #[derive(Debug)]

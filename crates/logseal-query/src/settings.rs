@@ -46,7 +46,11 @@ impl Default for QuerySettings {
 
 impl QuerySettings {
     /// Refuses values with which no query could run.
-    pub(crate) fn validate(&self) -> Result<(), QueryError> {
+    ///
+    /// # Errors
+    ///
+    /// When a setting is 0 that must not be; the message names it.
+    pub fn validate(&self) -> Result<(), QueryError> {
         let Self {
             memory_bytes,
             timeout_ms,

@@ -5,6 +5,7 @@
 
 use std::ops::ControlFlow;
 
+use datafusion::common::Column;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::{
     Expr, Ident, Query, Select, SelectItem, SetExpr, Statement as SqlStatement, Visit, VisitMut, Visitor, VisitorMut,
@@ -13,7 +14,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 
 use crate::classify::classify;
-use crate::error::QueryError;
+use crate::error::{Position, QueryError};
 
 /// Deepest nesting of the syntax tree, the parser's own default: machine-made SQL stays below it, and the parser's time
 /// can grow exponentially with the depth of parenthesized joins.
@@ -34,7 +35,10 @@ pub(crate) fn parse(sql: &str, max_bytes: usize) -> Result<Statement, QueryError
         .with_recursion_limit(NESTING)
         .build()
         .and_then(|mut parser| parser.parse_statements())
-        .map_err(|e| classify(&e, 0))?;
+        .map_err(|e| {
+            // The parser has no token there that it could place.
+            classify(&e, 0).placed(|message| message.ends_with("found: EOF").then(|| end_of(sql)))
+        })?;
     let mut statement = match (statements.pop_front(), statements.len()) {
         (Some(statement), 0) => statement,
         (None, _) => return Err(QueryError::Invalid { message: "the query is empty".into(), position: None }),
@@ -43,6 +47,59 @@ pub(crate) fn parse(sql: &str, max_bytes: usize) -> Result<Statement, QueryError
     check(&statement)?;
     name_columns(&mut statement);
     Ok(statement)
+}
+
+/// Whether `statement` is SHOW TABLES.
+pub(crate) fn shows_tables(statement: &Statement) -> bool {
+    matches!(statement, Statement::Statement(sql) if matches!(sql.as_ref(), SqlStatement::ShowTables { .. }))
+}
+
+/// Where `sql` names `column` first: DataFusion does not say it for every clause.
+pub(crate) fn place_of(sql: &str, max_bytes: usize, column: &Column) -> Option<Position> {
+    // Parsed anew, so that a query without an error does not pay for a copy of its syntax tree.
+    let mut statement = &parse(sql, max_bytes).ok()?;
+    while let Statement::Explain(explain) = statement {
+        statement = &explain.statement;
+    }
+    let Statement::Statement(statement) = statement else { return None };
+    let mut first: Option<(u64, u64)> = None;
+    let _ = visit_expressions(statement.as_ref(), |expr| {
+        let parts = match expr {
+            Expr::Identifier(name) => std::slice::from_ref(name),
+            Expr::CompoundIdentifier(parts) => parts,
+            _ => return ControlFlow::<()>::Continue(()),
+        };
+        if let (Some(start), true) = (parts.first().map(|part| part.span.start), names(parts, column))
+            // Line 0 is the parser's empty span.
+            && start.line > 0
+        {
+            let place = (start.line, start.column);
+            first = Some(first.map_or(place, |other| other.min(place)));
+        }
+        ControlFlow::Continue(())
+    });
+    first.map(|(line, column)| Position { line, column })
+}
+
+/// Whether the identifier `parts` is `column`; one that is given without its table may have got it from the planner.
+fn names(parts: &[Ident], column: &Column) -> bool {
+    let same = |part: &Ident, name: &str| match part.quote_style {
+        Some(_) => part.value == name,
+        None => part.value.eq_ignore_ascii_case(name),
+    };
+    match (parts, &column.relation) {
+        ([.., table, name], Some(relation)) => same(table, relation.table()) && same(name, &column.name),
+        ([.., name], _) => same(name, &column.name),
+        ([], _) => false,
+    }
+}
+
+/// The place behind the last character that is not a space.
+fn end_of(sql: &str) -> Position {
+    let text = sql.trim_end();
+    let last = text.rsplit('\n').next().unwrap_or(text);
+    let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+    Position { line: count(text.matches('\n').count() + 1), column: count(last.chars().count() + 1) }
 }
 
 fn check(statement: &Statement) -> Result<(), QueryError> {

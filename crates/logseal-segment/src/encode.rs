@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use bytes::Bytes;
 use logseal_core::{ClusterId, SegmentId, TableId, UnixNanos, WorkspaceId};
 use logseal_crypto::{Aek, Commitment, OsRandom, WrappedDek, aad};
@@ -77,7 +77,8 @@ pub fn seal(
     random: OsRandom,
 ) -> Result<SealedSegment, SegmentError> {
     let schema = union_schema(chunks).map_err(SegmentError::Schema)?;
-    let groups = row_groups(chunks, settings.row_group_bytes);
+    let leaves: usize = schema.fields().iter().map(|field| leaves(field)).sum();
+    let groups = row_groups(chunks, leaves, settings.row_group_bytes);
     let (dek, wrapped) = aek.new_dek(identity.segment, random);
     let aad_prefix = aad::segment_file(identity.workspace, identity.table, identity.segment);
     let options = properties::writer_options(&dek, &wrapped, &aad_prefix, settings.zstd_level)?;
@@ -115,13 +116,25 @@ pub fn seal(
     })
 }
 
-/// Groups chunks into row groups of about `bytes`; a chunk larger than that is sliced.
-fn row_groups(chunks: &[RecordBatch], bytes: usize) -> Vec<Vec<RecordBatch>> {
+/// Memory that one leaf column of one chunk takes while its row group is encoded, beside its values: arrays and level buffers.
+const LEAF_BYTES: usize = 700;
+
+fn leaves(field: &Field) -> usize {
+    match field.data_type() {
+        DataType::Struct(children) => children.len(),
+        _ => 1,
+    }
+}
+
+/// Groups chunks into row groups of about `bytes`; a chunk larger than that is sliced. Each chunk counts with what its `leaves`
+/// columns take while they are encoded, so that many small chunks of a wide table do not add up unseen.
+fn row_groups(chunks: &[RecordBatch], leaves: usize, bytes: usize) -> Vec<Vec<RecordBatch>> {
     let mut groups: Vec<Vec<RecordBatch>> = Vec::new();
     let mut room = 0;
     for chunk in chunks.iter().filter(|chunk| chunk.num_rows() > 0) {
-        let size = chunk.get_array_memory_size();
-        let slices = size.div_ceil(bytes.max(1)).clamp(1, chunk.num_rows());
+        let values = chunk.get_array_memory_size();
+        let slices = values.div_ceil(bytes.max(1)).clamp(1, chunk.num_rows());
+        let size = values + slices * leaves * LEAF_BYTES;
         let rows = chunk.num_rows().div_ceil(slices);
         for start in (0..chunk.num_rows()).step_by(rows) {
             let slice = chunk.slice(start, rows.min(chunk.num_rows() - start));

@@ -29,6 +29,12 @@ impl SegmentStore {
         let failed = |source| SegmentError::Put { path: Path::default(), source };
         std::fs::create_dir_all(&root)
             .map_err(|error| failed(object_store::Error::Generic { store: "local", source: Box::new(error) }))?;
+        // A folder is durable once the one above it is synced.
+        for folder in root.ancestors().skip(1).take(2).filter(|folder| !folder.as_os_str().is_empty()) {
+            File::open(folder)
+                .and_then(|folder| folder.sync_all())
+                .map_err(|error| failed(object_store::Error::Generic { store: "local", source: Box::new(error) }))?;
+        }
         let objects = Arc::new(LocalFileSystem::new_with_prefix(&root).map_err(failed)?);
         Ok(Self { objects, local_root: Some(root) })
     }
@@ -106,7 +112,7 @@ mod tests {
         assert_eq!(std::fs::read(dir.path().join("store/clusters/a/b.parquet")).unwrap(), b"one");
         store.put_new(&path, Bytes::from_static(b"one")).await.expect("the same content is our own");
         for other in [&b"two"[..], b"longer"] {
-            let refused = store.put_new(&path, Bytes::from_static(b"two")).await;
+            let refused = store.put_new(&path, Bytes::from_static(other)).await;
             assert!(matches!(refused, Err(SegmentError::Conflict(_))), "{other:?}");
         }
         assert_eq!(std::fs::read(dir.path().join("store/clusters/a/b.parquet")).unwrap(), b"one");

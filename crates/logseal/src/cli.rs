@@ -56,7 +56,7 @@ pub(crate) struct QueryOptions {
     /// One query: SELECT, SHOW TABLES, DESCRIBE or EXPLAIN
     pub(crate) sql: String,
     /// The workspace to query
-    #[arg(long, value_name = "NAME", default_value = "default")]
+    #[arg(long, value_name = "NAME", default_value = "default", value_parser = resource_name)]
     pub(crate) workspace: String,
     /// How to print the result
     #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -89,6 +89,7 @@ pub(crate) enum WorkspaceCommand {
     /// Show the two keys that shippers of a workspace may present
     Keys {
         /// The workspace
+        #[arg(value_parser = resource_name)]
         name: String,
         /// Print JSON
         #[arg(long)]
@@ -101,7 +102,7 @@ pub(crate) enum SegmentCommand {
     /// List the segments that the catalog has
     List {
         /// Only those of this workspace
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", value_parser = resource_name)]
         workspace: Option<String>,
         /// Print JSON
         #[arg(long)]
@@ -155,11 +156,30 @@ pub(crate) enum PayloadName {
     C,
 }
 
+/// The grammar of resource names, as Azure Resource Manager has it for Log Analytics: such a name is safe in a URL.
+fn resource_name(text: &str) -> Result<String, &'static str> {
+    let inner = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let ends = !text.starts_with('-') && !text.ends_with('-');
+    if (4..=63).contains(&text.len()) && inner && ends {
+        Ok(text.to_owned())
+    } else {
+        Err("a name has 4 to 63 letters, digits and hyphens, and neither begins nor ends with a hyphen")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
 
     use super::*;
+
+    #[test]
+    fn names_that_would_change_a_url_are_refused() {
+        assert!(resource_name("default").is_ok() && resource_name("a-b4").is_ok());
+        for bad in ["", "abc", "a/../b", "a b c", "-abc", "abc-", "a?b=c", "caf\u{e9}s", &"a".repeat(64)] {
+            assert!(resource_name(bad).is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -45,8 +45,13 @@ impl Credentials {
             serde_json::from_slice(&text).map_err(|source| CommandError::Credentials { file, source })?;
         override_from("LOGSEAL_MANAGEMENT_TOKEN", &mut read.management_token);
         override_from("LOGSEAL_WORKSPACE_KEY", &mut read.workspace_key);
-        if let Ok(endpoint) = std::env::var("LOGSEAL_MANAGEMENT_ENDPOINT") {
-            read.endpoints.management = endpoint;
+        for (variable, value) in [
+            ("LOGSEAL_MANAGEMENT_ENDPOINT", &mut read.endpoints.management),
+            ("LOGSEAL_OTLP_GRPC_ENDPOINT", &mut read.endpoints.otlp_grpc),
+        ] {
+            if let Ok(endpoint) = std::env::var(variable) {
+                *value = endpoint;
+            }
         }
         Ok(read)
     }

@@ -20,6 +20,9 @@ impl DataDir {
     pub(crate) fn lock(path: &Path) -> Result<Self, CommandError> {
         let doing = |what: &str| CommandError::io(format!("{what} data directory `{}`", path.display()));
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(doing("make"))?;
+        if let Some(parent) = path.canonicalize().map_err(doing("find"))?.parent() {
+            File::open(parent).and_then(|folder| folder.sync_all()).map_err(doing("make durable"))?;
+        }
         fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(doing("protect"))?;
         let mut options = OpenOptions::new();
         let mut lock = options

@@ -11,6 +11,7 @@ mod root_key;
 mod serve;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 use mimalloc::MiMalloc;
@@ -30,7 +31,10 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return report(&CommandError::Io { what: "start the async runtime".into(), source: error }),
     };
-    match runtime.block_on(run(cli)) {
+    let ended = runtime.block_on(run(cli));
+    // A blocking call that hangs, such as a sync of a dead disk, must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => report(&error),
     }

@@ -188,7 +188,22 @@ async fn failures_say_whose_fault_they_are() {
         assert_eq!((status, error_code(&answer).as_str()), (expected, code), "{path} {body}");
     }
     let large = format!(r#"{{"query":"{}"}}"#, "x".repeat(2 * 1024 * 1024));
-    assert_eq!(api.call("POST", &path, &large).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    let (status, answer) = api.call("POST", &path, &large).await;
+    assert_eq!((status, error_code(&answer).as_str()), (StatusCode::PAYLOAD_TOO_LARGE, "RequestTooLarge"));
+    let (status, answer) = api.call("GET", "/v1/segments?workspace=a&workspace=b", "").await;
+    assert_eq!((status, error_code(&answer).as_str()), (StatusCode::BAD_REQUEST, "InvalidRequest"));
+}
+
+#[tokio::test]
+async fn paths_and_property_names_compare_without_case_and_with_or_without_a_slash() {
+    let api = api().await;
+    for path in [format!("/v1/workspaces/{WORKSPACE}/query/"), format!("/V1/Workspaces/{WORKSPACE}/Query")] {
+        let (status, body) = api.call("POST", &path, r#"{"Query":"q","MAXROWS":3}"#).await;
+        assert_eq!((status, body), (StatusCode::OK, format!("{WORKSPACE} q Some(3) Tables")), "{path}");
+    }
+    let keys =
+        "/subscriptions/S/resourcegroups/G/providers/microsoft.operationalinsights/workspaces/DEFAULT/sharedKeys/";
+    assert_eq!(api.call("POST", &format!("{keys}?api-version=2020-08-01"), "").await.0, StatusCode::OK);
 }
 
 #[tokio::test]

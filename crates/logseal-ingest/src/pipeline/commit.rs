@@ -11,7 +11,7 @@ use logseal_keys::{KeyError, Keyring};
 use logseal_segment::{SealedSegment, SegmentError, SegmentIdentity, SegmentSettings, SegmentStore, encode};
 use metrics::{counter, gauge, histogram};
 use thiserror::Error;
-use tracing::{error, info};
+use tracing::{debug, error};
 
 use super::batch::{NotStored, OpenBatch, Submission};
 use super::tables::Table;
@@ -69,7 +69,7 @@ impl Committer {
                 counter!(meter::SEGMENTS, "outcome" => "stored").increment(1);
                 counter!(meter::SEGMENT_BYTES).increment(*file_bytes as u64);
                 histogram!(meter::SEGMENT_SECONDS).record(started.elapsed().as_secs_f64());
-                info!(table = %table.row.id, rows, file_bytes, "segment stored");
+                debug!(table = %table.row.id, rows, file_bytes, "segment stored");
                 Ok(())
             }
             Err(error) => {

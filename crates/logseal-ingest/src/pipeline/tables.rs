@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use logseal_catalog::{Catalog, ColumnRow, TableRow};
+use logseal_catalog::{Catalog, CatalogError, ColumnRow, TableRow};
 use logseal_core::{Clock, ClusterId, IdGenerator, TableId, TableName, WorkspaceId};
 use logseal_crypto::Aek;
 use logseal_keys::{KeyError, Keyring, schema};
@@ -73,6 +73,11 @@ impl Tables {
         for row in snapshot.tables {
             let mut columns = Vec::new();
             for column in snapshot.columns.iter().filter(|column| column.table == row.id) {
+                // A column's position is how commits know it: a gap means that a row was removed.
+                if column.ordinal as usize != columns.len() {
+                    let id = format!("{}/{}", row.id, columns.len());
+                    return Err(CatalogError::Integrity { kind: "column", id }.into());
+                }
                 let aek = keyring.aek(column.aek).await?;
                 columns.push(open_column(&aek, column)?);
             }

@@ -82,7 +82,15 @@ async fn mistakes_are_placed_and_explained() {
     fixture.segment(&[record(0, 9, "a", &[("k", Value::Int(1))])]).await;
     for (sql, part, place) in [
         ("SELEC 1", "syntax error", Some((1, 1))),
-        ("SELECT body\nFROM logs\nWHERE", "syntax error", None),
+        ("SELECT body\nFROM logs\nWHERE", "syntax error", Some((3, 6))),
+        ("SELECT 1 +", "found: EOF", Some((1, 11))),
+        ("SELECT 1 +\n", "found: EOF", Some((1, 11))),
+        ("SELECT attribute['x'] FROM logs", "attribute", Some((1, 8))),
+        ("SELECT count(*) FROM logs GROUP BY nope", "nope", Some((1, 36))),
+        ("EXPLAIN SELECT count(*) FROM logs GROUP BY nope", "nope", Some((1, 44))),
+        ("SELECT * FROM logs\nORDER BY nope", "nope", Some((2, 10))),
+        ("SELECT * FROM logs ORDER BY l.nope", "l.nope", Some((1, 29))),
+        ("SELECT * FROM logs ORDER BY \"Time\", time", "Time", Some((1, 29))),
         ("SELECT body FRM logs x", "syntax error", Some((1, 17))),
         ("SELECT bdy FROM logs", "bdy", Some((1, 8))),
         ("SELECT time,\n       severity FROM logs", "severity", Some((2, 8))),
@@ -106,6 +114,64 @@ async fn mistakes_are_placed_and_explained() {
     }
     let error = fixture.error("SELECT bodi FROM logs").await.to_string();
     assert!(error.contains("body") && error.contains("(line 1, column 8)"), "{error}");
+}
+
+#[tokio::test]
+async fn wrong_types_are_explained() {
+    let mut fixture = Fixture::new();
+    fixture.segment(&[record(0, 9, "abc", &[("code", Value::Str("x")), ("k", Value::Int(1))])]).await;
+    for (sql, expected) in [
+        ("SELECT sum(body) FROM logs", "function 'sum' does not take Utf8; there is sum(Decimal), "),
+        ("SELECT sum(body) OVER () FROM logs", "function 'sum' does not take Utf8; there is sum(Decimal), "),
+        ("SELECT sum(attributes) FROM logs", "function 'sum' does not take Struct; there is sum(Decimal), "),
+        ("SELECT avg(time) FROM logs", "function 'avg' does not take Timestamp(ns, \"UTC\"); there is avg("),
+        ("SELECT body FROM logs WHERE body = 5", "Cannot cast string 'abc' to value of Int64 type; compare text with"),
+        ("SELECT body = 5 FROM logs", "Cannot cast string 'abc' to value of Int64 type; compare text with"),
+        ("SELECT 1 FROM logs WHERE attributes['code'] = 200", "Cannot cast string 'x' to value of Int64 type; compare"),
+        ("SELECT 1 FROM logs WHERE 1 / (severity_number - 9) = 1", "Divide by zero"),
+        ("SELECT attributes[1] FROM logs", "a struct has no elements; write attributes['key']"),
+        ("SELECT attributes[body] FROM logs", "a struct has no elements; write attributes['key']"),
+        ("SELECT sum() FROM logs", "function 'sum' needs arguments; there is sum(Decimal), "),
+        ("SELECT attributes + 1 FROM logs", "Cannot coerce arithmetic expression Struct + Int64"),
+    ] {
+        let error = fixture.error(sql).await;
+        let QueryError::Invalid { message, .. } = &error else { panic!("{sql}: {error:?}") };
+        assert!(message.starts_with(expected), "{sql}: {message}");
+        for noise in ["DataFusion", "Internal", "ArrowError", "logseal.kind", "Some("] {
+            assert!(!message.contains(noise), "{sql}: {message}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_nearest_table_is_suggested() {
+    let mut fixture = Fixture::new();
+    for name in ["LOGS", "Logs", "audits"] {
+        fixture.table(name);
+    }
+    for (name, expected) in [
+        ("logg", "table logg not found; did you mean logs?"),
+        ("\"LOGG\"", "table LOGG not found; did you mean \"LOGS\" (with the quotes)?"),
+        ("audit", "table audit not found; did you mean audits?"),
+        ("public.logg", "table logg not found; did you mean logs?"),
+        ("nosuch.logs", "table nosuch.logs not found; did you mean logs?"),
+        ("other.nosuch.logs", "table other.nosuch.logs not found; did you mean logs?"),
+        ("metrics", "table metrics not found; SHOW TABLES lists what there is"),
+    ] {
+        let error = fixture.error(&format!("SELECT * FROM {name}")).await;
+        let QueryError::Invalid { message, .. } = &error else { panic!("{name}: {error:?}") };
+        assert_eq!(message, expected);
+    }
+}
+
+#[tokio::test]
+async fn describe_shows_types_without_metadata() {
+    let mut fixture = Fixture::new();
+    fixture.segment(&[record(0, 9, "a", &[("code", Value::Str("x")), ("k", Value::Int(1))])]).await;
+    for sql in ["DESCRIBE logs", "DESCRIBE SELECT attributes FROM logs"] {
+        let csv = fixture.csv(sql).await;
+        assert!(csv.contains(r#"attributes,"Struct(""code"": Utf8, ""k"": Int64)",YES"#), "{csv}");
+    }
 }
 
 #[tokio::test]

@@ -117,7 +117,7 @@ fn wrong_key_wrong_prefix_and_any_flipped_bit_are_refused() {
 }
 
 #[test]
-fn a_flipped_bit_in_any_module_is_refused() {
+fn a_flipped_bit_in_any_page_or_its_header_is_refused() {
     let (sealed, dek) = sealed(&[chunk(0, 300, "a")], 1 << 24);
     let layout = inspect(&mut Cursor::new(sealed.file.to_vec())).unwrap();
     // The ciphertext of each module: data pages and their headers. Indexes at the end are not needed for a full read.

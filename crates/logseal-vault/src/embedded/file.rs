@@ -55,8 +55,15 @@ struct VersionEntry {
 
 impl KeyFiles {
     pub(super) fn open(dir: PathBuf, mac: MacKey) -> Result<Self, VaultError> {
-        let dir = dir.join("keys");
-        fs::create_dir_all(&dir).map_err(|source| io_error(&dir, source))?;
+        let keys = dir.join("keys");
+        fs::create_dir_all(&keys).map_err(|source| io_error(&keys, source))?;
+        // A folder is durable once the one above it is synced; losing it would lose the keys in it.
+        for folder in
+            [Some(dir.as_path()), dir.parent()].into_iter().flatten().filter(|dir| !dir.as_os_str().is_empty())
+        {
+            File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| io_error(folder, source))?;
+        }
+        let dir = keys;
         Ok(Self { dir, mac })
     }
 

@@ -36,7 +36,15 @@ pub(crate) async fn run(data_dir: &Path, command: &BenchCommand) -> Result<(), C
         report.to_string()
     };
     print(text.trim_end().as_bytes())?;
-    print(b"\n")
+    print(b"\n")?;
+    if report.errors > 0 {
+        let first = report.first_error.unwrap_or_default();
+        return Err(CommandError::Refused(format!(
+            "{} requests were given up, the first with: {first}",
+            report.errors
+        )));
+    }
+    Ok(())
 }
 
 fn settings(management: &Management, options: &BenchIngestOptions) -> Result<BenchSettings, BenchError> {

@@ -126,6 +126,9 @@ impl Config {
         for (name, value) in variables {
             if let Some(key) = KEYS.iter().find(|key| key.variable() == name) {
                 set(&mut table, &defaults, key, &value)?;
+            } else if defaults.keys().any(|section| name.starts_with(&format!("LOGSEAL_{}_", section.to_uppercase()))) {
+                let message = format!("the variable `{name}` sets no key; `logseal config` lists the keys");
+                return Err(CommandError::Config(message));
             }
         }
         for assignment in sets {
@@ -167,6 +170,7 @@ impl Config {
             Some((_, rule)) => return Err(CommandError::Config((*rule).to_owned())),
         }
         self.ingest.check().map_err(|error| CommandError::Config(error.to_string()))?;
+        self.query.validate().map_err(|error| CommandError::Config(error.to_string()))?;
         Ok(())
     }
 }
@@ -255,9 +259,12 @@ mod tests {
             ("", &["store.url=s3://bucket"], "file:///"),
             ("", &["listen.management=nowhere"], "listen"),
             ("", &["ingest.max_request_bytes=0"], "max_request_bytes"),
+            ("", &["query.timeout_ms=0"], "query.timeout_ms"),
         ] {
             let error = load(file, &[], sets).unwrap_err();
             assert!(error.contains(expected), "{file} {sets:?}: {error}");
         }
+        let error = load("", &[("LOGSEAL_SEGMENT_MAX_AGE", "3")], &[]).unwrap_err();
+        assert!(error.contains("LOGSEAL_SEGMENT_MAX_AGE"), "{error}");
     }
 }

@@ -70,16 +70,17 @@ impl SegmentCatalog for Readable {
             let path = Path::parse(&row.path).map_err(|_| {
                 PortError::new(PortErrorKind::Corrupt, format!("segment `{}` has an impossible path", row.id))
             })?;
-            if let Some(index) = index(row.table) {
-                tables[index].segments.push(SegmentRef {
-                    id: row.id,
-                    path,
-                    bytes: row.bytes,
-                    rows: row.rows,
-                    min_time: row.min_time,
-                    max_time: row.max_time,
-                });
-            }
+            let index = index(row.table).ok_or_else(|| {
+                PortError::new(PortErrorKind::Corrupt, format!("segment `{}` belongs to no table", row.id))
+            })?;
+            tables[index].segments.push(SegmentRef {
+                id: row.id,
+                path,
+                bytes: row.bytes,
+                rows: row.rows,
+                min_time: row.min_time,
+                max_time: row.max_time,
+            });
         }
         Ok(Snapshot { tables })
     }

@@ -7,6 +7,7 @@
 mod adapters;
 mod stop;
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use tokio::sync::watch;
 use tracing::info;
 
 use self::adapters::{Engine, KeyCopies, Prometheus, Readable, Shippers};
+use self::stop::{Reason, Signals};
 use crate::cli::ServeOptions;
 use crate::config::Config;
 use crate::credentials::{Credentials, Endpoints};
@@ -56,7 +58,7 @@ const VAULT_URI: &str = "https://127.0.0.1:8420";
 
 /// Runs the server until SIGTERM or SIGINT.
 pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(), CommandError> {
-    let mut config = Config::load(options.config.as_deref(), std::env::vars(), &options.set)?;
+    let mut config = Config::load(options.config.as_deref(), text_variables(), &options.set)?;
     config.listen.otlp_grpc = options.otlp_grpc.unwrap_or(config.listen.otlp_grpc);
     config.listen.management = options.management.unwrap_or(config.listen.management);
     start_log(&config);
@@ -83,17 +85,23 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
     let batcher = state.start_batcher(&config);
     let door = state.door(&config, batcher.clone())?;
     let lifecycle = grpc::Lifecycle { ready: is_ready.clone(), shutdown: is_shutdown.clone() };
-    let grpc_server = tokio::spawn(grpc::serve(grpc_listener, door, lifecycle));
+    let mut grpc_server = tokio::spawn(grpc::serve(grpc_listener, door, lifecycle));
     let api = state.management(&config, token, metrics.clone(), is_ready)?;
     let management_server = stop::serve_management(management_listener, logseal_control::router(api), is_shutdown);
-    let management_server = tokio::spawn(management_server);
+    let mut management_server = tokio::spawn(management_server);
     tokio::spawn(upkeep(metrics));
 
+    let signals = Signals::catch().map_err(CommandError::io("catch signals"))?;
     announce(&format!("logseal ready otlp_grpc={grpc_addr} management={management_url}"));
-    let signal = stop::signal().await.map_err(CommandError::io("wait for signals"))?;
-    info!(signal, "stopping");
+    let reason = signals.reason(&mut grpc_server, &mut management_server).await;
     let _ = ready.send(false);
-    stop::in_order(shutdown, batcher, grpc_server, management_server, &state.catalog).await
+    match reason {
+        Reason::Asked(signal) => info!(signal, "stopping"),
+        // What was acknowledged is durable; the rest is for the next start.
+        Reason::Broken(what) => return Err(CommandError::Refused(what.to_owned())),
+    }
+    stop::in_order(shutdown, batcher, grpc_server, management_server, &state.catalog).await;
+    Ok(())
 }
 
 /// What the server keeps open.
@@ -109,6 +117,7 @@ struct State {
 
 impl State {
     async fn open(data_dir: &DataDir, config: &Config, root: &RootKey) -> Result<Self, CommandError> {
+        refuse_lost_catalog(data_dir)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let ids = IdGenerator::new(Arc::clone(&clock), Arc::new(OsRandom));
         let vault = EmbeddedVault::open(data_dir.join("vault"), VAULT_URI, root, Arc::clone(&clock))
@@ -170,7 +179,10 @@ impl State {
     }
 
     fn door(&self, config: &Config, batcher: Batcher) -> Result<Door, CommandError> {
-        let pipeline = Pipeline::new(Arc::clone(&self.tables), batcher, ScanLimits::default(), Arc::clone(&self.clock));
+        // What a hostile request can expand to is a part of the budget, whatever its size.
+        let budget = config.ingest.memory_budget_bytes as u64;
+        let limits = ScanLimits { repeated_bytes: budget / 4, null_cells: budget / 32, ..ScanLimits::default() };
+        let pipeline = Pipeline::new(Arc::clone(&self.tables), batcher, limits, Arc::clone(&self.clock));
         let shippers = Shippers(Arc::clone(&self.access));
         Door::new(&config.ingest, Arc::new(shippers), Arc::new(pipeline), Arc::new(OsRandom))
             .map_err(|error| CommandError::Config(error.to_string()))
@@ -221,6 +233,25 @@ impl State {
     }
 }
 
+/// The environment as text; a variable that is none cannot be ours.
+fn text_variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+/// Refuses to begin anew in a directory that has been in use: a new catalog would hide everything that was acknowledged, and its
+/// new keys would turn shippers away for good.
+fn refuse_lost_catalog(data_dir: &DataDir) -> Result<(), CommandError> {
+    let there = |name: &str| data_dir.join(name).try_exists().unwrap_or(true);
+    let lost = ["catalog.sqlite", "vault/keys"].into_iter().find(|name| !there(name));
+    match lost {
+        Some(lost) if there("credentials.json") => Err(CommandError::Refused(format!(
+            "`{}` is gone although this data directory has been in use: restore it, or give an empty directory with --data-dir",
+            data_dir.join(lost).display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// The newest version of the service-managed key, made at the first start.
 async fn service_key(vault: &EmbeddedVault) -> Result<KeyId, VaultError> {
     let name = KeyName::parse(SERVICE_KEY).map_err(|_| VaultError::NotFound(SERVICE_KEY.to_owned()))?;
@@ -258,7 +289,12 @@ fn local_addr(listener: &TcpListener) -> Result<SocketAddr, CommandError> {
 
 fn start_log(config: &Config) {
     let level: tracing::Level = config.log.level.parse().unwrap_or(tracing::Level::INFO);
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
 }
 
 /// Buckets from 1 ms to 60 s: an acknowledgement takes milliseconds, a query up to its time limit.
@@ -271,6 +307,7 @@ fn start_metrics() -> Result<PrometheusHandle, CommandError> {
         .and_then(PrometheusBuilder::install_recorder)
         .map_err(CommandError::start(starting))?;
     logseal_ingest::meter::describe();
+    logseal_query::describe_metrics();
     Ok(handle)
 }
 

@@ -1,5 +1,6 @@
 //! Stopping cleanly.
 
+use std::io::Error;
 use std::time::Duration;
 
 use axum::Router;
@@ -7,25 +8,55 @@ use logseal_catalog::Catalog;
 use logseal_ingest::IngestError;
 use logseal_ingest::pipeline::batcher::Batcher;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal as listen};
+use tokio::signal::unix::{Signal, SignalKind, signal as listen};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::warn;
 
-use crate::error::CommandError;
+/// Longest time for everything that is under way: a clean stop takes 30 s at most, also with a store that hangs.
+const DRAIN: Duration = Duration::from_secs(22);
+
+/// Longest time for closing the catalog.
+const CLOSE: Duration = Duration::from_secs(2);
 
 /// Longest time that management requests under way may take to end.
-const MANAGEMENT_DRAIN: Duration = Duration::from_secs(5);
+const MANAGEMENT_DRAIN: Duration = Duration::from_secs(3);
 
-/// Waits for SIGTERM or SIGINT and gives its name.
-pub(super) async fn signal() -> std::io::Result<&'static str> {
-    let mut terminate = listen(SignalKind::terminate())?;
-    let mut interrupt = listen(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => Ok("SIGTERM"),
-        _ = interrupt.recv() => Ok("SIGINT"),
+/// SIGTERM and SIGINT, caught from the moment this exists: made before anybody is told that the server is ready.
+#[derive(Debug)]
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub(super) fn catch() -> std::io::Result<Self> {
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
     }
+
+    /// Waits for a signal, or for a server to end by itself, and says which it was.
+    pub(super) async fn reason(
+        mut self,
+        grpc: &mut JoinHandle<Result<(), IngestError>>,
+        management: &mut JoinHandle<std::io::Result<()>>,
+    ) -> Reason {
+        tokio::select! {
+            _ = self.terminate.recv() => Reason::Asked("SIGTERM"),
+            _ = self.interrupt.recv() => Reason::Asked("SIGINT"),
+            _ = grpc => Reason::Broken("the OTLP/gRPC server ended by itself"),
+            _ = management => Reason::Broken("the management server ended by itself"),
+        }
+    }
+}
+
+/// Why the server stops.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Reason {
+    /// By this signal.
+    Asked(&'static str),
+    /// Because of this.
+    Broken(&'static str),
 }
 
 /// Serves the management API until `shutdown` becomes true.
@@ -47,21 +78,23 @@ pub(super) async fn in_order(
     grpc: JoinHandle<Result<(), IngestError>>,
     management: JoinHandle<std::io::Result<()>>,
     catalog: &Catalog,
-) -> Result<(), CommandError> {
+) {
     let _ = shutdown.send(true);
     // Calls under way wait for their segments, so the batches are cut now and whatever still comes is cut at once.
-    let (grpc, ()) = tokio::join!(grpc, batcher.flush());
-    batcher.flush().await;
+    let drained = timeout(DRAIN, async {
+        let (grpc, ()) = tokio::join!(grpc, batcher.flush());
+        batcher.flush().await;
+        report("OTLP/gRPC", grpc.map_err(Error::other).and_then(|ended| ended.map_err(Error::other)));
+    });
+    if drained.await.is_err() {
+        warn!("the store did not take the open batches in time; their requests were not acknowledged");
+    }
     match timeout(MANAGEMENT_DRAIN, management).await {
         Err(_) => warn!("management requests did not end in time"),
-        Ok(ended) => report("the management API", ended.map_err(std::io::Error::other).and_then(|ended| ended)),
+        Ok(ended) => report("the management API", ended.map_err(Error::other).and_then(|ended| ended)),
     }
-    if let Err(error) = catalog.close().await {
-        warn!(%error, "the catalog was not closed cleanly");
-    }
-    match grpc {
-        Ok(ended) => ended.map_err(CommandError::start("serve OTLP/gRPC")),
-        Err(panic) => Err(CommandError::Start { what: "serve OTLP/gRPC", source: Box::new(panic) }),
+    if !matches!(timeout(CLOSE, catalog.close()).await, Ok(Ok(()))) {
+        warn!("the catalog was not closed cleanly; the next start takes care of it");
     }
 }
 

@@ -87,6 +87,8 @@ async fn no_text_of_any_field_is_at_rest_and_every_text_is_found_by_a_query() {
     server.query("SELECT body, count(*) FROM logs WHERE length(body) < 100 GROUP BY body ORDER BY body").unwrap();
     let error = server.query("SELECT body, count(*) FROM logs GROUP BY body ORDER BY body DESC").unwrap_err();
     assert!(error.contains("query.memory_bytes"), "{error}");
+    let severity = texts.iter().find(|text| text.starts_with("severity")).unwrap();
+    assert_eq!(server.value(&format!("SELECT count(*) FROM logs WHERE severity_text = '{severity}'")), 1);
     let error = server.query(&format!("SELECT nothing FROM logs WHERE body = '{}'", texts[0])).unwrap_err();
     assert!(error.contains("nothing"), "{error}");
 

@@ -73,6 +73,24 @@ fn a_second_server_is_refused_and_told_who_holds_the_directory() {
 }
 
 #[test]
+fn a_lost_catalog_is_refused_instead_of_beginning_anew() {
+    let deployment = Deployment::new();
+    assert!(deployment.start().stop().success());
+    let catalog = deployment.data_dir().join("catalog.sqlite");
+    std::fs::rename(&catalog, deployment.dir.path().join("elsewhere")).unwrap();
+    let command = Command::new(env!("CARGO_BIN_EXE_logseal"))
+        .args(["serve", "--otlp-grpc", "127.0.0.1:0", "--management", "127.0.0.1:0", "--data-dir"])
+        .arg(deployment.data_dir())
+        .output();
+    let output = command.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(message.contains("catalog.sqlite") && message.contains("restore it"), "{message}");
+    std::fs::rename(deployment.dir.path().join("elsewhere"), &catalog).unwrap();
+    assert!(deployment.start().stop().success());
+}
+
+#[test]
 fn usage_errors_exit_with_2_and_failures_with_1() {
     let deployment = Deployment::new();
     let run = |arguments: &[&str]| {
