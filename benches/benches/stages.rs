@@ -1,16 +1,17 @@
-//! The stages of a record's way, one after the other: scan, encode and seal, wrap.
+//! The stages of a record's way, one after the other: scan, compress, encode and seal, wrap.
 //!
-//! Throughput is counted in records (elements) for the first two and in wraps for the last.
+//! Throughput is counted in records (elements), for the last in wraps.
 
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use logseal_bench::Payload;
-use logseal_benches::{IDENTITY, aek, chunks, request, schema};
+use logseal_benches::{IDENTITY, aek, chunks, footer, request, schema};
 use logseal_core::{SegmentId, UnixNanos};
 use logseal_crypto::OsRandom;
 use logseal_otlp::ScanLimits;
 use logseal_segment::{SegmentSettings, encode};
+use logseal_wal::CompressedBody;
 
 fn scan(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("scan");
@@ -20,6 +21,17 @@ fn scan(criterion: &mut Criterion) {
         group.bench_function(payload.as_str(), |bencher| {
             bencher.iter(|| logseal_otlp::scan(black_box(&bytes), &schema, UnixNanos(0), &ScanLimits::default()));
         });
+    }
+    group.finish();
+}
+
+/// What the log adds to a request before it is sealed.
+fn compress(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("compress for the log");
+    for payload in [Payload::A, Payload::B, Payload::C] {
+        let bytes = request(payload, 0);
+        group.throughput(Throughput::Elements(payload.default_batch() as u64));
+        group.bench_function(payload.as_str(), |bencher| bencher.iter(|| CompressedBody::compress(black_box(&bytes))));
     }
     group.finish();
 }
@@ -34,10 +46,11 @@ fn encode_and_seal(criterion: &mut Criterion) {
         for zstd_level in [1, 3] {
             let settings = SegmentSettings { zstd_level, ..SegmentSettings::default() };
             let aek = aek();
+            let footer = footer(&aek, rows);
             group.bench_function(format!("{payload}, zstd {zstd_level}"), |bencher| {
                 bencher.iter_batched(
                     || batches.clone(),
-                    |batches| encode::seal(&IDENTITY, &aek, &batches, &settings, OsRandom),
+                    |batches| encode::seal(&IDENTITY, &aek, &batches, &footer, &settings, OsRandom),
                     BatchSize::LargeInput,
                 );
             });
@@ -60,5 +73,5 @@ fn wrap(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(stages, scan, encode_and_seal, wrap);
+criterion_group!(stages, scan, compress, encode_and_seal, wrap);
 criterion_main!(stages);

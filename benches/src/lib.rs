@@ -1,10 +1,11 @@
 //! What the criterion stages share: generated requests, scanned chunks, and a key to seal with.
 
 use logseal_bench::Payload;
-use logseal_core::{AekId, ClusterId, SegmentId, TableId, UnixNanos, WorkspaceId};
+use logseal_core::{AekId, ClusterId, SegmentId, TableId, TableName, UnixNanos, WorkspaceId};
 use logseal_crypto::{Aek, Key256, OsRandom};
 use logseal_otlp::{ScanLimits, SchemaLimits, TableChunk, WorkspaceSchema};
 use logseal_segment::SegmentIdentity;
+use logseal_segment::footer::SegmentFooter;
 
 /// The workspace of all stages.
 pub const WORKSPACE: WorkspaceId = WorkspaceId::from_bytes([1; 16]);
@@ -40,6 +41,27 @@ pub fn chunks(payload: Payload, requests: u64) -> Vec<TableChunk> {
     let schema = schema();
     let scan = |index| logseal_otlp::scan(&request(payload, index), &schema, UnixNanos(0), &ScanLimits::default());
     (0..requests).flat_map(|index| scan(index).expect("generated requests are well-formed").chunks).collect()
+}
+
+/// The footer of a segment of `rows` rows sealed under `aek`.
+#[must_use]
+pub fn footer(aek: &Aek, rows: u64) -> SegmentFooter {
+    SegmentFooter {
+        cluster: IDENTITY.cluster,
+        workspace: WORKSPACE,
+        workspace_name: "default".to_owned(),
+        table: IDENTITY.table,
+        table_name: TableName::logs(),
+        aek: aek.id(),
+        aek_generation: aek.generation(),
+        segment: IDENTITY.segment,
+        rows,
+        min_time: UnixNanos(0),
+        max_time: UnixNanos(0),
+        created: UnixNanos(0),
+        columns: Vec::new(),
+        coverage: Vec::new(),
+    }
 }
 
 /// A random AEK.

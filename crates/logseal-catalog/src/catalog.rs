@@ -3,15 +3,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use logseal_core::{SegmentId, WorkspaceId};
+use logseal_core::{SegmentId, TableId, WorkspaceId};
 use logseal_crypto::MacKey;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, Row as _, SqliteConnection};
 
 use crate::codec::{Decode, read};
+use crate::rows::Authenticated as _;
 use crate::writer::Writer;
 use crate::{
-    AekRow, CatalogError, Change, ClusterRow, ColumnRow, SegmentRow, TableRow, WorkspaceKeyRow, WorkspaceRow, schema,
+    AekRow, CatalogError, Change, ClusterRow, ColumnRow, CoverageRow, SegmentRow, TableRow, WalFileRow,
+    WorkspaceKeyRow, WorkspaceRow, schema,
 };
 
 /// Read-only connections; a read takes milliseconds, so a few serve many callers.
@@ -25,7 +27,7 @@ pub struct Catalog {
     mac_key: Arc<MacKey>,
 }
 
-/// One workspace's tables, columns and segments at one moment.
+/// One workspace's tables, columns, segments and coverage at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// Its tables.
@@ -34,6 +36,8 @@ pub struct Snapshot {
     pub columns: Vec<ColumnRow>,
     /// The segments of all its tables, oldest first.
     pub segments: Vec<SegmentRow>,
+    /// The settled frames of the streams of all its tables, by stream, file and first sequence number.
+    pub coverage: Vec<CoverageRow>,
 }
 
 impl Catalog {
@@ -66,7 +70,10 @@ impl Catalog {
     ///
     /// # Errors
     ///
-    /// [`CatalogError::Conflict`] when a row of that name or id exists, [`CatalogError::Sql`]; nothing is changed then.
+    /// [`CatalogError::Conflict`] when another row of that name or id exists, [`CatalogError::Covered`] when frames are settled
+    /// already, [`CatalogError::Unknown`], [`CatalogError::Invalid`], [`CatalogError::Integrity`] when a row that the change
+    /// builds on was altered, [`CatalogError::Sql`]; nothing is changed then. [`CatalogError::is_storage`] tells what may succeed
+    /// later. A change whose answer was lost may be applied again.
     pub async fn apply(&self, change: Change) -> Result<(), CatalogError> {
         self.writer.apply(change).await
     }
@@ -127,7 +134,25 @@ impl Catalog {
         Ok(self.all(query).await?.pop())
     }
 
-    /// The tables and columns of `workspace`, without its segments.
+    /// All files of the write-ahead log, by cluster and ordinal.
+    ///
+    /// # Errors
+    ///
+    /// As [`Catalog::clusters`].
+    pub async fn wal_files(&self) -> Result<Vec<WalFileRow>, CatalogError> {
+        self.all(sqlx::query("SELECT * FROM wal_files ORDER BY cluster_id, ordinal, id")).await
+    }
+
+    /// All settled frames of the write-ahead log, by stream, file and first sequence number.
+    ///
+    /// # Errors
+    ///
+    /// As [`Catalog::clusters`].
+    pub async fn coverage(&self) -> Result<Vec<CoverageRow>, CatalogError> {
+        self.all(sqlx::query("SELECT * FROM coverage ORDER BY table_id, aek_id, file_id, first")).await
+    }
+
+    /// The tables and columns of `workspace`, without its segments and coverage.
     ///
     /// # Errors
     ///
@@ -137,7 +162,7 @@ impl Catalog {
         self.read_schema(&mut transaction, workspace).await
     }
 
-    /// The tables, columns and segments of `workspace`, all of one moment.
+    /// The tables, columns, segments and coverage of `workspace`, all of one moment.
     ///
     /// # Errors
     ///
@@ -152,11 +177,21 @@ impl Catalog {
         )
         .bind(workspace.as_bytes().as_slice());
         let segments: Vec<SegmentRow> = self.read_all(&mut transaction, segments).await?;
-        let known = |row: &SegmentRow| schema.tables.iter().any(|table| table.id == row.table);
-        match segments.iter().find(|row| row.workspace != workspace || !known(row)) {
-            Some(row) => Err(CatalogError::Integrity { kind: "segment", id: row.id.to_string() }),
-            None => Ok(Snapshot { segments, ..schema }),
+        let coverage = sqlx::query(
+            "SELECT * FROM coverage WHERE table_id IN (SELECT id FROM tables WHERE workspace_id = ?1) \
+             OR segment_id IN (SELECT id FROM segments WHERE workspace_id = ?1) \
+             ORDER BY table_id, aek_id, file_id, first",
+        )
+        .bind(workspace.as_bytes().as_slice());
+        let coverage: Vec<CoverageRow> = self.read_all(&mut transaction, coverage).await?;
+        let known = |id: TableId| schema.tables.iter().any(|table| table.id == id);
+        if let Some(row) = segments.iter().find(|row| row.workspace != workspace || !known(row.table)) {
+            return Err(CatalogError::Integrity { kind: SegmentRow::KIND, id: row.label() });
         }
+        if let Some(row) = coverage.iter().find(|row| !known(row.table)) {
+            return Err(CatalogError::Integrity { kind: CoverageRow::KIND, id: row.label() });
+        }
+        Ok(Snapshot { segments, coverage, ..schema })
     }
 
     /// All tables and columns are read and authenticated before those of `workspace` are picked: selecting by an owner that
@@ -175,7 +210,7 @@ impl Catalog {
         }
         tables.retain(|table| table.workspace == workspace);
         columns.retain(|column| tables.iter().any(|table| table.id == column.table));
-        Ok(Snapshot { tables, columns, segments: Vec::new() })
+        Ok(Snapshot { tables, columns, ..Snapshot::default() })
     }
 
     async fn all<R: Decode>(&self, query: Query<'_>) -> Result<Vec<R>, CatalogError> {
@@ -195,24 +230,28 @@ impl Catalog {
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
 
-/// Makes the tables of a new file; refuses a file of a newer format.
+/// Makes the tables of a new file and brings an older one to this format; refuses a file of a newer one.
 async fn prepare(connection: &mut SqliteConnection) -> Result<(), CatalogError> {
-    let row = connection.fetch_one("PRAGMA user_version").await.map_err(CatalogError::sql("read format"))?;
-    match row.get::<i64, _>(0) {
-        schema::FORMAT => Ok(()),
-        0 => {
-            let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(CatalogError::sql("begin"))?;
-            sqlx::raw_sql(schema::CREATE)
-                .execute(&mut *transaction)
-                .await
-                .map_err(CatalogError::sql("create tables"))?;
-            let version = sqlx::AssertSqlSafe(format!("PRAGMA user_version = {}", schema::FORMAT));
-            sqlx::raw_sql(version).execute(&mut *transaction).await.map_err(CatalogError::sql("set format"))?;
-            transaction.commit().await.map_err(CatalogError::sql("commit"))
-        }
-        found => Err(CatalogError::Format { found, known: schema::FORMAT }),
+    if format(connection).await? == schema::FORMAT {
+        return Ok(());
     }
+    // All steps in one transaction: a crash leaves the old format, whole.
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(CatalogError::sql("begin"))?;
+    let found = format(&mut transaction).await?;
+    let steps = usize::try_from(found).ok().and_then(|found| schema::STEPS.get(found..));
+    for step in steps.ok_or(CatalogError::Format { found, known: schema::FORMAT })? {
+        sqlx::raw_sql(*step).execute(&mut *transaction).await.map_err(CatalogError::sql("create tables"))?;
+    }
+    let version = sqlx::AssertSqlSafe(format!("PRAGMA user_version = {}", schema::FORMAT));
+    sqlx::raw_sql(version).execute(&mut *transaction).await.map_err(CatalogError::sql("set format"))?;
+    transaction.commit().await.map_err(CatalogError::sql("commit"))
+}
+
+/// The file's format; 0 when it is new.
+pub(crate) async fn format(connection: &mut SqliteConnection) -> Result<i64, CatalogError> {
+    let row = connection.fetch_one("PRAGMA user_version").await.map_err(CatalogError::sql("read format"))?;
+    Ok(row.get(0))
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,13 +1,14 @@
 //! Rows to and from SQLite, each checked against its MAC when it is read.
 
-use logseal_core::{TableName, UnixNanos};
+use logseal_core::{SegmentId, TableName, UnixNanos};
 use logseal_crypto::MacKey;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use crate::CatalogError;
 use crate::rows::{
-    AekRow, Authenticated, ClusterRow, ColumnRow, KekRow, SegmentRow, TableRow, WorkspaceKeyRow, WorkspaceRow,
+    AekRow, Authenticated, ClusterRow, ColumnRow, CoverageRow, KekRow, SegmentRow, TableRow, WalFileRow, WalFileState,
+    WorkspaceKeyRow, WorkspaceRow,
 };
 
 /// The MAC to store with `row`.
@@ -66,6 +67,14 @@ fn kek(row: &SqliteRow) -> Option<KekRow> {
     })
 }
 
+/// An id that may be NULL; `None` when the column holds anything else than an id or NULL.
+fn segment(row: &SqliteRow) -> Option<Option<SegmentId>> {
+    match row.try_get::<Option<Vec<u8>>, _>("segment_id").ok()? {
+        None => Some(None),
+        Some(bytes) => Some(Some(SegmentId::from_bytes(bytes.try_into().ok()?))),
+    }
+}
+
 macro_rules! decode {
     ($row:ident, |$r:ident| { $($field:ident: $value:expr),+ $(,)? }) => {
         impl Decode for $row {
@@ -104,10 +113,22 @@ decode!(ColumnRow, |r| {
     name_sealed: bytes(r, "name_sealed"), name_fingerprint: bytes(r, "name_fingerprint"),
 });
 decode!(SegmentRow, |r| {
-    id: id(r, "id", logseal_core::SegmentId::from_bytes),
+    id: id(r, "id", SegmentId::from_bytes),
     workspace: id(r, "workspace_id", logseal_core::WorkspaceId::from_bytes),
     table: id(r, "table_id", logseal_core::TableId::from_bytes), aek: id(r, "aek_id", logseal_core::AekId::from_bytes),
     path: text(r, "path"), bytes: number(r, "bytes"), rows: number(r, "row_count"), min_time: time(r, "min_time"),
     max_time: time(r, "max_time"), created: time(r, "created"), wrapped_dek: bytes(r, "wrapped_dek"),
     dek_commitment: bytes(r, "dek_commitment"),
+});
+decode!(WalFileRow, |r| {
+    id: id(r, "id", logseal_core::WalFileId::from_bytes), node: id(r, "node_id", logseal_core::NodeId::from_bytes),
+    cluster: id(r, "cluster_id", logseal_core::ClusterId::from_bytes), ordinal: number(r, "ordinal"),
+    header_hash: bytes(r, "header_hash"), created: time(r, "created"),
+    state: number(r, "state").and_then(WalFileState::from_code), changed: time(r, "changed"),
+    attested: number(r, "attested"),
+});
+decode!(CoverageRow, |r| {
+    file: id(r, "file_id", logseal_core::WalFileId::from_bytes), table: id(r, "table_id", logseal_core::TableId::from_bytes),
+    aek: id(r, "aek_id", logseal_core::AekId::from_bytes), first: number(r, "first"), last: number(r, "last"),
+    segment: segment(r),
 });

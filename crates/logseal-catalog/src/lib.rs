@@ -5,6 +5,9 @@
 //! under the root key and is checked when it is read, so that who can write the file can neither plant a key nor swap a
 //! segment. A row that was removed, or an older copy of the whole file, is not noticed by a MAC.
 //!
+//! It also knows the files of the write-ahead log and which of their frames are settled: in a segment that was committed in the
+//! same transaction, or quarantined. Ranges of one stream in one file never overlap, so no record gets into two segments.
+//!
 //! All changes go through one task and one connection, which groups waiting changes into one transaction
 //! ([`writer`]); reads use read-only connections. `synchronous=FULL` makes a commit durable when it returns.
 //!
@@ -13,16 +16,24 @@
 //! | [`rows`] | the rows as values, and what their MACs cover |
 //! | [`catalog`] | [`Catalog`]: opening and reading |
 //! | [`writer`] | [`Change`] and the task that applies them |
+//! | `changes` | what each change does, in SQL |
+//! | [`mod@backup`] | [`backup()`]: a copy while a server runs |
 //! | `schema` | the SQL of the tables |
 
+pub mod backup;
 pub mod catalog;
+mod changes;
 mod codec;
 pub mod error;
 pub mod rows;
 mod schema;
 pub mod writer;
 
-pub use catalog::Catalog;
+pub use backup::backup;
+pub use catalog::{Catalog, Snapshot};
 pub use error::CatalogError;
-pub use rows::{AekRow, ClusterRow, ColumnRow, KekRow, SegmentRow, TableRow, WorkspaceKeyRow, WorkspaceRow};
+pub use rows::{
+    AekRow, ClusterRow, ColumnRow, CoverageRow, KekRow, SegmentRow, TableRow, WalFileRow, WalFileState,
+    WorkspaceKeyRow, WorkspaceRow,
+};
 pub use writer::{Change, SegmentCommit};

@@ -1,9 +1,14 @@
 //! The SQL of the catalog's tables. Ids are 16-byte blobs, times are nanoseconds since 1970 (UTC).
 
-/// The format that this version writes (`PRAGMA user_version`); a change of the tables takes the next number and a migration.
-pub(crate) const FORMAT: i64 = 1;
+/// Each step leads from the format of its index (`PRAGMA user_version`, 0 for a new file) to the next one. A step that was
+/// released is never edited, so that an upgraded file has the same tables as a new one.
+pub(crate) const STEPS: &[&str] = &[FORMAT_1, FORMAT_2];
 
-pub(crate) const CREATE: &str = "
+/// The format that this version writes.
+pub(crate) const FORMAT: i64 = 2;
+const _: () = assert!(STEPS.len() == FORMAT as usize, "one step for each format");
+
+const FORMAT_1: &str = "
 CREATE TABLE clusters (
     id BLOB PRIMARY KEY NOT NULL,
     name TEXT NOT NULL UNIQUE,
@@ -88,4 +93,38 @@ CREATE TABLE segments (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX segments_by_workspace ON segments (workspace_id, table_id, min_time);
+";
+
+/// The write-ahead log's files, and which of their frames segments cover.
+///
+/// Coverage rows do not refer to their file's row: an adopted segment covers files that are long gone. The rows of one stream
+/// in one file never overlap, so the one with the greatest `first` up to a range's end is the only one that can meet it: the
+/// primary key answers that with one look.
+const FORMAT_2: &str = "
+CREATE TABLE wal_files (
+    id BLOB PRIMARY KEY NOT NULL,
+    node_id BLOB NOT NULL,
+    cluster_id BLOB NOT NULL,
+    ordinal INTEGER NOT NULL,
+    header_hash BLOB NOT NULL,
+    created INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    changed INTEGER NOT NULL,
+    attested INTEGER NOT NULL,
+    mac BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE coverage (
+    table_id BLOB NOT NULL REFERENCES tables (id),
+    aek_id BLOB NOT NULL,
+    file_id BLOB NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    segment_id BLOB,
+    mac BLOB NOT NULL,
+    PRIMARY KEY (table_id, aek_id, file_id, first)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX coverage_by_file ON coverage (file_id);
+CREATE INDEX coverage_by_segment ON coverage (segment_id);
 ";

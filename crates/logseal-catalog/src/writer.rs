@@ -2,18 +2,21 @@
 //!
 //! The task takes what is waiting, applies it in one `BEGIN IMMEDIATE` transaction, each change in a savepoint of its own,
 //! and answers after the commit: one fsync serves many changes, and a change that is refused takes no other one with it.
+//! When the storage fails (full, I/O error, busy), the whole group is rolled back and each of its changes is told so; the
+//! next group begins afresh.
 
 use std::sync::Arc;
 
-use logseal_core::WorkspaceId;
+use logseal_core::{UnixNanos, WalFileId};
 use logseal_crypto::MacKey;
-use sqlx::sqlite::{SqliteConnection, SqliteQueryResult};
+use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection as _, Executor as _};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::codec::mac;
-use crate::rows::Authenticated as _;
-use crate::{AekRow, CatalogError, ClusterRow, ColumnRow, SegmentRow, TableRow, WorkspaceKeyRow, WorkspaceRow};
+use crate::{
+    AekRow, CatalogError, ClusterRow, ColumnRow, CoverageRow, SegmentRow, TableRow, WalFileRow, WalFileState,
+    WorkspaceKeyRow, WorkspaceRow, changes,
+};
 
 /// Changes that wait for the task; senders beyond it wait in turn, so memory stays bounded.
 const QUEUE: usize = 256;
@@ -37,8 +40,33 @@ pub enum Change {
         /// Its tables.
         tables: Vec<TableRow>,
     },
-    /// Makes a segment visible.
+    /// Adds a table and attribute columns of it; what is there already stays as it is.
+    AddTable {
+        /// The table.
+        table: TableRow,
+        /// Columns, from some position on.
+        columns: Vec<ColumnRow>,
+    },
+    /// Makes a segment visible; nothing is changed when that very segment, with the same coverage, is there.
     CommitSegment(Box<SegmentCommit>),
+    /// Adds a file of the write-ahead log; nothing is changed when the very row is there.
+    RegisterWalFile(WalFileRow),
+    /// Changes what is known of a file of the write-ahead log; nothing is changed when it is in that state already.
+    SetWalFileState {
+        /// The file.
+        file: WalFileId,
+        /// Its state from now on.
+        state: WalFileState,
+        /// When that was found.
+        at: UnixNanos,
+    },
+    /// Settles damaged frames: rows without a segment.
+    Quarantine(Vec<CoverageRow>),
+    /// Removes the rows of retired files of the write-ahead log with their coverage.
+    ForgetWalFiles {
+        /// Files retired at this time or later stay.
+        retired_before: UnixNanos,
+    },
 }
 
 /// A segment with what must become visible with it.
@@ -50,6 +78,11 @@ pub struct SegmentCommit {
     pub table: TableRow,
     /// Attribute columns, added when they are not there yet.
     pub columns: Vec<ColumnRow>,
+    /// The frames of the write-ahead log that the segment holds: rows of its table and AEK that name the segment.
+    pub coverage: Vec<CoverageRow>,
+    /// Sequence numbers that are known to have been durable, by file; they raise [`WalFileRow::attested`] and never lower it.
+    /// Files without a row are passed over.
+    pub attested: Vec<(WalFileId, u64)>,
 }
 
 type Reply = oneshot::Sender<Result<(), CatalogError>>;
@@ -117,166 +150,44 @@ async fn commit_group(
     outcomes: &mut Vec<Result<(), CatalogError>>,
 ) -> Result<(), CatalogError> {
     outcomes.resize(group.len(), Ok(()));
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(CatalogError::sql("begin"))?;
+    let result = transact(connection, mac_key, group, outcomes).await;
+    if result.is_err() {
+        // Fails when SQLite has rolled back by itself, as it does for a full disk. If it fails for any other reason, the next
+        // `BEGIN` says so.
+        let _ = connection.execute(sqlx::query("ROLLBACK")).await;
+    }
+    result
+}
+
+/// The statements are written out because sqlx counts open transactions itself, and its count stays wrong for ever once
+/// SQLite has rolled back on its own.
+async fn transact(
+    connection: &mut SqliteConnection,
+    mac_key: &MacKey,
+    group: &[(Change, Reply)],
+    outcomes: &mut [Result<(), CatalogError>],
+) -> Result<(), CatalogError> {
+    run_sql(connection, "begin", "BEGIN IMMEDIATE").await?;
     for ((change, _), outcome) in group.iter().zip(outcomes) {
-        let mut savepoint = transaction.begin().await.map_err(CatalogError::sql("savepoint"))?;
-        *outcome = apply(&mut savepoint, mac_key, change).await;
-        let ended = if outcome.is_ok() { savepoint.commit().await } else { savepoint.rollback().await };
-        ended.map_err(CatalogError::sql("savepoint"))?;
-    }
-    transaction.commit().await.map_err(CatalogError::sql("commit"))
-}
-
-async fn apply(connection: &mut SqliteConnection, mac_key: &MacKey, change: &Change) -> Result<(), CatalogError> {
-    let mut rows = Rows { connection, mac_key };
-    match change {
-        Change::AddCluster(cluster) => rows.add_cluster(cluster).await,
-        Change::AddWorkspace { workspace, keys, aek, tables } => {
-            rows.add_workspace(workspace).await?;
-            rows.add_aek(aek).await?;
-            for key in keys {
-                rows.add_workspace_key(key).await?;
-            }
-            for table in tables {
-                rows.add_table(table).await?;
-            }
-            Ok(())
+        run_sql(connection, "savepoint", "SAVEPOINT one_change").await?;
+        *outcome = changes::apply(connection, mac_key, change).await;
+        match outcome {
+            Err(error) if error.is_storage() => return Err(error.clone()),
+            Err(_) => run_sql(connection, "roll back to savepoint", "ROLLBACK TO one_change").await?,
+            Ok(()) => {}
         }
-        Change::CommitSegment(commit) => {
-            rows.add_table_once(&commit.table).await?;
-            for column in &commit.columns {
-                rows.add_column_once(column).await?;
-            }
-            rows.add_segment(&commit.segment).await
-        }
+        run_sql(connection, "release savepoint", "RELEASE one_change").await?;
     }
+    run_sql(connection, "commit", "COMMIT").await
 }
 
-struct Rows<'c> {
-    connection: &'c mut SqliteConnection,
-    mac_key: &'c MacKey,
+async fn run_sql(
+    connection: &mut SqliteConnection,
+    operation: &'static str,
+    sql: &'static str,
+) -> Result<(), CatalogError> {
+    connection.execute(sqlx::query(sql)).await.map(drop).map_err(CatalogError::sql(operation))
 }
 
-type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
-
-impl Rows<'_> {
-    async fn insert(
-        &mut self,
-        kind: &'static str,
-        id: String,
-        query: Query<'_>,
-    ) -> Result<SqliteQueryResult, CatalogError> {
-        self.connection.execute(query).await.map_err(|error| match error.as_database_error() {
-            Some(e) if e.is_unique_violation() => CatalogError::Conflict { kind, id },
-            _ => CatalogError::sql("insert")(error),
-        })
-    }
-
-    async fn add_cluster(&mut self, r: &ClusterRow) -> Result<(), CatalogError> {
-        let query = sqlx::query("INSERT INTO clusters VALUES (?, ?, ?, ?, ?, ?, ?)")
-            .bind(r.id.as_bytes().as_slice())
-            .bind(&r.name)
-            .bind(r.created.0)
-            .bind(&r.kek.vault_uri)
-            .bind(&r.kek.name)
-            .bind(&r.kek.version)
-            .bind(mac(self.mac_key, r));
-        self.insert(ClusterRow::KIND, r.label(), query).await.map(drop)
-    }
-
-    async fn add_workspace(&mut self, r: &WorkspaceRow) -> Result<(), CatalogError> {
-        let query = sqlx::query("INSERT INTO workspaces VALUES (?, ?, ?, ?, ?)")
-            .bind(r.id.as_bytes().as_slice())
-            .bind(&r.name)
-            .bind(r.cluster.as_bytes().as_slice())
-            .bind(r.created.0)
-            .bind(mac(self.mac_key, r));
-        self.insert(WorkspaceRow::KIND, r.label(), query).await.map(drop)
-    }
-
-    async fn add_workspace_key(&mut self, r: &WorkspaceKeyRow) -> Result<(), CatalogError> {
-        let query = sqlx::query("INSERT INTO workspace_keys VALUES (?, ?, ?, ?, ?, ?)")
-            .bind(r.workspace.as_bytes().as_slice())
-            .bind(&r.slot)
-            .bind(&r.lookup)
-            .bind(&r.sealed)
-            .bind(r.created.0)
-            .bind(mac(self.mac_key, r));
-        self.insert(WorkspaceKeyRow::KIND, r.label(), query).await.map(drop)
-    }
-
-    async fn add_aek(&mut self, r: &AekRow) -> Result<(), CatalogError> {
-        let query = sqlx::query("INSERT INTO aeks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
-            .bind(r.id.as_bytes().as_slice())
-            .bind(r.workspace.as_bytes().as_slice())
-            .bind(r.cluster.as_bytes().as_slice())
-            .bind(i64::from(r.generation))
-            .bind(&r.kek.vault_uri)
-            .bind(&r.kek.name)
-            .bind(&r.kek.version)
-            .bind(&r.wrapped)
-            .bind(&r.commitment)
-            .bind(r.created.0)
-            .bind(mac(self.mac_key, r));
-        self.insert("AEK", r.id.to_string(), query).await.map(drop)
-    }
-
-    async fn add_table(&mut self, r: &TableRow) -> Result<(), CatalogError> {
-        let query = sqlx::query("INSERT INTO tables VALUES (?, ?, ?, ?, ?)")
-            .bind(r.id.as_bytes().as_slice())
-            .bind(r.workspace.as_bytes().as_slice())
-            .bind(r.name.as_str())
-            .bind(r.created.0)
-            .bind(mac(self.mac_key, r));
-        self.insert("table", r.label(), query).await.map(drop)
-    }
-
-    /// Adds the table unless this very table is there; another one of the same name is a conflict.
-    async fn add_table_once(&mut self, r: &TableRow) -> Result<(), CatalogError> {
-        if self.exists("SELECT 1 FROM tables WHERE id = ? AND workspace_id = ?", r.id.as_bytes(), r.workspace).await? {
-            return Ok(());
-        }
-        self.add_table(r).await
-    }
-
-    async fn exists(&mut self, sql: &'static str, id: &[u8; 16], workspace: WorkspaceId) -> Result<bool, CatalogError> {
-        let query = sqlx::query(sql).bind(id.as_slice()).bind(workspace.as_bytes().as_slice());
-        let row = self.connection.fetch_optional(query).await.map_err(CatalogError::sql("look up"))?;
-        Ok(row.is_some())
-    }
-
-    /// Adds the column unless the table has it at this position already.
-    async fn add_column_once(&mut self, r: &ColumnRow) -> Result<(), CatalogError> {
-        let query = sqlx::query(
-            "INSERT INTO columns VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (table_id, ordinal) DO NOTHING",
-        )
-        .bind(r.table.as_bytes().as_slice())
-        .bind(i64::from(r.ordinal))
-        .bind(i64::from(r.container))
-        .bind(i64::from(r.kind))
-        .bind(r.aek.as_bytes().as_slice())
-        .bind(&r.name_sealed)
-        .bind(&r.name_fingerprint)
-        .bind(mac(self.mac_key, r));
-        self.insert("column", r.label(), query).await.map(drop)
-    }
-
-    async fn add_segment(&mut self, r: &SegmentRow) -> Result<(), CatalogError> {
-        let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        let query = sqlx::query("INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
-            .bind(r.id.as_bytes().as_slice())
-            .bind(r.workspace.as_bytes().as_slice())
-            .bind(r.table.as_bytes().as_slice())
-            .bind(r.aek.as_bytes().as_slice())
-            .bind(&r.path)
-            .bind(signed(r.bytes))
-            .bind(signed(r.rows))
-            .bind(r.min_time.0)
-            .bind(r.max_time.0)
-            .bind(r.created.0)
-            .bind(&r.wrapped_dek)
-            .bind(&r.dek_commitment)
-            .bind(mac(self.mac_key, r));
-        self.insert("segment", r.id.to_string(), query).await.map(drop)
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! What the API needs of others.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use logseal_core::WorkspaceId;
@@ -37,6 +38,10 @@ pub struct QueryAnswer {
     pub body: Vec<u8>,
     /// Whether there were more rows than the limit.
     pub truncated: bool,
+    /// Records of the workspace that are acknowledged, in memory and in no segment yet; the result has them.
+    pub unsealed_records: u64,
+    /// How long ago the oldest of them was received: how far segments are behind.
+    pub lag: Duration,
 }
 
 /// Whose fault a failed query is.

@@ -16,6 +16,12 @@ use crate::port::{QueryFailure, QueryFailureKind, QueryFormat};
 /// Says whether rows beyond the limit were left out.
 const TRUNCATED: HeaderName = HeaderName::from_static("x-logseal-truncated");
 
+/// Says how many acknowledged records of the workspace are in no segment yet. The result has them.
+const UNSEALED: HeaderName = HeaderName::from_static("x-logseal-unsealed-records");
+
+/// Says how long ago, in milliseconds, the oldest of them was received.
+const LAG: HeaderName = HeaderName::from_static("x-logseal-lag-ms");
+
 /// The body; property names are in lower case, since they compare without case.
 #[derive(Deserialize)]
 struct QueryBody {
@@ -53,7 +59,14 @@ pub(crate) async fn query(
     let answer = api.queries.run(workspace, &body.query, body.max_rows, format).await.map_err(problem)?;
     let content_type = HeaderValue::from_static(format.media_type());
     let truncated = HeaderValue::from_static(if answer.truncated { "true" } else { "false" });
-    Ok(([(header::CONTENT_TYPE, content_type), (TRUNCATED, truncated)], answer.body).into_response())
+    let lag_ms = HeaderValue::from(u64::try_from(answer.lag.as_millis()).unwrap_or(u64::MAX));
+    let headers = [
+        (header::CONTENT_TYPE, content_type),
+        (TRUNCATED, truncated),
+        (UNSEALED, HeaderValue::from(answer.unsealed_records)),
+        (LAG, lag_ms),
+    ];
+    Ok((headers, answer.body).into_response())
 }
 
 fn unknown_workspace(id: &str) -> Problem {

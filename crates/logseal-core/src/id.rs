@@ -81,6 +81,14 @@ typed_id!(
     /// An account encryption key: one generation of one workspace.
     AekId
 );
+typed_id!(
+    /// A node: one server process with its own disk.
+    NodeId
+);
+typed_id!(
+    /// A file of the write-ahead log: one process life writes it, once.
+    WalFileId
+);
 
 /// Makes new ids from an injected clock and random source.
 #[derive(Clone, Debug)]

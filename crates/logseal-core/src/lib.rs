@@ -18,6 +18,6 @@ pub mod random;
 pub mod table_name;
 
 pub use clock::{Clock, SystemClock, UnixNanos};
-pub use id::{AekId, ClusterId, IdGenerator, SegmentId, TableId, WorkspaceId};
+pub use id::{AekId, ClusterId, IdGenerator, NodeId, SegmentId, TableId, WalFileId, WorkspaceId};
 pub use random::RandomSource;
 pub use table_name::{TableName, TableNameError};

@@ -1,9 +1,9 @@
 //! Additional authenticated data: the only constructors of what a sealed value is bound to.
 //!
-//! Layout: `"logseal"` | version (1 byte) | purpose (1 byte) | fields. Ids are 16 bytes; text is preceded by its length
-//! as a 32-bit little-endian number. Two different contexts can therefore never give the same bytes.
+//! Layout: `"logseal"` | version (1 byte) | purpose (1 byte) | fields. Ids are 16 bytes; text and bytes are preceded by
+//! their length as a 32-bit little-endian number. Two different contexts can therefore never give the same bytes.
 
-use logseal_core::{AekId, SegmentId, TableId, WorkspaceId};
+use logseal_core::{AekId, SegmentId, TableId, WalFileId, WorkspaceId};
 
 /// Version of all layouts in this file; a change of any layout takes the next number.
 pub const VERSION: u8 = 1;
@@ -25,10 +25,14 @@ impl Aad {
         self
     }
 
-    fn text(mut self, text: &str) -> Self {
-        let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
+    fn text(self, text: &str) -> Self {
+        self.bytes(text.as_bytes())
+    }
+
+    fn bytes(mut self, bytes: &[u8]) -> Self {
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         self.0.extend_from_slice(&length.to_le_bytes());
-        self.0.extend_from_slice(text.as_bytes());
+        self.0.extend_from_slice(bytes);
         self
     }
 
@@ -48,6 +52,8 @@ enum Purpose {
     VaultPrivateKey = 4,
     WorkspaceKey = 5,
     AccountKey = 6,
+    WalDek = 7,
+    WalFrame = 8,
 }
 
 /// An AEK under its KEK. The vault's wrap takes no AAD (RSA-OAEP through the Key Vault API), so this binds the commitment.
@@ -88,6 +94,19 @@ pub fn workspace_key(workspace: WorkspaceId, slot: &str) -> Aad {
     Aad::new(Purpose::WorkspaceKey).id(workspace.as_bytes()).text(slot)
 }
 
+/// The DEK of one workspace in one file of the write-ahead log, wrapped by the workspace's AEK.
+#[must_use]
+pub fn wal_dek(workspace: WorkspaceId, aek: AekId, file: WalFileId) -> Aad {
+    Aad::new(Purpose::WalDek).id(workspace.as_bytes()).id(aek.as_bytes()).id(file.as_bytes())
+}
+
+/// The body of one frame of the write-ahead log: bound to the file, to what the frame's `head` says of itself (its sequence,
+/// its slot, its lengths) and to the `metadata` that stands in clear before the body.
+#[must_use]
+pub fn wal_frame(file: WalFileId, head: &[u8], metadata: &[u8]) -> Aad {
+    Aad::new(Purpose::WalFrame).id(file.as_bytes()).bytes(head).bytes(metadata)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +126,13 @@ mod tests {
             vault_private_key("a", "bc"),
             workspace_key(WorkspaceId::from_bytes(w), "primary"),
             workspace_key(WorkspaceId::from_bytes(w), "secondary"),
+            wal_dek(WorkspaceId::from_bytes(w), AekId::from_bytes(a), WalFileId::from_bytes(s)),
+            wal_dek(WorkspaceId::from_bytes(t), AekId::from_bytes(a), WalFileId::from_bytes(s)),
+            wal_dek(WorkspaceId::from_bytes(w), AekId::from_bytes(t), WalFileId::from_bytes(s)),
+            wal_dek(WorkspaceId::from_bytes(w), AekId::from_bytes(a), WalFileId::from_bytes(t)),
+            wal_frame(WalFileId::from_bytes(s), b"ab", b"c"),
+            wal_frame(WalFileId::from_bytes(s), b"a", b"bc"),
+            wal_frame(WalFileId::from_bytes(t), b"ab", b"c"),
         ];
         for (i, left) in all.iter().enumerate() {
             for right in &all[i + 1..] {
@@ -123,5 +149,12 @@ mod tests {
         let expected = [b"logseal\x01\x01".as_slice(), &[1; 16], &[2; 16], &[3; 16]].concat();
         assert_eq!(aad.as_bytes(), expected);
         assert_eq!(vault_private_key("kek", "v").as_bytes(), b"logseal\x01\x04\x03\0\0\0kek\x01\0\0\0v");
+        let dek = wal_dek(WorkspaceId::from_bytes([1; 16]), AekId::from_bytes([2; 16]), WalFileId::from_bytes([3; 16]));
+        assert_eq!(dek.as_bytes(), [b"logseal\x01\x07".as_slice(), &[1; 16], &[2; 16], &[3; 16]].concat());
+        let frame = wal_frame(WalFileId::from_bytes([3; 16]), b"head", b"m");
+        assert_eq!(
+            frame.as_bytes(),
+            [b"logseal\x01\x08".as_slice(), &[3; 16], b"\x04\0\0\0head", b"\x01\0\0\0m"].concat()
+        );
     }
 }

@@ -3,13 +3,17 @@
 use std::fmt::{self, Debug};
 
 use hkdf::Hkdf;
-use logseal_core::{AekId, SegmentId, TableId, WorkspaceId};
+use logseal_core::{AekId, SegmentId, TableId, WalFileId, WorkspaceId};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+use crate::aad::Aad;
 use crate::{Commitment, Key256, Mac, MacKey, OsRandom, SealError, WrappedDek, aad, seal};
 
-/// A data encryption key (DEK) of one segment.
+/// Bytes of a DEK as an AEK seals it: nonce, ciphertext, tag.
+pub const SEALED_DEK_BYTES: usize = 32 + seal::OVERHEAD_BYTES;
+
+/// A data encryption key (DEK): of one segment, or of one workspace in one file of the write-ahead log.
 #[derive(Debug)]
 pub struct Dek {
     key: Key256,
@@ -86,12 +90,8 @@ impl Aek {
     /// A new random DEK for `segment`, and its wrap.
     #[must_use]
     pub fn new_dek(&self, segment: SegmentId, random: OsRandom) -> (Dek, WrappedDek) {
-        let aad = aad::segment_dek(self.workspace, self.id, segment);
-        let key = Key256::generate(random);
-        let sealed = seal::seal(&self.key, &aad, key.expose(), random);
-        let sealed = sealed.as_slice().try_into().expect("32 bytes seal to 60");
-        let commitment = Commitment::of(&key, &aad);
-        (Dek { key, commitment }, WrappedDek { aek: self.id, workspace: self.workspace, segment, sealed })
+        let (dek, sealed) = self.seal_new_dek(&aad::segment_dek(self.workspace, self.id, segment), random);
+        (dek, WrappedDek { aek: self.id, workspace: self.workspace, segment, sealed })
     }
 
     /// Unwraps the DEK of `segment` and checks what it commits to.
@@ -109,9 +109,41 @@ impl Aek {
         if (wrapped.aek, wrapped.workspace, wrapped.segment) != (self.id, self.workspace, segment) {
             return Err(SealError);
         }
-        let aad = aad::segment_dek(self.workspace, self.id, segment);
-        let key = Key256::copy_from_slice(&seal::open(&self.key, &aad, &wrapped.sealed)?).ok_or(SealError)?;
-        if commitment.matches(&key, &aad) { Ok(Dek { key, commitment }) } else { Err(SealError) }
+        self.open_dek(&aad::segment_dek(self.workspace, self.id, segment), &wrapped.sealed, commitment)
+    }
+
+    /// A new random DEK for what this workspace writes to `file` of the write-ahead log, and its wrap.
+    #[must_use]
+    pub fn new_wal_dek(&self, file: WalFileId, random: OsRandom) -> (Dek, [u8; SEALED_DEK_BYTES]) {
+        self.seal_new_dek(&aad::wal_dek(self.workspace, self.id, file), random)
+    }
+
+    /// Unwraps this workspace's DEK of `file` and checks what it commits to.
+    ///
+    /// # Errors
+    ///
+    /// [`SealError`] when `sealed` was made under another AEK or for another workspace or file, was altered, or its key is
+    /// not the one that `commitment` names.
+    pub fn unwrap_wal_dek(
+        &self,
+        file: WalFileId,
+        sealed: &[u8; SEALED_DEK_BYTES],
+        commitment: Commitment,
+    ) -> Result<Dek, SealError> {
+        self.open_dek(&aad::wal_dek(self.workspace, self.id, file), sealed, commitment)
+    }
+
+    fn seal_new_dek(&self, aad: &Aad, random: OsRandom) -> (Dek, [u8; SEALED_DEK_BYTES]) {
+        let key = Key256::generate(random);
+        let sealed = seal::seal(&self.key, aad, key.expose(), random);
+        let sealed = sealed.as_slice().try_into().expect("32 bytes seal to 60");
+        let commitment = Commitment::of(&key, aad);
+        (Dek { key, commitment }, sealed)
+    }
+
+    fn open_dek(&self, aad: &Aad, sealed: &[u8; SEALED_DEK_BYTES], commitment: Commitment) -> Result<Dek, SealError> {
+        let key = Key256::copy_from_slice(&seal::open(&self.key, aad, sealed)?).ok_or(SealError)?;
+        if commitment.matches(&key, aad) { Ok(Dek { key, commitment }) } else { Err(SealError) }
     }
 
     /// Seals the name of an attribute column of `table`.
@@ -194,6 +226,20 @@ mod tests {
         assert!(aek(5, 9).unwrap_dek(SEGMENT, &wrapped, dek.commitment()).is_err(), "other id, same key");
         assert!(aek_2.unwrap_dek(SegmentId::from_bytes([9; 16]), &wrapped, dek.commitment()).is_err(), "other segment");
         assert!(aek_2.unwrap_dek(SEGMENT, &wrapped, other.commitment()).is_err(), "other commitment");
+    }
+
+    #[test]
+    fn a_log_dek_opens_only_for_its_file_key_and_commitment() {
+        let file = WalFileId::from_bytes([6; 16]);
+        let aek_2 = aek(2, 9);
+        let (dek, sealed) = aek_2.new_wal_dek(file, OsRandom);
+        assert!(aek_2.unwrap_wal_dek(file, &sealed, dek.commitment()).unwrap().key().ct_eq(dek.key()));
+        let (other, _) = aek_2.new_wal_dek(file, OsRandom);
+        assert!(!other.key().ct_eq(dek.key()), "each call makes a new key");
+        assert!(aek_2.unwrap_wal_dek(file, &sealed, other.commitment()).is_err(), "other commitment");
+        assert!(aek_2.unwrap_wal_dek(WalFileId::from_bytes([7; 16]), &sealed, dek.commitment()).is_err(), "other file");
+        assert!(aek(2, 8).unwrap_wal_dek(file, &sealed, dek.commitment()).is_err(), "same id, other key");
+        assert!(aek(5, 9).unwrap_wal_dek(file, &sealed, dek.commitment()).is_err(), "other id, same key");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! | [`secret`] | [`Key256`], the one type of a symmetric key | wiped on drop, never printed, never cloned |
 //! | [`random`] | [`OsRandom`] | keys and nonces come from here only |
 //! | [`aad`] | [`Aad`](aad::Aad) constructors | fixed-width or length-prefixed fields, unambiguous |
+//! | [`frame`] | [`FrameSealer`], [`FrameOpener`]: AES-256-GCM with a counter | NIST SP 800-38D, section 8.2.1 |
 //! | [`seal`] | AES-256-GCM with a random 96-bit nonce | NIST SP 800-38D, section 8.2.2 |
 //! | [`commitment`] | what a key commits to | compared before a key is used: AES-GCM does not commit |
 //! | [`aek`] | [`Aek`]: wraps DEKs, seals schemas | keys are chosen by id, never by trial |
@@ -18,6 +19,7 @@
 pub mod aad;
 pub mod aek;
 pub mod commitment;
+pub mod frame;
 pub mod mac;
 pub mod random;
 pub mod root;
@@ -27,6 +29,7 @@ pub mod wrapped_dek;
 
 pub use aek::{Aek, Dek};
 pub use commitment::Commitment;
+pub use frame::{FrameOpener, FrameSealer, SequenceReused};
 pub use mac::{Mac, MacKey};
 pub use random::OsRandom;
 pub use root::RootKey;

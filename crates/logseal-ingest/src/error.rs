@@ -1,5 +1,7 @@
 //! Failures of the ingestor itself; what a caller is told is [`crate::door::Refusal`].
 
+use std::error::Error;
+use std::fmt::{self, Display};
 use std::io;
 
 use thiserror::Error;
@@ -20,8 +22,23 @@ pub enum IngestError {
     Listener(#[source] io::Error),
     /// The descriptors that reflection serves do not decode: the build is broken.
     #[error("the protobuf descriptors for reflection are unusable")]
-    Descriptors(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Descriptors(#[source] Box<dyn Error + Send + Sync>),
     /// The HTTP/2 transport stopped.
     #[error("the gRPC server stopped")]
     Transport(#[source] tonic::transport::Error),
+}
+
+/// An error with its causes on one line, for the log.
+pub(crate) struct Chain<'e>(pub(crate) &'e dyn Error);
+
+impl Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut next = self.0.source();
+        while let Some(cause) = next {
+            write!(f, ": {cause}")?;
+            next = cause.source();
+        }
+        Ok(())
+    }
 }

@@ -12,7 +12,7 @@
 //! | [`decompress`] | gzip and zstd with bounded memory |
 //! | [`cpu`] | the one bridge from async tasks to compute threads |
 //! | [`grpc`] | OTLP over gRPC, health and reflection |
-//! | [`pipeline`] | scan, batch, seal, store, catalog, acknowledge |
+//! | [`pipeline`] | scan, log, acknowledge, batch, seal, store, catalog |
 //! | [`meter`] | names of metrics |
 //! | [`error`] | what can go wrong on our own side |
 

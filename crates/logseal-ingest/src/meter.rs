@@ -5,10 +5,12 @@
 
 use std::time::Duration;
 
+use logseal_core::UnixNanos;
 use metrics::{Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram};
 use metrics::{gauge, histogram};
 
 use crate::door::Refusal;
+use crate::pipeline::backlog::Backlog;
 
 /// Calls by `outcome`: see [`Outcome`].
 pub const REQUESTS: &str = "logseal_ingest_requests_total";
@@ -34,12 +36,35 @@ pub const REPLACED_UTF8: &str = "logseal_ingest_replaced_utf8_total";
 pub const IGNORED_REFERENCES: &str = "logseal_ingest_ignored_string_references_total";
 /// Records that were taken in and are in no segment yet.
 pub const UNSEALED_RECORDS: &str = "logseal_ingest_unsealed_records";
-/// Batches that ended, by `outcome`: `stored` as a segment or `failed`.
+/// Attempts to make a batch a segment, by `outcome`: `stored`, `failed`, or `covered` by another one.
 pub const SEGMENTS: &str = "logseal_segments_total";
 /// Bytes of stored segments.
 pub const SEGMENT_BYTES: &str = "logseal_segment_bytes_total";
 /// Time from cutting a batch to its segment being visible in the catalog.
 pub const SEGMENT_SECONDS: &str = "logseal_segment_commit_seconds";
+
+/// Requests refused for our own trouble, by `reason`.
+pub const REFUSALS: &str = "logseal_ingest_refusals_total";
+/// How long ago the oldest record was received that is in no segment.
+pub const OLDEST_UNSEALED: &str = "logseal_ingest_oldest_unsealed_seconds";
+/// Frames that could not become rows of a segment and were put aside.
+pub const QUARANTINED: &str = "logseal_quarantined_total";
+/// Files of the log.
+pub const WAL_FILES: &str = "logseal_wal_files";
+/// Bytes of the log by `state`: `loaded` (its records are in memory too) or `parked` (only in the log).
+pub const WAL_BYTES: &str = "logseal_wal_bytes";
+/// Bytes of files that the log ended.
+pub const WAL_APPENDED_BYTES: &str = "logseal_wal_ended_bytes_total";
+/// Time of sealing, writing and syncing one group of requests.
+pub const WAL_SYNC_SECONDS: &str = "logseal_wal_sync_seconds";
+/// Requests that shared one sync.
+pub const WAL_GROUP_REQUESTS: &str = "logseal_wal_group_requests";
+/// Failed writes and syncs of the log.
+pub const WAL_FAILURES: &str = "logseal_wal_failures_total";
+/// Problems that surveys of the log found.
+pub const WAL_DAMAGE: &str = "logseal_wal_damage_total";
+/// Files of the log that were missing.
+pub const WAL_LOST: &str = "logseal_wal_lost_files_total";
 
 /// Describes every metric of this crate to the installed recorder.
 pub fn describe() {
@@ -54,10 +79,32 @@ pub fn describe() {
     describe_counter!(REPLACED_UTF8, Unit::Count, "string values that were not UTF-8 and are kept as bytes");
     describe_counter!(IGNORED_REFERENCES, Unit::Count, "references to a string table, treated as absent");
     describe_gauge!(UNSEALED_RECORDS, Unit::Count, "records taken in that are in no segment yet");
-    describe_counter!(SEGMENTS, Unit::Count, "batches that ended, stored as a segment or failed");
+    describe_counter!(SEGMENTS, Unit::Count, "attempts to make a batch a segment");
     describe_counter!(SEGMENT_BYTES, Unit::Bytes, "bytes of stored segments");
     describe_histogram!(SEGMENT_SECONDS, Unit::Seconds, "time from cutting a batch to its visible segment");
+    describe_counter!(REFUSALS, Unit::Count, "requests refused for the server's own trouble, by reason");
+    describe_gauge!(OLDEST_UNSEALED, Unit::Seconds, "age of the oldest record that is in no segment");
+    describe_counter!(QUARANTINED, Unit::Count, "frames and damaged parts of the log put into quarantine");
+    describe_gauge!(WAL_FILES, Unit::Count, "files of the write-ahead log");
+    describe_gauge!(WAL_BYTES, Unit::Bytes, "bytes of the write-ahead log by state");
+    describe_counter!(WAL_APPENDED_BYTES, Unit::Bytes, "bytes of files that the write-ahead log ended");
+    describe_histogram!(WAL_SYNC_SECONDS, Unit::Seconds, "time of sealing, writing and syncing one group");
+    describe_histogram!(WAL_GROUP_REQUESTS, Unit::Count, "requests that shared one sync");
+    describe_counter!(WAL_FAILURES, Unit::Count, "failed writes and syncs of the write-ahead log");
+    describe_counter!(WAL_DAMAGE, Unit::Count, "problems found in the write-ahead log");
+    describe_counter!(WAL_LOST, Unit::Count, "files of the write-ahead log that were missing");
     describe_gauge!(CPU_JOBS, Unit::Count, "jobs on the compute threads or waiting for one");
+}
+
+/// Brings the gauges of the backlog up to date, at `now`.
+pub fn refresh(backlog: &Backlog, now: UnixNanos) {
+    let totals = backlog.totals();
+    let age = totals.oldest.map_or(0, |oldest| now.0.saturating_sub(oldest.0).max(0));
+    gauge!(UNSEALED_RECORDS).set(totals.records as f64);
+    gauge!(OLDEST_UNSEALED).set(age as f64 / 1e9);
+    gauge!(WAL_FILES).set(totals.files as f64);
+    gauge!(WAL_BYTES, "state" => "loaded").set(totals.bytes.saturating_sub(totals.parked_bytes) as f64);
+    gauge!(WAL_BYTES, "state" => "parked").set(totals.parked_bytes as f64);
 }
 
 /// How a call ended.

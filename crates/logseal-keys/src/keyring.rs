@@ -21,7 +21,14 @@ pub struct Keyring {
     copies: Arc<dyn WrappedKeyStore>,
     mac_key: MacKey,
     clock: Arc<dyn Clock>,
-    unwrapped: Mutex<HashMap<AekId, Arc<Aek>>>,
+    unwrapped: Mutex<Unwrapped>,
+}
+
+#[derive(Debug, Default)]
+struct Unwrapped {
+    by_id: HashMap<AekId, Arc<Aek>>,
+    /// The newest generation of each workspace: asked for on every request.
+    newest: HashMap<WorkspaceId, Arc<Aek>>,
 }
 
 impl Keyring {
@@ -133,7 +140,12 @@ impl Keyring {
             return Ok(aek);
         }
         let aek = Arc::new(self.unwrap(row).await?);
-        self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner).insert(row.id, Arc::clone(&aek));
+        let mut unwrapped = self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner);
+        unwrapped.by_id.insert(row.id, Arc::clone(&aek));
+        let newest = unwrapped.newest.entry(row.workspace).or_insert_with(|| Arc::clone(&aek));
+        if newest.generation() < aek.generation() {
+            *newest = Arc::clone(&aek);
+        }
         Ok(aek)
     }
 
@@ -152,12 +164,11 @@ impl Keyring {
     }
 
     fn known(&self, id: AekId) -> Option<Arc<Aek>> {
-        self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner).get(&id).map(Arc::clone)
+        self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner).by_id.get(&id).map(Arc::clone)
     }
 
     fn newest_known(&self, workspace: WorkspaceId) -> Option<Arc<Aek>> {
-        let unwrapped = self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner);
-        unwrapped.values().filter(|aek| aek.workspace() == workspace).max_by_key(|aek| aek.generation()).map(Arc::clone)
+        self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner).newest.get(&workspace).map(Arc::clone)
     }
 }
 

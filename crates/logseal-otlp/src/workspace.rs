@@ -137,6 +137,12 @@ impl TableSchema {
         self.columns_from(0)
     }
 
+    /// How many attribute columns there are.
+    #[must_use]
+    pub fn column_count(&self) -> usize {
+        self.columns.read().unwrap_or_else(PoisonError::into_inner).list.len()
+    }
+
     /// The attribute columns from position `first` on.
     #[must_use]
     pub fn columns_from(&self, first: usize) -> Vec<AttributeColumn> {

@@ -24,7 +24,7 @@ use tokio::sync::Semaphore;
 use crate::classify::{classify, suggest_table, unknown_column};
 use crate::error::QueryError;
 use crate::listing;
-use crate::port::{SegmentCatalog, SegmentOpener, Snapshot};
+use crate::port::{Lag, SegmentCatalog, SegmentOpener, Snapshot};
 use crate::runtime::QueryRuntime;
 use crate::session::SessionTemplate;
 use crate::settings::QuerySettings;
@@ -52,6 +52,8 @@ pub struct QueryResult {
     pub rows: usize,
     /// There were more rows than the caller's limit.
     pub truncated: bool,
+    /// How far the segments were behind the acknowledgements when the query took its snapshot.
+    pub lag: Lag,
 }
 
 impl QueryEngine {
@@ -216,6 +218,7 @@ impl Job {
         };
         let statement = statement::parse(&sql, limits.sql_bytes)?;
         let tables: Vec<String> = self.snapshot.tables.iter().map(|table| table.name.to_string()).collect();
+        let lag = self.snapshot.lag;
         let session = self.template.session(self.snapshot, self.store, self.opener).map_err(engine)?;
         let shows_tables = statement::shows_tables(&statement);
         let mut plan = session.statement_to_plan(statement).await.map_err(|e| suggest_table(engine(e), &tables))?;
@@ -229,7 +232,8 @@ impl Job {
         if shows_tables {
             plan = listing::own_tables(plan).map_err(engine)?;
         }
-        collect(session, listing::plain_types(plan), limits, &self.template, &engine).await
+        let result = collect(session, listing::plain_types(plan), limits, &self.template, &engine).await?;
+        Ok(QueryResult { lag, ..result })
     }
 }
 
@@ -249,7 +253,8 @@ async fn collect(
     }
     let mut stream = frame.execute_stream().await.map_err(engine)?;
     let reservation = MemoryConsumer::new("result").register(&template.runtime().memory_pool);
-    let mut result = QueryResult { schema: stream.schema(), batches: Vec::new(), rows: 0, truncated: false };
+    let mut result =
+        QueryResult { schema: stream.schema(), batches: Vec::new(), rows: 0, truncated: false, lag: Lag::default() };
     let mut bytes = 0_usize;
     while let Some(batch) = stream.next().await {
         let mut batch = batch.map_err(engine)?;

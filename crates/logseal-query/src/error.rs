@@ -59,6 +59,12 @@ pub enum QueryError {
         /// What is wrong with it.
         fault: SegmentFault,
     },
+    /// Rows that are in no segment yet cannot be read although they were acknowledged.
+    #[error("{message}")]
+    Damaged {
+        /// Names what is damaged or missing.
+        message: String,
+    },
     /// A key that the query needs is revoked, or the workspace must not be read.
     #[error("{message}")]
     Denied {
@@ -71,7 +77,7 @@ pub enum QueryError {
         /// Names the workspace.
         message: String,
     },
-    /// The catalog, a key or the object store cannot be reached now.
+    /// The catalog, a key, the object store or the write-ahead log cannot be reached now.
     #[error("{message}")]
     Unavailable {
         /// Names what cannot be reached.
@@ -133,7 +139,7 @@ pub enum QueryErrorKind {
     OverLimit,
     /// Ask for less, or again later.
     TimedOut,
-    /// Repair or restore the segment.
+    /// Repair or restore the segment or the write-ahead log.
     Damaged,
     /// Restore access to the key.
     Denied,
@@ -154,7 +160,7 @@ impl QueryError {
             Self::Refused { .. } => QueryErrorKind::Refused,
             Self::OverMemory { .. } | Self::ResultTooLarge { .. } => QueryErrorKind::OverLimit,
             Self::TimedOut { .. } => QueryErrorKind::TimedOut,
-            Self::Segment { .. } => QueryErrorKind::Damaged,
+            Self::Segment { .. } | Self::Damaged { .. } => QueryErrorKind::Damaged,
             Self::Denied { .. } => QueryErrorKind::Denied,
             Self::NotFound { .. } => QueryErrorKind::NotFound,
             Self::Unavailable { .. } => QueryErrorKind::Unavailable,
@@ -180,6 +186,17 @@ impl QueryError {
             PortErrorKind::NotFound => Self::NotFound { message },
             PortErrorKind::Unavailable => Self::Unavailable { message },
             PortErrorKind::Corrupt => Self::Internal { message },
+            PortErrorKind::Denied => Self::Denied { message },
+        }
+    }
+
+    /// A failure to read rows that are only in the write-ahead log.
+    pub(crate) fn from_parked(error: PortError) -> Self {
+        let PortError { kind, message } = error;
+        match kind {
+            // The snapshot named these rows, so that they are gone is damage and no mistake of the caller's.
+            PortErrorKind::NotFound | PortErrorKind::Corrupt => Self::Damaged { message },
+            PortErrorKind::Unavailable => Self::Unavailable { message },
             PortErrorKind::Denied => Self::Denied { message },
         }
     }

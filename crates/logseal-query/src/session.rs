@@ -24,7 +24,7 @@ use crate::cooperation::YieldInJoins;
 use crate::port::{SegmentOpener, Snapshot};
 use crate::reader::SegmentReaderFactory;
 use crate::settings::QuerySettings;
-use crate::table::SegmentTable;
+use crate::table::SnapshotTable;
 
 /// The only catalog.
 pub(crate) const CATALOG: &str = "logseal";
@@ -69,7 +69,7 @@ impl SessionTemplate {
         let schema = MemorySchemaProvider::new();
         for table in snapshot.tables {
             let name = table.name.to_string();
-            let table = SegmentTable::new(table, Arc::clone(&readers), self.store_url.clone());
+            let table = SnapshotTable::new(table, Arc::clone(&readers), self.store_url.clone());
             schema.register_table(name, Arc::new(table))?;
         }
         let catalog = MemoryCatalogProvider::new();

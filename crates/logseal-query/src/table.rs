@@ -1,107 +1,103 @@
-//! A table of segments, as DataFusion sees it.
+//! A table of a snapshot, as DataFusion sees it: its segments and the rows that are in none yet.
 //!
-//! Segments whose time range cannot match the query's predicates are left out when the scan is planned; DataFusion prunes
-//! further by the same ranges while it runs (top-k and join filters), and by row group and page inside each file.
+//! Segments and batches whose time range cannot match the query's predicates are left out when the scan is planned;
+//! DataFusion prunes segments further by the same ranges while it runs (top-k and join filters), and by row group and page
+//! inside each file.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt::{self, Debug};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, StructArray, TimestampNanosecondArray, UInt64Array, new_null_array};
+use arrow::array::{StructArray, new_null_array};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::ScalarValue;
 use datafusion::common::config::TableParquetOptions;
-use datafusion::common::pruning::PruningStatistics;
-use datafusion::common::stats::Precision;
-use datafusion::common::{Column, ColumnStatistics, DFSchema, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::Result;
 use datafusion::execution::object_store::ObjectStoreUrl;
-use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr_adapter::{
     DefaultPhysicalExprAdapterFactory, PhysicalExprAdapter, PhysicalExprAdapterFactory, replace_columns_with_literals,
 };
-use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::union::UnionExec;
 
-use crate::port::{SegmentRef, TableSnapshot};
+use crate::port::{ParkedRows, SegmentRef, TableSnapshot, Unsealed};
 use crate::reader::SegmentReaderFactory;
 use crate::source::SegmentSource;
-
-/// The column that segments are pruned by.
-const TIME: &str = "time";
+use crate::time_range::{TimeFilter, TimeRange, statistics};
+use crate::unsealed::UnsealedSource;
 
 /// One table of a snapshot.
-pub(crate) struct SegmentTable {
+pub(crate) struct SnapshotTable {
     schema: SchemaRef,
     segments: Vec<SegmentRef>,
+    batches: Arc<[RecordBatch]>,
+    parked: Vec<Arc<dyn ParkedRows>>,
     readers: Arc<SegmentReaderFactory>,
     store: ObjectStoreUrl,
 }
 
-impl SegmentTable {
+impl SnapshotTable {
     pub(crate) fn new(table: TableSnapshot, readers: Arc<SegmentReaderFactory>, store: ObjectStoreUrl) -> Self {
         let schema = Arc::new(presented(&logseal_otlp::arrow_schema(&table.columns)));
-        Self { schema, segments: table.segments, readers, store }
+        let Unsealed { batches, parked } = table.unsealed;
+        Self { schema, segments: table.segments, batches: batches.into(), parked, readers, store }
     }
 
-    /// The segments that may hold rows for which all `filters` are true.
-    fn matching(&self, state: &dyn Session, filters: &[Expr]) -> Result<Vec<&SegmentRef>> {
-        let Some(filter) = conjunction(filters.iter().cloned()) else {
-            return Ok(self.segments.iter().collect());
+    /// The scan of `segments`, of which there is at least one.
+    fn sealed(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        segments: Vec<(&SegmentRef, TimeRange)>,
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let ranges: Vec<TimeRange> = segments.iter().map(|(_, range)| *range).collect();
+        let files = FileGroup::new(segments.into_iter().map(|(segment, range)| self.file(segment, range)).collect());
+        let options = TableParquetOptions {
+            global: state.config_options().execution.parquet.clone(),
+            ..TableParquetOptions::default()
         };
-        let schema = DFSchema::try_from(Arc::clone(&self.schema))?;
-        // A predicate that cannot prune is no error: then every segment is read.
-        let keep = state
-            .create_physical_expr(filter, &schema)
-            .and_then(|expr| PruningPredicateBuilder::new().with_file_schema(Arc::clone(&self.schema)).try_build(expr))
-            .and_then(|predicate| predicate.prune(&TimeRanges(&self.segments)))
-            .unwrap_or_else(|_| vec![true; self.segments.len()]);
-        Ok(self.segments.iter().zip(keep).filter_map(|(segment, keep)| keep.then_some(segment)).collect())
+        let parquet = ParquetSource::new(Arc::clone(&self.schema))
+            .with_table_parquet_options(options)
+            .with_parquet_file_reader_factory(Arc::clone(&self.readers) as _);
+        let scan = FileScanConfigBuilder::new(self.store.clone(), SegmentSource::wrap(Arc::new(parquet)))
+            .with_file_groups(files.split_files(state.config().target_partitions()))
+            .with_statistics(statistics(&self.schema, &ranges))
+            .with_projection_indices(projection.cloned())?
+            .with_limit(limit)
+            .with_expr_adapter(Some(Arc::new(AbsentContainers)))
+            .build();
+        Ok(DataSourceExec::from_data_source(scan))
     }
 
-    fn statistics(&self, segments: &[&SegmentRef]) -> Statistics {
-        let mut statistics = Statistics::new_unknown(&self.schema);
-        let rows = segments.iter().try_fold(0_usize, |sum, s| sum.checked_add(usize::try_from(s.rows).ok()?));
-        statistics.num_rows = rows.map_or(Precision::Absent, Precision::Exact);
-        let min = segments.iter().map(|s| s.min_time.0).min();
-        let max = segments.iter().map(|s| s.max_time.0).max();
-        if let (Ok(index), Some(min), Some(max)) = (self.schema.index_of(TIME), min, max) {
-            let zone = match self.schema.field(index).data_type() {
-                DataType::Timestamp(_, zone) => zone.clone(),
-                _ => return statistics,
-            };
-            statistics.column_statistics[index] = ColumnStatistics {
-                null_count: Precision::Exact(0),
-                min_value: Precision::Exact(ScalarValue::TimestampNanosecond(Some(min), zone.clone())),
-                max_value: Precision::Exact(ScalarValue::TimestampNanosecond(Some(max), zone)),
-                ..ColumnStatistics::default()
-            };
-        }
-        statistics
-    }
-
-    fn file(&self, segment: &SegmentRef) -> PartitionedFile {
+    fn file(&self, segment: &SegmentRef, range: TimeRange) -> PartitionedFile {
         PartitionedFile::new(segment.path.as_ref(), segment.bytes)
             .with_extension(segment.clone())
-            .with_statistics(Arc::new(self.statistics(&[segment])))
+            .with_statistics(Arc::new(statistics(&self.schema, &[range])))
     }
 }
 
-impl Debug for SegmentTable {
+impl Debug for SnapshotTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SegmentTable").field("segments", &self.segments.len()).finish_non_exhaustive()
+        f.debug_struct("SnapshotTable")
+            .field("segments", &self.segments.len())
+            .field("batches", &self.batches.len())
+            .field("parked", &self.parked.len())
+            .finish_non_exhaustive()
     }
 }
 
 #[async_trait]
-impl TableProvider for SegmentTable {
+impl TableProvider for SnapshotTable {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
@@ -121,31 +117,31 @@ impl TableProvider for SegmentTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let segments = self.matching(state, filters)?;
-        if segments.is_empty() {
-            let schema = match projection {
-                Some(indices) => Arc::new(self.schema.project(indices)?),
-                None => Arc::clone(&self.schema),
-            };
+        let schema = match projection {
+            Some(indices) => Arc::new(self.schema.project(indices)?),
+            None => Arc::clone(&self.schema),
+        };
+        let filter = TimeFilter::new(state, &self.schema, filters)?;
+        let mut inputs: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
+
+        let segments = filter.kept(self.segments.iter().map(|segment| (segment, TimeRange::from(segment))).collect());
+        if !segments.is_empty() {
+            inputs.push(self.sealed(state, projection, segments, limit)?);
+        }
+        let mut batches = Vec::with_capacity(self.batches.len());
+        for (index, batch) in self.batches.iter().enumerate() {
+            batches.extend(TimeRange::of(batch)?.map(|range| (index, range)));
+        }
+        let batches = filter.kept(batches);
+        if !batches.is_empty() || !self.parked.is_empty() {
+            let schema = Arc::clone(&schema);
+            let rows = UnsealedSource::new(schema, &self.batches, batches, &self.parked, state.config(), limit);
+            inputs.push(DataSourceExec::from_data_source(rows));
+        }
+        if inputs.is_empty() {
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
-        let statistics = self.statistics(&segments);
-        let files = FileGroup::new(segments.into_iter().map(|s| self.file(s)).collect());
-        let options = TableParquetOptions {
-            global: state.config_options().execution.parquet.clone(),
-            ..TableParquetOptions::default()
-        };
-        let parquet = ParquetSource::new(Arc::clone(&self.schema))
-            .with_table_parquet_options(options)
-            .with_parquet_file_reader_factory(Arc::clone(&self.readers) as _);
-        let scan = FileScanConfigBuilder::new(self.store.clone(), SegmentSource::wrap(Arc::new(parquet)))
-            .with_file_groups(files.split_files(state.config().target_partitions()))
-            .with_statistics(statistics)
-            .with_projection_indices(projection.cloned())?
-            .with_limit(limit)
-            .with_expr_adapter(Some(Arc::new(AbsentContainers)))
-            .build();
-        Ok(DataSourceExec::from_data_source(scan))
+        UnionExec::try_new(inputs)
     }
 }
 
@@ -157,43 +153,6 @@ fn presented(logical: &Schema) -> Schema {
         _ => Arc::clone(field),
     };
     Schema::new(logical.fields().iter().map(present).collect::<Vec<_>>())
-}
-
-/// The segments' time ranges, for static pruning.
-struct TimeRanges<'a>(&'a [SegmentRef]);
-
-impl TimeRanges<'_> {
-    fn times(&self, column: &Column, time: impl Fn(&SegmentRef) -> i64) -> Option<ArrayRef> {
-        let values = TimestampNanosecondArray::from_iter_values(self.0.iter().map(time));
-        // The pruning predicate casts to the column's own time zone.
-        (column.name() == TIME).then(|| Arc::new(values) as ArrayRef)
-    }
-}
-
-impl PruningStatistics for TimeRanges<'_> {
-    fn min_values(&self, column: &Column) -> Option<ArrayRef> {
-        self.times(column, |segment| segment.min_time.0)
-    }
-
-    fn max_values(&self, column: &Column) -> Option<ArrayRef> {
-        self.times(column, |segment| segment.max_time.0)
-    }
-
-    fn num_containers(&self) -> usize {
-        self.0.len()
-    }
-
-    fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
-        (column.name() == TIME).then(|| Arc::new(UInt64Array::from_value(0, self.0.len())) as ArrayRef)
-    }
-
-    fn row_counts(&self) -> Option<ArrayRef> {
-        Some(Arc::new(UInt64Array::from_iter_values(self.0.iter().map(|segment| segment.rows))))
-    }
-
-    fn contained(&self, _: &Column, _: &HashSet<ScalarValue>) -> Option<BooleanArray> {
-        None
-    }
 }
 
 /// DataFusion's adaptation of the table's schema to each file's, with one addition: a container that a file lacks, because

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::unify::{conform, union_schema};
-use crate::{SegmentError, SegmentPath, properties};
+use crate::{SegmentError, SegmentFooter, SegmentPath, properties};
 
 /// How segments are written.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
@@ -64,24 +64,29 @@ pub struct SealedSegment {
     pub commitment: Commitment,
 }
 
-/// Encodes `chunks` in their order as one segment, sealed under a new DEK wrapped by `aek`.
+/// Encodes `chunks` in their order as one segment, sealed under a new DEK wrapped by `aek`. `footer` goes into the encrypted
+/// footer.
 ///
 /// # Errors
 ///
-/// [`SegmentError::Schema`] when the chunks are not of one table, [`SegmentError::Encode`].
+/// [`SegmentError::Schema`] when the chunks are not of one table, [`SegmentError::Footer`] when `footer` describes another
+/// segment, [`SegmentError::Encode`].
 pub fn seal(
     identity: &SegmentIdentity,
     aek: &Aek,
     chunks: &[RecordBatch],
+    footer: &SegmentFooter,
     settings: &SegmentSettings,
     random: OsRandom,
 ) -> Result<SealedSegment, SegmentError> {
+    let rows = chunks.iter().map(|chunk| chunk.num_rows() as u64).sum();
+    footer.check(identity, aek, rows)?;
     let schema = union_schema(chunks).map_err(SegmentError::Schema)?;
     let leaves: usize = schema.fields().iter().map(|field| leaves(field)).sum();
     let groups = row_groups(chunks, leaves, settings.row_group_bytes);
     let (dek, wrapped) = aek.new_dek(identity.segment, random);
     let aad_prefix = aad::segment_file(identity.workspace, identity.table, identity.segment);
-    let options = properties::writer_options(&dek, &wrapped, &aad_prefix, settings.zstd_level)?;
+    let options = properties::writer_options(&dek, &wrapped, &aad_prefix, footer, settings.zstd_level)?;
     let writer =
         ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&schema), options).map_err(SegmentError::Encode)?;
     let (mut file, factory) = writer.into_serialized_writer().map_err(SegmentError::Encode)?;
@@ -110,7 +115,7 @@ pub fn seal(
             identity.received,
         ),
         file: file.into(),
-        rows: chunks.iter().map(|chunk| chunk.num_rows() as u64).sum(),
+        rows,
         wrapped,
         commitment: dek.commitment(),
     })
@@ -179,4 +184,4 @@ fn encode_columns(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -16,6 +16,12 @@ pub enum SegmentError {
     /// The writer's settings would leave something in clear. A bug.
     #[error("refusing to write a segment: `{0}` does not hold")]
     UnsafeSettings(&'static str),
+    /// The footer to be written describes another segment. A bug.
+    #[error("refusing to write a segment: its footer states another value for {0}")]
+    Footer(&'static str),
+    /// The file does not open: another key or another segment's key metadata, or it was altered.
+    #[error("cannot open the segment's footer")]
+    Open(#[source] parquet::errors::ParquetError),
     /// The store could not take the object.
     #[error("cannot store object `{path}`")]
     Put {
@@ -34,10 +40,81 @@ pub enum SegmentError {
         #[source]
         source: std::io::Error,
     },
+    /// The store could not say which objects it has.
+    #[error("cannot list the objects under `{prefix}`")]
+    List {
+        /// The folder.
+        prefix: Path,
+        /// What the store said.
+        #[source]
+        source: object_store::Error,
+    },
+    /// The store could not give the object.
+    #[error("cannot read object `{path}`")]
+    Get {
+        /// The object's path.
+        path: Path,
+        /// What the store said.
+        #[source]
+        source: object_store::Error,
+    },
+    /// The store could not delete the object.
+    #[error("cannot delete object `{path}`")]
+    Delete {
+        /// The object's path.
+        path: Path,
+        /// What the store said.
+        #[source]
+        source: object_store::Error,
+    },
+    /// The store gave fewer or more bytes than it says that the object has.
+    #[error("object `{path}` has {stated} bytes, but the store gave {found}")]
+    Size {
+        /// The object's path.
+        path: Path,
+        /// The object's size in bytes, as the store states it.
+        stated: u64,
+        /// Bytes that were read.
+        found: u64,
+    },
+    /// There is no such object.
+    #[error("there is no object `{0}`")]
+    Missing(Path),
+    /// The object is larger than the caller takes.
+    #[error("object `{path}` has {bytes} bytes, at most {limit} are read")]
+    TooLarge {
+        /// The object's path.
+        path: Path,
+        /// Its size in bytes.
+        bytes: u64,
+        /// The most bytes that the caller takes.
+        limit: u64,
+    },
     /// Another object has this path.
     #[error("object `{0}` exists already with other content")]
     Conflict(Path),
     /// The file is not a sealed segment.
     #[error("not a sealed segment: {0}")]
     NotASegment(&'static str),
+}
+
+impl SegmentError {
+    /// Whether the store failed: the same call may succeed later. Everything else is our own trouble or the object's, and stays.
+    #[must_use]
+    pub fn is_storage(&self) -> bool {
+        match self {
+            Self::Put { source, .. }
+            | Self::List { source, .. }
+            | Self::Get { source, .. }
+            | Self::Delete { source, .. } => !is_final(source),
+            Self::Sync { .. } | Self::Size { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+/// Whether the store refused without trying: it can not do such a thing, or the path is none.
+pub(crate) fn is_final(error: &object_store::Error) -> bool {
+    use object_store::Error::{InvalidPath, NotImplemented, NotSupported, UnknownConfigurationKey};
+    matches!(error, NotImplemented { .. } | NotSupported { .. } | InvalidPath { .. } | UnknownConfigurationKey { .. })
 }

@@ -11,6 +11,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use data_encoding::HEXLOWER;
 use logseal_crypto::WrappedDek;
+use parquet::file::reader::ChunkReader;
 use serde::Serialize;
 
 use crate::SegmentError;
@@ -20,6 +21,8 @@ const MAGIC: &[u8; 4] = b"PARE";
 
 /// A footer larger than this is not ours; it bounds what is read into memory.
 const FOOTER_BYTES: u64 = 64 * 1024 * 1024;
+
+const NO_KEY_METADATA: &str = "its footer does not state AES_GCM_V1 and key metadata";
 
 /// The layout of a segment.
 #[derive(Clone, Debug, Serialize)]
@@ -58,8 +61,8 @@ pub struct Inspection {
 pub fn inspect(file: &mut (impl Read + Seek)) -> io::Result<Inspection> {
     let bytes = file.seek(SeekFrom::End(0))?;
     let not = |why| io::Error::new(io::ErrorKind::InvalidData, SegmentError::NotASegment(why));
-    if bytes < 12 {
-        return Err(not("it is shorter than 12 bytes"));
+    if bytes < SHORTEST {
+        return Err(not(TOO_SHORT));
     }
     let mut head = [0; 4];
     let mut tail = [0; 8];
@@ -67,20 +70,13 @@ pub fn inspect(file: &mut (impl Read + Seek)) -> io::Result<Inspection> {
     file.read_exact(&mut head)?;
     file.seek(SeekFrom::End(-8))?;
     file.read_exact(&mut tail)?;
-    if &head != MAGIC || &tail[4..] != MAGIC {
-        return Err(not("it does not begin and end with PARE, the mark of an encrypted footer"));
-    }
-    let footer_bytes = u64::from(u32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]));
-    if footer_bytes > (bytes - 12).min(FOOTER_BYTES) {
-        return Err(not("its footer is longer than the file or 64 MiB"));
-    }
+    let footer_bytes = footer_bytes(bytes, head, tail).map_err(not)?;
     let footer_start = bytes - 8 - footer_bytes;
     let mut footer = vec![0; usize::try_from(footer_bytes).unwrap_or(0)];
     file.seek(SeekFrom::Start(footer_start))?;
     file.read_exact(&mut footer)?;
     let mut thrift = Thrift(&footer);
-    let crypto =
-        thrift.crypto_metadata().ok_or_else(|| not("its footer does not state AES_GCM_V1 and key metadata"))?;
+    let crypto = thrift.crypto_metadata().ok_or_else(|| not(NO_KEY_METADATA))?;
     let encrypted_footer_bytes = thrift.0.len() as u64;
     let (key_metadata, wrapped) =
         KeyMetadata::parse(crypto.key_metadata).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
@@ -100,6 +96,39 @@ pub fn inspect(file: &mut (impl Read + Seek)) -> io::Result<Inspection> {
         largest_module_bytes,
         encrypted_footer_bytes,
     })
+}
+
+/// Two marks and a length: nothing shorter is looked into.
+const SHORTEST: u64 = 12;
+const TOO_SHORT: &str = "it is shorter than 12 bytes";
+
+/// The length of the footer of a file of `bytes` bytes, from its first four and its last eight bytes.
+fn footer_bytes(bytes: u64, head: [u8; 4], tail: [u8; 8]) -> Result<u64, &'static str> {
+    let [a, b, c, d, mark @ ..] = tail;
+    if &head != MAGIC || &mark != MAGIC {
+        return Err("it does not begin and end with PARE, the mark of an encrypted footer");
+    }
+    let length = u64::from(u32::from_le_bytes([a, b, c, d]));
+    if length > bytes.saturating_sub(SHORTEST).min(FOOTER_BYTES) {
+        return Err("its footer is longer than the file or 64 MiB");
+    }
+    Ok(length)
+}
+
+/// Refuses `file` unless a footer that fits into it, in the clear part as we write it, is where its end says.
+pub(crate) fn check_ends(file: &impl ChunkReader) -> Result<(), SegmentError> {
+    let bytes = file.len();
+    if bytes < SHORTEST {
+        return Err(SegmentError::NotASegment(TOO_SHORT));
+    }
+    let part = |start, length| file.get_bytes(start, length).map_err(SegmentError::Open);
+    let odd = |_| SegmentError::NotASegment("it cannot be read in whole");
+    let head = part(0, 4)?.as_ref().try_into().map_err(odd)?;
+    let tail = part(bytes - 8, 8)?.as_ref().try_into().map_err(odd)?;
+    let length = footer_bytes(bytes, head, tail).map_err(SegmentError::NotASegment)?;
+    let footer = part(bytes - 8 - length, usize::try_from(length).unwrap_or(0))?;
+    let stated = Thrift(&footer).crypto_metadata().ok_or(SegmentError::NotASegment(NO_KEY_METADATA))?;
+    KeyMetadata::parse(stated.key_metadata).map(drop)
 }
 
 /// Counts the modules between the first magic and `end`; `None` when they do not end there.

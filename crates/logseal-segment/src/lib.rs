@@ -10,13 +10,15 @@
 //! | [`encode`] | [`seal`](encode::seal): rows to file bytes, columns in parallel on rayon workers |
 //! | [`unify`] | one schema for the chunks of a segment |
 //! | [`properties`] | the only file that holds Parquet's own key-bearing property types |
+//! | [`footer`] | [`SegmentFooter`]: what a segment says about itself, in the encrypted footer |
 //! | [`key_metadata`] | the PKMT1 JSON in the footer |
 //! | [`inspect`] | what a file shows without any key |
 //! | [`path`] | [`SegmentPath`]: where a segment lies |
-//! | [`store`] | [`SegmentStore`]: durable, create-only puts |
+//! | [`store`] | [`SegmentStore`]: durable, create-only puts; listing, reading, deleting |
 
 pub mod encode;
 pub mod error;
+pub mod footer;
 pub mod inspect;
 pub mod key_metadata;
 pub mod path;
@@ -26,5 +28,6 @@ pub mod unify;
 
 pub use encode::{SealedSegment, SegmentIdentity, SegmentSettings};
 pub use error::SegmentError;
+pub use footer::{FooterColumn, FooterCoverage, SegmentFooter};
 pub use path::SegmentPath;
-pub use store::SegmentStore;
+pub use store::{SegmentStore, StoredObject};

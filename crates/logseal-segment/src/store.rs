@@ -1,15 +1,28 @@
 //! The object store with what it lacks: durability of the local store, and create-only puts that know their own work.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
 
 use crate::SegmentError;
+use crate::error::is_final;
+
+/// An object that the store has.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StoredObject {
+    /// Its path.
+    pub path: Path,
+    /// Its size in bytes.
+    pub bytes: u64,
+}
 
 /// Where segments and wrapped keys go.
 #[derive(Clone, Debug)]
@@ -54,7 +67,7 @@ impl SegmentStore {
     /// Puts a new object; durable when this returns.
     ///
     /// Names are unique, so an object that is there already with the same content is our own from a put whose answer was
-    /// lost.
+    /// lost. After a failure that leaves open whether the object was stored, it is read back: if it is there, it counts.
     ///
     /// # Errors
     ///
@@ -65,9 +78,71 @@ impl SegmentStore {
         match self.objects.put_opts(path, content.clone().into(), options).await {
             Ok(_) => {}
             Err(object_store::Error::AlreadyExists { .. }) => self.expect_own(path, &content).await?,
-            Err(source) => return Err(SegmentError::Put { path: path.clone(), source }),
+            Err(source) if is_final(&source) => return Err(SegmentError::Put { path: path.clone(), source }),
+            Err(source) => match self.expect_own(path, &content).await {
+                // The first failure says more than that of looking again.
+                Err(SegmentError::Put { path, .. }) => return Err(SegmentError::Put { path, source }),
+                looked => looked?,
+            },
         }
         self.sync(path).await
+    }
+
+    /// The objects under the folder `prefix`, all when it is `None`, in no order.
+    ///
+    /// # Errors
+    ///
+    /// Each item may be [`SegmentError::List`]; then objects may be missing.
+    pub fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<StoredObject, SegmentError>> {
+        let named = prefix.cloned().unwrap_or_default();
+        let objects = self.objects.list(prefix).map(move |listed| match listed {
+            Ok(meta) => Ok(StoredObject { path: meta.location, bytes: meta.size }),
+            Err(source) => Err(SegmentError::List { prefix: named.clone(), source }),
+        });
+        objects.boxed()
+    }
+
+    /// The content of an object of at most `limit` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`SegmentError::Missing`], [`SegmentError::TooLarge`], [`SegmentError::Get`], [`SegmentError::Size`].
+    pub async fn get(&self, path: &Path, limit: u64) -> Result<Bytes, SegmentError> {
+        let failed = |source| match source {
+            object_store::Error::NotFound { .. } => SegmentError::Missing(path.clone()),
+            source => SegmentError::Get { path: path.clone(), source },
+        };
+        let object = self.objects.get(path).await.map_err(failed)?;
+        let bytes = object.meta.size;
+        if bytes > limit {
+            return Err(SegmentError::TooLarge { path: path.clone(), bytes, limit });
+        }
+        let content = object.bytes().await.map_err(failed)?;
+        match content.len() as u64 {
+            found if found == bytes => Ok(content),
+            found => Err(SegmentError::Size { path: path.clone(), stated: bytes, found }),
+        }
+    }
+
+    /// Deletes an object; durable when this returns. One that is not there counts as deleted.
+    ///
+    /// # Errors
+    ///
+    /// [`SegmentError::Delete`], [`SegmentError::Sync`].
+    pub async fn delete(&self, path: &Path) -> Result<(), SegmentError> {
+        match self.objects.delete(path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(source) => return Err(SegmentError::Delete { path: path.clone(), source }),
+        }
+        let Some(folder) = self.local_file(path).and_then(|file| file.parent().map(FsPath::to_owned)) else {
+            return Ok(());
+        };
+        let synced = tokio::task::spawn_blocking(move || match File::open(folder) {
+            // No folder, no object.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            opened => opened?.sync_all(),
+        });
+        finish_sync(path, synced.await)
     }
 
     async fn expect_own(&self, path: &Path, content: &Bytes) -> Result<(), SegmentError> {
@@ -83,9 +158,7 @@ impl SegmentStore {
 
     /// Syncs the object's file and each folder up to the root: a new folder is as volatile as a new file.
     async fn sync(&self, path: &Path) -> Result<(), SegmentError> {
-        let Some(root) = self.local_root.clone() else { return Ok(()) };
-        let mut file = root.clone();
-        file.extend(path.parts().map(|part| part.as_ref().to_owned()));
+        let (Some(file), Some(root)) = (self.local_file(path), self.local_root.clone()) else { return Ok(()) };
         let synced = tokio::task::spawn_blocking(move || {
             let mut next = Some(file.as_path());
             while let Some(entry) = next {
@@ -94,36 +167,21 @@ impl SegmentStore {
             }
             Ok(())
         });
-        let result = synced.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-        result.map_err(|source| SegmentError::Sync { path: path.clone(), source })
+        finish_sync(path, synced.await)
     }
+
+    /// The file of an object of a local store.
+    fn local_file(&self, path: &Path) -> Option<PathBuf> {
+        let mut file = self.local_root.clone()?;
+        file.extend(path.parts().map(|part| part.as_ref().to_owned()));
+        Some(file)
+    }
+}
+
+fn finish_sync(path: &Path, synced: Result<io::Result<()>, tokio::task::JoinError>) -> Result<(), SegmentError> {
+    let result = synced.unwrap_or_else(|error| Err(io::Error::other(error)));
+    result.map_err(|source| SegmentError::Sync { path: path.clone(), source })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_put_is_create_only_but_knows_its_own_object() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = SegmentStore::local(dir.path().join("store")).unwrap();
-        let path = Path::from("clusters/a/b.parquet");
-        store.put_new(&path, Bytes::from_static(b"one")).await.unwrap();
-        assert_eq!(std::fs::read(dir.path().join("store/clusters/a/b.parquet")).unwrap(), b"one");
-        store.put_new(&path, Bytes::from_static(b"one")).await.expect("the same content is our own");
-        for other in [&b"two"[..], b"longer"] {
-            let refused = store.put_new(&path, Bytes::from_static(other)).await;
-            assert!(matches!(refused, Err(SegmentError::Conflict(_))), "{other:?}");
-        }
-        assert_eq!(std::fs::read(dir.path().join("store/clusters/a/b.parquet")).unwrap(), b"one");
-    }
-
-    #[tokio::test]
-    async fn a_store_that_cannot_write_says_which_object() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = SegmentStore::local(dir.path().join("store")).unwrap();
-        std::fs::write(dir.path().join("store/clusters"), b"a file in the way").unwrap();
-        let refused = store.put_new(&Path::from("clusters/a"), Bytes::new()).await;
-        assert!(refused.unwrap_err().to_string().contains("clusters/a"));
-    }
-}
+mod tests;

@@ -156,6 +156,16 @@ impl Server {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Kills the process with SIGKILL and waits for its end.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be killed.
+    pub fn kill(mut self) {
+        self.child.kill().expect("our own child");
+        self.child.wait().expect("our own child");
+    }
+
     /// Sends SIGTERM and waits for the end.
     ///
     /// # Panics

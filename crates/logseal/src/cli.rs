@@ -28,6 +28,9 @@ pub(crate) enum Command {
     /// Sealed segments
     #[command(subcommand)]
     Segment(SegmentCommand),
+    /// The write-ahead log
+    #[command(subcommand)]
+    Wal(WalCommand),
     /// Print every configuration key with its default, unit and meaning
     Config,
     /// Measure throughput
@@ -112,6 +115,29 @@ pub(crate) enum SegmentCommand {
     Inspect {
         /// The file
         file: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WalCommand {
+    /// Show the files of a log with their positions, key ids and tables, without any key
+    Inspect {
+        /// A data directory, a folder of its log, or its quarantine
+        dir: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check the files of a log: checksums, chain and ends without any key, with keys also each entry's seal
+    Verify {
+        /// A data directory, a folder of its log, or its quarantine
+        dir: PathBuf,
+        /// Open each entry with the keys of --data-dir; nothing of what they hold is shown
+        #[arg(long)]
+        with_keys: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,

@@ -1,7 +1,7 @@
 //! Where the root key comes from: a configured file, the environment, else a file that the first start makes.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use logseal_crypto::{Key256, OsRandom, RootKey};
@@ -21,6 +21,22 @@ pub(crate) struct FoundRootKey {
     pub(crate) generated: bool,
 }
 
+/// Where a generated root key lies.
+fn generated_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("vault/root.key")
+}
+
+/// The root key of a data directory that has been in use: `file` if configured, else the environment, else the generated one.
+pub(crate) fn existing(data_dir: &Path, file: &str) -> Result<RootKey, CommandError> {
+    if !file.is_empty() {
+        return read(Path::new(file));
+    }
+    match std::env::var(VARIABLE) {
+        Ok(text) => parse(&Zeroizing::new(text), &format!("the variable {VARIABLE}")),
+        Err(_) => read(&generated_file(data_dir)),
+    }
+}
+
 /// Finds the root key: `file` if configured, else the environment, else `DIR/vault/root.key`, made if it is missing.
 pub(crate) fn find(data_dir: &DataDir, file: &str) -> Result<FoundRootKey, CommandError> {
     if !file.is_empty() {
@@ -30,7 +46,7 @@ pub(crate) fn find(data_dir: &DataDir, file: &str) -> Result<FoundRootKey, Comma
         let key = parse(&Zeroizing::new(text), &format!("the variable {VARIABLE}"))?;
         return Ok(FoundRootKey { key, generated: false });
     }
-    let path = data_dir.join("vault/root.key");
+    let path = generated_file(data_dir.path());
     if !path.try_exists().map_err(CommandError::io(format!("look for `{}`", path.display())))? {
         let text = Zeroizing::new(HEXLOWER.encode(Key256::generate(OsRandom).expose()));
         fs::create_dir_all(data_dir.join("vault")).map_err(CommandError::io("make the vault's folder"))?;

@@ -14,12 +14,13 @@ const EDGES: &[(&str, &[&str])] = &[
     ("vault", &["core", "crypto"]),
     ("catalog", &["core", "crypto"]),
     ("keys", &["core", "crypto", "vault", "catalog"]),
+    ("wal", &["core", "crypto"]),
     ("segment", &["core", "crypto"]),
-    ("ingest", &["core", "crypto", "otlp", "catalog", "keys", "segment"]),
+    ("ingest", &["core", "crypto", "otlp", "catalog", "keys", "wal", "segment"]),
     ("query", &["core", "otlp"]),
     ("control", &["core", "vault", "catalog", "keys"]),
     ("bench", &["core"]),
-    ("testkit", &[]),
+    ("testkit", &["core", "crypto", "wal"]), // the faulty disk implements the log's port
 ];
 
 /// Lines of code that a file may have before its tests.

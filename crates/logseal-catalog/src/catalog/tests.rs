@@ -1,15 +1,17 @@
 //! The catalog against its contract: what is committed is read back, what was altered is refused.
 
-use logseal_core::{AekId, ClusterId, TableId, TableName, UnixNanos};
+use logseal_core::{AekId, ClusterId, NodeId, TableId, TableName, UnixNanos, WalFileId};
 use logseal_crypto::Key256;
 
 use super::*;
-use crate::rows::KekRow;
+use crate::rows::{KekRow, WalFileState};
 use crate::writer::SegmentCommit;
 
-const WORKSPACE: WorkspaceId = WorkspaceId::from_bytes([2; 16]);
+mod wal;
 
-fn mac_key(byte: u8) -> MacKey {
+pub(crate) const WORKSPACE: WorkspaceId = WorkspaceId::from_bytes([2; 16]);
+
+pub(crate) fn mac_key(byte: u8) -> MacKey {
     MacKey::new(Key256::copy_from_slice(&[byte; 32]).unwrap())
 }
 
@@ -46,7 +48,7 @@ fn workspace() -> Change {
     }
 }
 
-fn table(id: u8, name: &str) -> TableRow {
+pub(crate) fn table(id: u8, name: &str) -> TableRow {
     TableRow {
         id: TableId::from_bytes([id; 16]),
         workspace: WORKSPACE,
@@ -67,7 +69,7 @@ fn column(ordinal: u32) -> ColumnRow {
     }
 }
 
-fn commit(id: u8, table: TableRow, columns: Vec<ColumnRow>) -> Change {
+pub(crate) fn commit(id: u8, table: TableRow, columns: Vec<ColumnRow>) -> Change {
     let segment = SegmentRow {
         id: SegmentId::from_bytes([id; 16]),
         workspace: WORKSPACE,
@@ -82,10 +84,36 @@ fn commit(id: u8, table: TableRow, columns: Vec<ColumnRow>) -> Change {
         wrapped_dek: vec![1; 109],
         dek_commitment: vec![2; 32],
     };
-    Change::CommitSegment(Box::new(SegmentCommit { segment, table, columns }))
+    Change::CommitSegment(Box::new(SegmentCommit { segment, table, columns, coverage: vec![], attested: vec![] }))
 }
 
-async fn filled(dir: &tempfile::TempDir) -> Catalog {
+/// Frames of the stream of the table 4.
+pub(crate) fn coverage(file: u8, first: u64, last: u64, segment: Option<u8>) -> CoverageRow {
+    CoverageRow {
+        file: WalFileId::from_bytes([file; 16]),
+        table: TableId::from_bytes([4; 16]),
+        aek: AekId::from_bytes([3; 16]),
+        first,
+        last,
+        segment: segment.map(|id| SegmentId::from_bytes([id; 16])),
+    }
+}
+
+pub(crate) fn wal_file(id: u8, ordinal: u64) -> WalFileRow {
+    WalFileRow {
+        id: WalFileId::from_bytes([id; 16]),
+        node: NodeId::from_bytes([11; 16]),
+        cluster: cluster().id,
+        ordinal,
+        header_hash: vec![id; 32],
+        created: UnixNanos(20),
+        state: WalFileState::Live,
+        changed: UnixNanos(20),
+        attested: 0,
+    }
+}
+
+pub(crate) async fn filled(dir: &tempfile::TempDir) -> Catalog {
     let catalog = Catalog::open(&dir.path().join("catalog.sqlite"), mac_key(1)).await.unwrap();
     catalog.apply(Change::AddCluster(cluster())).await.unwrap();
     catalog.apply(workspace()).await.unwrap();
@@ -126,7 +154,7 @@ async fn a_refused_change_leaves_nothing_and_takes_no_other_with_it() {
     let catalog = filled(&dir).await;
     let (first, again, other) = tokio::join!(
         catalog.apply(commit(5, table(4, "logs"), vec![])),
-        catalog.apply(commit(5, table(9, "late"), vec![])),
+        catalog.apply(commit(5, table(9, "late"), vec![])), // another segment of that id
         catalog.apply(commit(6, table(4, "logs"), vec![])),
     );
     first.unwrap();
@@ -142,11 +170,15 @@ async fn every_altered_column_of_every_kind_of_row_is_refused() {
     let file = dir.path().join("catalog.sqlite");
     let catalog = filled(&dir).await;
     catalog.apply(commit(5, table(4, "logs"), vec![column(0)])).await.unwrap();
-    drop(catalog);
+    catalog.apply(Change::RegisterWalFile(WalFileRow { attested: 9, ..wal_file(1, 2) })).await.unwrap();
+    catalog.apply(wal::covering(6, vec![coverage(1, 3, 5, Some(6))])).await.unwrap();
+    catalog.close().await.unwrap();
     let pristine = checkpointed(&file).await;
 
     let mut tried = 0;
-    for table in ["clusters", "workspaces", "workspace_keys", "aeks", "tables", "columns", "segments"] {
+    for table in
+        ["clusters", "workspaces", "workspace_keys", "aeks", "tables", "columns", "segments", "wal_files", "coverage"]
+    {
         for (column, kind) in columns_of(&file, table).await {
             std::fs::write(&file, &pristine).unwrap();
             let altered = match kind.as_str() {
@@ -161,7 +193,7 @@ async fn every_altered_column_of_every_kind_of_row_is_refused() {
             tried += 1;
         }
     }
-    assert!(tried > 40, "{tried} columns tried");
+    assert!(tried > 60, "{tried} columns tried");
 
     std::fs::write(&file, &pristine).unwrap();
     read_everything(&Catalog::open(&file, mac_key(1)).await.unwrap()).await.expect("the pristine file is fine");
@@ -178,16 +210,53 @@ async fn a_newer_format_is_refused() {
     assert!(matches!(Catalog::open(&file, mac_key(1)).await, Err(CatalogError::Format { found: 99, .. })));
 }
 
-async fn read_everything(catalog: &Catalog) -> Result<(), CatalogError> {
+#[tokio::test]
+async fn a_catalog_of_format_1_is_brought_up_with_all_its_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = (dir.path().join("old.sqlite"), dir.path().join("catalog.sqlite"));
+    let catalog = filled(&dir).await;
+    catalog.apply(commit(5, table(4, "logs"), vec![column(0), column(1)])).await.unwrap();
+    let expected = catalog.snapshot(WORKSPACE).await.unwrap();
+    catalog.close().await.unwrap();
+    let options = SqliteConnectOptions::new().filename(&old).create_if_missing(true);
+    let mut connection = options.connect().await.unwrap();
+    let kinds = ["clusters", "workspaces", "workspace_keys", "aeks", "tables", "columns", "segments"];
+    let copies = kinds.map(|kind| format!("INSERT INTO {kind} SELECT * FROM new.{kind};")).concat();
+    let attach = format!("ATTACH '{}' AS new;", new.display());
+    let sql = [include_str!("format_1.sql"), &attach, &copies, "DETACH new; PRAGMA user_version = 1;"].concat();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+
+    let catalog = Catalog::open(&old, mac_key(1)).await.unwrap();
+    read_everything(&catalog).await.unwrap();
+    assert_eq!(catalog.snapshot(WORKSPACE).await.unwrap().segments, expected.segments);
+    assert_eq!(catalog.snapshot(WORKSPACE).await.unwrap().columns, expected.columns);
+    assert!(catalog.wal_files().await.unwrap().is_empty() && catalog.coverage().await.unwrap().is_empty());
+    catalog.apply(Change::RegisterWalFile(wal_file(1, 0))).await.unwrap();
+    catalog.apply(wal::covering(6, vec![coverage(1, 1, 2, Some(6))])).await.unwrap();
+    catalog.close().await.unwrap();
+    assert_eq!(schema_of(&old).await, schema_of(&new).await, "the same tables as those of a new file");
+    Catalog::open(&old, mac_key(1)).await.expect("and only once");
+}
+
+async fn schema_of(file: &Path) -> Vec<(String, String)> {
+    let mut connection = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(file)).await.unwrap();
+    let rows = connection.fetch_all("SELECT name, coalesce(sql, '') FROM sqlite_schema ORDER BY name").await.unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+pub(crate) async fn read_everything(catalog: &Catalog) -> Result<(), CatalogError> {
     catalog.clusters().await?;
     catalog.workspaces().await?;
     catalog.workspace_keys().await?;
     catalog.aeks().await?;
+    catalog.wal_files().await?;
+    catalog.coverage().await?;
     catalog.snapshot(WORKSPACE).await?;
     Ok(())
 }
 
-async fn run_sql(file: &Path, sql: &str) {
+pub(crate) async fn run_sql(file: &Path, sql: &str) {
     let mut connection = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(file)).await.unwrap();
     sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
     connection.close().await.unwrap();

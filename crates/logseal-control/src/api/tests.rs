@@ -1,5 +1,7 @@
 //! The API over a real catalog: who is let in, what is answered, what errors say.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use axum::body::Body;
 use http::{Request, StatusCode, header};
@@ -38,6 +40,8 @@ impl Queries for Echo {
             _ => Ok(QueryAnswer {
                 body: format!("{workspace} {sql} {row_limit:?} {format:?}").into_bytes(),
                 truncated: row_limit == Some(1),
+                unsealed_records: 7,
+                lag: Duration::from_millis(1_250),
             }),
         }
     }
@@ -157,6 +161,10 @@ async fn a_query_reaches_its_workspace_in_the_form_that_was_asked_for() {
         let (status, body, headers) = api.send(request.body(r#"{"query":"q","maxRows":1}"#.into()).unwrap()).await;
         assert_eq!((status, body), (StatusCode::OK, format!("{WORKSPACE} q Some(1) {format}")));
         assert_eq!(headers["x-logseal-truncated"], "true");
+        assert_eq!(
+            (&headers["x-logseal-unsealed-records"], &headers["x-logseal-lag-ms"]),
+            (&"7".parse().unwrap(), &"1250".parse().unwrap())
+        );
     }
     let image = Request::post(&path).header(header::AUTHORIZATION, "Bearer token").header(header::ACCEPT, "image/png");
     let (status, body, _) = api.send(image.body(r#"{"query":"q"}"#.into()).unwrap()).await;

@@ -1,135 +1,221 @@
-//! A cut batch becomes a segment: seal on the compute threads, put into the store, one catalog transaction, answers.
+//! One attempt to make a cut batch a segment: seal on the compute threads, put into the store, one catalog transaction.
 
-use std::error::Error;
+use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Instant;
 
-use logseal_catalog::{Catalog, CatalogError, Change, SegmentCommit, SegmentRow};
+use logseal_catalog::{Catalog, CatalogError, Change, CoverageRow, SegmentCommit, SegmentRow};
 use logseal_core::{Clock, IdGenerator, SegmentId, UnixNanos};
-use logseal_crypto::OsRandom;
-use logseal_keys::{KeyError, Keyring};
+use logseal_crypto::{Aek, OsRandom};
+use logseal_segment::footer::{FooterColumn, FooterCoverage, SegmentFooter};
 use logseal_segment::{SealedSegment, SegmentError, SegmentIdentity, SegmentSettings, SegmentStore, encode};
-use metrics::{counter, gauge, histogram};
 use thiserror::Error;
-use tracing::{debug, error};
 
-use super::batch::{NotStored, OpenBatch, Submission};
-use super::tables::Table;
+use super::batch::CutBatch;
 use crate::cpu::{self, CpuPanic};
-use crate::meter;
 
-/// What a commit tells about its stream.
+/// Rows to the bytes of a sealed segment. A port, so that a test can have an encoder that breaks.
+pub trait Encoder: Debug + Send + Sync {
+    /// Encodes and seals `batch` with `footer`; runs on a compute thread and may panic.
+    ///
+    /// # Errors
+    ///
+    /// [`SegmentError`] when the rows cannot be encoded.
+    fn encode(
+        &self,
+        identity: &SegmentIdentity,
+        aek: &Aek,
+        batch: &CutBatch,
+        footer: &SegmentFooter,
+    ) -> Result<SealedSegment, SegmentError>;
+}
+
+/// Encodes as encrypted Parquet.
 #[derive(Clone, Copy, Debug)]
-pub struct Committed {
-    /// The batch's size in memory.
-    pub arrow_bytes: usize,
-    /// The segment's size.
-    pub file_bytes: usize,
+pub struct ParquetEncoder(pub SegmentSettings);
+
+impl Encoder for ParquetEncoder {
+    fn encode(
+        &self,
+        identity: &SegmentIdentity,
+        aek: &Aek,
+        batch: &CutBatch,
+        footer: &SegmentFooter,
+    ) -> Result<SealedSegment, SegmentError> {
+        let chunks: Vec<_> =
+            batch.parts.iter().flat_map(|part| &part.chunks).map(|chunk| chunk.batch.clone()).collect();
+        encode::seal(identity, aek, &chunks, footer, &self.0, OsRandom)
+    }
+}
+
+/// Why a batch is no segment yet.
+#[derive(Debug, Error)]
+pub enum CommitError {
+    /// The rows could not be encoded, or the store failed.
+    #[error("cannot seal or store the segment")]
+    Segment(#[from] SegmentError),
+    /// The encoder panicked.
+    #[error("cannot seal the segment: the encoder panicked")]
+    Panic(#[from] CpuPanic),
+    /// The catalog did not take the segment.
+    #[error("cannot add the segment to the catalog")]
+    Catalog(#[from] CatalogError),
+}
+
+impl CommitError {
+    /// Whether the storage is to blame, so that the same attempt is worth repeating for as long as it takes.
+    #[must_use]
+    pub fn is_storage(&self) -> bool {
+        match self {
+            Self::Segment(error) => error.is_storage(),
+            Self::Panic(_) => false,
+            // A catalog that is closing decides nothing about the batch either.
+            Self::Catalog(error) => !error.is_decision(),
+        }
+    }
+
+    /// Whether the catalog says that another segment has these frames already.
+    #[must_use]
+    pub fn is_covered(&self) -> bool {
+        matches!(self, Self::Catalog(CatalogError::Covered { .. }))
+    }
+}
+
+/// A batch as a file with its row, to be stored as often as it takes.
+#[derive(Debug)]
+pub struct Sealed {
+    segment: SealedSegment,
+    commit: SegmentCommit,
+}
+
+impl Sealed {
+    /// Size of the file in bytes.
+    #[must_use]
+    pub fn file_bytes(&self) -> usize {
+        self.segment.file.len()
+    }
 }
 
 /// Turns batches into segments.
 #[derive(Debug)]
 pub struct Committer {
-    /// Where wrapped keys and segment rows go.
+    /// Where segment rows go.
     pub catalog: Catalog,
-    /// Where AEKs come from.
-    pub keyring: Arc<Keyring>,
     /// Where files go.
     pub store: SegmentStore,
-    /// How files are written.
-    pub settings: SegmentSettings,
+    /// How files are made.
+    pub encoder: Arc<dyn Encoder>,
     /// Makes segment ids.
     pub ids: IdGenerator,
     /// Tells when a segment was made.
     pub clock: Arc<dyn Clock>,
 }
 
-#[derive(Debug, Error)]
-enum CommitError {
-    #[error("no key for the segment")]
-    Key(#[from] KeyError),
-    #[error("cannot seal the segment")]
-    Seal(#[from] SegmentError),
-    #[error("cannot seal the segment: the encoder panicked")]
-    Panic(#[from] CpuPanic),
-    #[error("cannot add the segment to the catalog")]
-    Catalog(#[from] CatalogError),
-}
-
 impl Committer {
-    /// Makes `batch` a segment and answers its requests; `None` when that failed.
-    pub async fn commit(&self, batch: OpenBatch) -> Option<Committed> {
-        let (rows, started) = (batch.rows(), Instant::now());
-        let (submissions, arrow_bytes) = batch.into_parts();
-        let table = Arc::clone(&submissions.first()?.table);
-        let outcome = self.store(&table, &submissions).await;
-        gauge!(meter::UNSEALED_RECORDS).decrement(rows as f64);
-        let result = match &outcome {
-            Ok(file_bytes) => {
-                counter!(meter::SEGMENTS, "outcome" => "stored").increment(1);
-                counter!(meter::SEGMENT_BYTES).increment(*file_bytes as u64);
-                histogram!(meter::SEGMENT_SECONDS).record(started.elapsed().as_secs_f64());
-                debug!(table = %table.row.id, rows, file_bytes, "segment stored");
-                Ok(())
-            }
-            Err(error) => {
-                counter!(meter::SEGMENTS, "outcome" => "failed").increment(1);
-                error!(table = %table.row.id, rows, error = %Chain(error), "segment not stored, its requests are refused");
-                Err(NotStored)
-            }
-        };
-        for submission in submissions {
-            submission.finish(result);
-        }
-        outcome.ok().map(|file_bytes| Committed { arrow_bytes, file_bytes })
-    }
-
-    async fn store(&self, table: &Arc<Table>, submissions: &[Submission]) -> Result<usize, CommitError> {
-        let workspace = table.row.workspace;
-        let aek = self.keyring.current(workspace).await?;
-        let received = submissions.iter().map(|s| s.received).min().unwrap_or(UnixNanos(0));
+    /// Encodes and seals `batch` under a new id and a new key.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError`]; never the storage's.
+    pub async fn seal(&self, batch: &Arc<CutBatch>) -> Result<Sealed, CommitError> {
+        let table = Arc::clone(&batch.stream.table);
+        let aek = Arc::clone(&batch.stream.aek);
+        let (workspace, created) = (batch.stream.workspace(), self.clock.now());
+        let received = batch.parts.iter().map(|part| part.received).min().unwrap_or(created);
+        let chunks = || batch.parts.iter().flat_map(|part| &part.chunks);
+        let min_time = chunks().map(|chunk| chunk.min_time).min().unwrap_or(UnixNanos(0));
+        let max_time = chunks().map(|chunk| chunk.max_time).max().unwrap_or(UnixNanos(0));
         let segment = SegmentId::from(self.ids.next());
         let identity = SegmentIdentity { cluster: table.cluster, workspace, table: table.row.id, segment, received };
-        let chunks: Vec<_> = submissions.iter().map(|s| s.chunk.batch.clone()).collect();
-        let (settings, sealing_key) = (self.settings, Arc::clone(&aek));
-        let sealed: SealedSegment =
-            cpu::run(move |_| encode::seal(&identity, &sealing_key, &chunks, &settings, OsRandom)).await??;
-        let file_bytes = sealed.file.len();
-        self.store.put_new(sealed.path.as_path(), sealed.file).await?;
-        let columns = table.new_columns(&aek);
+        let coverage: Vec<_> = batch
+            .ranges()
+            .into_iter()
+            .map(|(first, last)| CoverageRow {
+                file: first.file,
+                table: table.row.id,
+                aek: aek.id(),
+                first: first.sequence,
+                last: last.sequence,
+                segment: Some(segment),
+            })
+            .collect();
+        let columns = (0..).zip(table.schema().columns()).map(|(ordinal, column)| FooterColumn {
+            ordinal,
+            container: column.container.code(),
+            kind: column.kind.code(),
+            key: column.key.into(),
+        });
+        let footer = SegmentFooter {
+            cluster: table.cluster,
+            workspace,
+            workspace_name: table.workspace_name.to_string(),
+            table: table.row.id,
+            table_name: table.row.name.clone(),
+            aek: aek.id(),
+            aek_generation: aek.generation(),
+            segment,
+            rows: batch.rows(),
+            min_time,
+            max_time,
+            created,
+            columns: columns.collect(),
+            coverage: coverage
+                .iter()
+                .map(|range| FooterCoverage { file: range.file, first: range.first, last: range.last })
+                .collect(),
+        };
+        let (encoder, job) = (Arc::clone(&self.encoder), Arc::clone(batch));
+        let sealed = cpu::run(move |_| encoder.encode(&identity, &job.stream.aek, &job, &footer)).await??;
         let row = SegmentRow {
             id: segment,
             workspace,
             table: table.row.id,
             aek: aek.id(),
             path: sealed.path.as_path().to_string(),
-            bytes: file_bytes as u64,
+            bytes: sealed.file.len() as u64,
             rows: sealed.rows,
-            min_time: submissions.iter().map(|s| s.chunk.min_time).min().unwrap_or(received),
-            max_time: submissions.iter().map(|s| s.chunk.max_time).max().unwrap_or(received),
-            created: self.clock.now(),
+            min_time,
+            max_time,
+            created,
             wrapped_dek: sealed.wrapped.to_bytes(),
             dek_commitment: sealed.commitment.as_bytes().to_vec(),
         };
-        let commit = SegmentCommit { segment: row, table: table.row.clone(), columns };
-        let columns = commit.columns.clone();
-        self.catalog.apply(Change::CommitSegment(Box::new(commit))).await?;
-        table.columns_are_durable(&columns);
-        Ok(file_bytes)
+        // What a segment covers was durable in the log: an older copy of the file is noticed by it.
+        let attested = coverage.iter().map(|range| (range.file, range.last)).collect();
+        let commit = SegmentCommit { segment: row, table: table.row.clone(), columns: Vec::new(), coverage, attested };
+        Ok(Sealed { segment: sealed, commit })
+    }
+
+    /// Puts the file and adds its row; durable and visible to queries when this returns. Repeating it is harmless: a file or a row
+    /// that is there already is recognized as its own.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError`].
+    pub async fn store(&self, sealed: &Sealed) -> Result<(), CommitError> {
+        let path = sealed.segment.path.as_path();
+        self.store.put_new(path, sealed.segment.file.clone()).await?;
+        self.catalog.apply(Change::CommitSegment(Box::new(sealed.commit.clone()))).await?;
+        Ok(())
     }
 }
 
-/// An error with its causes on one line.
-struct Chain<'e>(&'e dyn Error);
+#[cfg(test)]
+mod tests {
+    use logseal_core::WalFileId;
 
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut next = self.0.source();
-        while let Some(cause) = next {
-            write!(f, ": {cause}")?;
-            next = cause.source();
+    use super::*;
+
+    #[test]
+    fn what_says_nothing_of_the_batch_is_the_storages() {
+        let covered = CatalogError::Covered { file: WalFileId::from_bytes([1; 16]), first: 1, last: 2 };
+        let cases = [
+            (CommitError::Catalog(CatalogError::Stopped), true, false),
+            (CommitError::Catalog(covered), false, true),
+            (CommitError::Panic(CpuPanic), false, false),
+            (CommitError::Segment(SegmentError::UnsafeSettings("a rule")), false, false),
+        ];
+        for (error, is_storage, is_covered) in cases {
+            assert_eq!((error.is_storage(), error.is_covered()), (is_storage, is_covered), "{error:?}");
         }
-        Ok(())
     }
 }

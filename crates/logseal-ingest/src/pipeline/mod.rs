@@ -1,118 +1,165 @@
-//! What happens to a request behind the door: scan, batch, seal, store, catalog, acknowledge.
+//! What happens to a request behind the door: scan, log, batch, seal, store, catalog.
 //!
-//! A request is acknowledged after each segment that holds one of its records is durable in the store and visible in the
-//! catalog. Chunks wait in the batch of their stream until it is big or old enough to be sealed; everything that waits is
-//! covered by the budget permit of its request.
+//! A request is acknowledged once its bytes are compressed, sealed and durable in the write-ahead log; its rows have then joined
+//! the backlog, where queries see them. Batches become segments later; only then does the log lose them.
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | [`tables`] | the tables and columns of each workspace, shared by scans and commits |
-//! | [`batch`] | one stream's open batch and the rule of cutting it; pure |
-//! | [`batcher`] | the task that owns all open batches |
-//! | [`commit`] | a cut batch becomes a segment |
+//! | [`tables`] | the tables and columns of each workspace |
+//! | [`request`] | one request's bytes to rows, and to what the log keeps of it |
+//! | [`journal`] | the thread that writes a cluster's log |
+//! | [`batch`] | parts, batches and the rule of cutting; pure |
+//! | [`backlog`] | everything that is acknowledged and in no segment yet; pure behind one lock |
+//! | [`commit`] | one attempt to make a batch a segment |
+//! | [`cutter`] | the task that cuts batches, drives their commits and retires files of the log |
+//! | [`frames`] | frames of the log back to rows |
+//! | [`replay`] | the task that loads frames which are only in the log |
+//! | [`recovery`] | what a start finds in the log's folder |
+//! | [`registry`] | the catalog as the register of the log's files |
+//! | [`unsealed`] | rows for queries that are in no segment yet |
+//! | [`settings`] | the `[wal]` table |
 
+pub mod backlog;
 pub mod batch;
-pub mod batcher;
 pub mod commit;
+pub mod cutter;
+pub mod frames;
+pub mod journal;
+pub mod recovery;
+pub mod registry;
+pub mod replay;
+pub mod request;
+pub mod settings;
 pub mod tables;
+pub mod unsealed;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
-use logseal_core::Clock;
-use logseal_otlp::{ScanError, ScanLimits, Scanned};
+use logseal_catalog::Catalog;
+use logseal_core::{Clock, ClusterId};
+use logseal_keys::Keyring;
+use logseal_otlp::ScanLimits;
+use logseal_wal::{Entry, Part as FramePart};
 use metrics::counter;
+use tokio::sync::oneshot;
 use tracing::debug;
 
-use self::batch::Submission;
-use self::batcher::Batcher;
+use self::batch::{Rows, Stream};
+use self::journal::{Journal, Submission, Trouble};
+use self::request::{ScannedRequest, scan};
 use self::tables::Tables;
 use crate::door::{Accepted, Intake, IntakeError, IntakeRequest};
-use crate::{cpu, meter};
+use crate::meter;
 
-/// Bodies up to this size are scanned on the async thread: usual ones take some 10 microseconds, about as much as the detour
-/// over another thread, and one made to expand as far as it can stays below a few milliseconds.
-const INLINE_SCAN_BYTES: usize = 8 * 1024;
+/// The rules by which requests become rows; written into each frame, so that a later version knows how it was read.
+pub const SCAN_VERSION: u16 = 1;
 
-/// The intake that makes segments.
-#[derive(Debug)]
-pub struct Pipeline {
-    tables: Arc<Tables>,
-    batcher: Batcher,
-    limits: Arc<ScanLimits>,
-    clock: Arc<dyn Clock>,
+/// The logs of all clusters.
+#[derive(Debug, Default)]
+pub struct Journals(RwLock<HashMap<ClusterId, Journal>>);
+
+impl Journals {
+    /// Adds the log of `cluster`.
+    pub fn add(&self, cluster: ClusterId, journal: Journal) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(cluster, journal);
+    }
+
+    /// Lets go of all logs: their threads end after what waits.
+    pub fn close(&self) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn of(&self, cluster: ClusterId) -> Option<Journal> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&cluster).cloned()
+    }
 }
 
-impl Pipeline {
-    /// A pipeline that scans into `tables` and hands chunks to `batcher`.
-    #[must_use]
-    pub fn new(tables: Arc<Tables>, batcher: Batcher, limits: ScanLimits, clock: Arc<dyn Clock>) -> Self {
-        Self { tables, batcher, limits: Arc::new(limits), clock }
-    }
+/// The intake that logs requests and batches their rows.
+#[derive(Debug)]
+pub struct Pipeline {
+    /// The tables that scans assign.
+    pub tables: Arc<Tables>,
+    /// Where missing tables and columns are added.
+    pub catalog: Catalog,
+    /// Where AEKs come from.
+    pub keyring: Arc<Keyring>,
+    /// The logs.
+    pub journals: Arc<Journals>,
+    /// Bounds of a scan.
+    pub limits: Arc<ScanLimits>,
+    /// Tells when a request was received.
+    pub clock: Arc<dyn Clock>,
 }
 
 #[async_trait]
 impl Intake for Pipeline {
     async fn take(&self, request: IntakeRequest) -> Result<Accepted, IntakeError> {
-        let IntakeRequest { workspace, body, permit, .. } = request;
-        let tables = self.tables.workspace(workspace).ok_or_else(|| IntakeError::Unavailable {
-            reason: "the workspace is not ready yet".to_owned(),
-            retry_after: None,
-        })?;
+        let IntakeRequest { workspace, body, permit, hold } = request;
+        let tables = self
+            .tables
+            .workspace(workspace)
+            .ok_or_else(|| unavailable("not_ready", "the workspace is not ready yet"))?;
+        let journal = self
+            .journals
+            .of(tables.cluster())
+            .ok_or_else(|| unavailable("not_ready", "the workspace is not ready yet"))?;
+        if let Some(trouble) = journal.trouble() {
+            // Refused before anything is spent on it, unless the trouble passes while the call may be held.
+            hold.wait(journal.taking()).await.map_err(|_| refused(trouble))?;
+        }
         let received = self.clock.now();
-        // The body goes as soon as it is scanned, and its permit never goes before it: also when the client goes away.
-        let (scanned, mut permit) = if body.len() <= INLINE_SCAN_BYTES {
-            let scanned = logseal_otlp::scan(&body, tables.schema(), received, &self.limits);
-            drop(body);
-            (scanned, permit)
-        } else {
-            let (tables, limits) = (Arc::clone(&tables), Arc::clone(&self.limits));
-            let scan = move |_: &cpu::Awaited<'_>| {
-                let scanned = logseal_otlp::scan(&body, tables.schema(), received, &limits);
-                drop(body);
-                (scanned, permit)
-            };
-            cpu::run(scan).await.map_err(|_| unavailable("the request could not be scanned"))?
-        };
-        let Scanned { chunks, accepted, rejected, rejection, replaced_utf8, ignored_string_references } = scanned
-            .map_err(|error| match error {
-                ScanError::Undecodable { .. } => IntakeError::Undecodable(error.to_string()),
-                ScanError::TooLarge { .. } => IntakeError::TooLarge(error.to_string()),
-                ScanError::Columns(_) => unavailable("the records could not be brought into columns"),
-            })?;
-        counter!(meter::REPLACED_UTF8).increment(replaced_utf8);
-        counter!(meter::IGNORED_REFERENCES).increment(ignored_string_references);
+        let scanned = scan(Arc::clone(&tables), body, permit, received, Arc::clone(&self.limits)).await?;
+        let ScannedRequest { chunks, body, mut permit, accepted, rejected, rejection } = scanned;
+        if accepted == 0 {
+            return Ok(Accepted { accepted, rejected, message: rejection });
+        }
 
-        let bytes: usize = chunks.iter().map(|chunk| chunk.batch.get_array_memory_size()).sum();
-        if bytes > permit.budget_total() {
-            // Coming back would never help: also an idle server has no more.
-            return Err(IntakeError::TooLarge(format!(
-                "the decoded records take {bytes} bytes, more than `ingest.memory_budget_bytes`; send fewer at a time"
-            )));
-        }
-        if !permit.try_cover(bytes) {
-            return Err(unavailable("memory for the decoded records is not free"));
-        }
-        permit.shrink_to(bytes);
-        let mut waiting = Vec::with_capacity(chunks.len());
+        let aek = self.keyring.current(workspace).await.map_err(|error| {
+            debug!(%error, "no key for a request");
+            unavailable("key", "the workspace's key is not available now")
+        })?;
+        let mut rows: Vec<Rows> = Vec::with_capacity(chunks.len());
         for chunk in chunks {
             let permit = permit.split(chunk.batch.get_array_memory_size());
             let table = tables.table(&chunk.schema);
-            let (submission, outcome) = Submission::new(table, chunk, permit, received);
-            self.batcher.submit(submission).await.map_err(|_| unavailable("the server is shutting down"))?;
-            waiting.push(outcome);
-        }
-        for outcome in waiting {
-            match outcome.await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => return Err(unavailable("the records could not be stored")),
+            match rows.iter_mut().find(|rows| rows.stream.table.row.id == table.row.id) {
+                Some(rows) => {
+                    rows.permit.merge(permit);
+                    rows.chunks.push(chunk);
+                }
+                None => {
+                    table.make_durable(&self.catalog, &aek).await.map_err(|error| {
+                        debug!(%error, "a table or column could not be added");
+                        unavailable("catalog", "the catalog cannot take a new table or column now")
+                    })?;
+                    rows.push(Rows { stream: Stream { table, aek: Arc::clone(&aek) }, chunks: vec![chunk], permit });
+                }
             }
         }
+        let parts = rows
+            .iter()
+            .map(|rows| FramePart {
+                table: rows.stream.table.row.id,
+                records: u32::try_from(rows.count()).unwrap_or(u32::MAX),
+            })
+            .collect();
+        let entry = Entry { aek, received, scan_version: SCAN_VERSION, parts, body };
+        let (outcome, durable) = oneshot::channel();
+        journal.submit(Submission { entry, permit, rows, outcome }).await.map_err(refused)?;
+        durable.await.unwrap_or(Err(Trouble::Stopping)).map_err(refused)?;
         Ok(Accepted { accepted, rejected, message: rejection })
     }
 }
 
-fn unavailable(reason: &str) -> IntakeError {
+fn refused(trouble: Trouble) -> IntakeError {
+    unavailable(trouble.label(), trouble.reason())
+}
+
+/// A refusal for our own trouble, counted under `label`.
+fn unavailable(label: &'static str, reason: &str) -> IntakeError {
+    counter!(meter::REFUSALS, "reason" => label).increment(1);
     debug!(reason, "a request is refused for a passing trouble");
     IntakeError::Unavailable { reason: reason.to_owned(), retry_after: None }
 }

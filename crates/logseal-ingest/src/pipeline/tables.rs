@@ -1,10 +1,13 @@
-//! The tables and columns of each workspace in memory: what scans assign, and what commits have made durable.
+//! The tables and columns of each workspace in memory: what scans assign, and what the catalog has of it.
+//!
+//! A table and its columns are in the catalog before a record that needs them goes to the log. So a replay finds the same ones, and
+//! decides nothing anew.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use logseal_catalog::{Catalog, CatalogError, ColumnRow, TableRow};
+use logseal_catalog::{Catalog, CatalogError, Change, ColumnRow, TableRow};
 use logseal_core::{Clock, ClusterId, IdGenerator, TableId, TableName, WorkspaceId};
 use logseal_crypto::Aek;
 use logseal_keys::{KeyError, Keyring, schema};
@@ -23,6 +26,7 @@ pub struct Tables {
 #[derive(Debug)]
 pub struct WorkspaceTables {
     workspace: WorkspaceId,
+    name: Arc<str>,
     cluster: ClusterId,
     schema: WorkspaceSchema,
     tables: Mutex<HashMap<TableName, Arc<Table>>>,
@@ -35,11 +39,15 @@ pub struct WorkspaceTables {
 pub struct Table {
     /// The cluster whose keys protect it.
     pub cluster: ClusterId,
-    /// Its row, which the first commit adds to the catalog.
+    /// The name of its workspace.
+    pub workspace_name: Arc<str>,
+    /// Its row.
     pub row: TableRow,
     schema: Arc<TableSchema>,
-    /// How many columns the catalog has, from the first on.
-    durable_columns: AtomicUsize,
+    /// One more than the columns that the catalog has, from the first on; 0 when it does not have the table yet.
+    durable: AtomicUsize,
+    /// Held while missing rows are added, so that each is added once and in order.
+    adding: tokio::sync::Mutex<()>,
 }
 
 impl Tables {
@@ -59,11 +67,13 @@ impl Tables {
         catalog: &Catalog,
         keyring: &Keyring,
         workspace: WorkspaceId,
+        name: &str,
         cluster: ClusterId,
     ) -> Result<(), KeyError> {
         let snapshot = catalog.schema(workspace).await?;
         let loaded = WorkspaceTables {
             workspace,
+            name: name.into(),
             cluster,
             schema: WorkspaceSchema::new(self.limits),
             tables: Mutex::default(),
@@ -96,6 +106,19 @@ impl Tables {
 }
 
 impl WorkspaceTables {
+    /// The cluster that the workspace is linked to.
+    #[must_use]
+    pub fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    /// The table with the id `id`.
+    #[must_use]
+    pub fn by_id(&self, id: TableId) -> Option<Arc<Table>> {
+        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        tables.values().find(|table| table.row.id == id).map(Arc::clone)
+    }
+
     /// What scans write into.
     #[must_use]
     pub fn schema(&self) -> &WorkspaceSchema {
@@ -113,16 +136,27 @@ impl WorkspaceTables {
                 name: schema.name().clone(),
                 created: self.clock.now(),
             };
-            Arc::new(Table { cluster: self.cluster, row, schema: Arc::clone(schema), durable_columns: 0.into() })
+            Arc::new(self.make(row, Arc::clone(schema), 0))
         });
         Arc::clone(table)
     }
 
+    fn make(&self, row: TableRow, schema: Arc<TableSchema>, durable: usize) -> Table {
+        Table {
+            cluster: self.cluster,
+            workspace_name: Arc::clone(&self.name),
+            row,
+            schema,
+            durable: durable.into(),
+            adding: tokio::sync::Mutex::default(),
+        }
+    }
+
     fn restore(&self, row: TableRow, columns: Vec<AttributeColumn>) {
-        let durable_columns = columns.len().into();
+        let durable = columns.len() + 1;
         self.schema.restore(&row.name, columns);
         if let Some(schema) = self.schema.table(&row.name) {
-            let table = Table { cluster: self.cluster, row, schema, durable_columns };
+            let table = self.make(row, schema, durable);
             let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
             tables.insert(table.row.name.clone(), Arc::new(table));
         }
@@ -130,23 +164,34 @@ impl WorkspaceTables {
 }
 
 impl Table {
-    /// The columns that the catalog does not have yet, their names sealed by `aek`.
+    /// Its attribute columns.
     #[must_use]
-    pub fn new_columns(&self, aek: &Aek) -> Vec<ColumnRow> {
-        let first = self.durable_columns.load(Ordering::Acquire);
+    pub fn schema(&self) -> &TableSchema {
+        &self.schema
+    }
+
+    /// Adds to the catalog what it does not have yet of the table and its columns, their names sealed by `aek`. Usually it has all
+    /// and nothing is done.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogError`] when the catalog cannot take the rows.
+    pub async fn make_durable(&self, catalog: &Catalog, aek: &Aek) -> Result<(), CatalogError> {
+        let needed = self.schema.column_count() + 1;
+        if self.durable.load(Ordering::Acquire) >= needed {
+            return Ok(());
+        }
+        let _one_at_a_time = self.adding.lock().await;
+        let first = self.durable.load(Ordering::Acquire).saturating_sub(1);
         let seal = |(index, column): (usize, AttributeColumn)| {
             let ordinal = u32::try_from(first + index).unwrap_or(u32::MAX);
             schema::seal_column(aek, self.row.id, ordinal, column.container.code(), column.kind.code(), &column.key)
         };
-        self.schema.columns_from(first).into_iter().enumerate().map(seal).collect()
-    }
-
-    /// The catalog now has `columns`.
-    pub fn columns_are_durable(&self, columns: &[ColumnRow]) {
-        if let Some(last) = columns.last() {
-            // Commits may finish in any order, and each brings all columns from the then durable ones on.
-            self.durable_columns.fetch_max(last.ordinal as usize + 1, Ordering::AcqRel);
-        }
+        let columns: Vec<ColumnRow> = self.schema.columns_from(first).into_iter().enumerate().map(seal).collect();
+        let durable = first + columns.len() + 1;
+        catalog.apply(Change::AddTable { table: self.row.clone(), columns }).await?;
+        self.durable.store(durable, Ordering::Release);
+        Ok(())
     }
 }
 
@@ -161,4 +206,21 @@ pub fn open_column(aek: &Aek, row: &ColumnRow) -> Result<AttributeColumn, KeyErr
     let kind = AttributeKind::from_code(row.kind);
     let (Some(container), Some(kind)) = (container, kind) else { return Err(KeyError::ColumnName(aek.workspace())) };
     Ok(AttributeColumn { container, key, kind })
+}
+
+#[cfg(test)]
+impl WorkspaceTables {
+    /// A workspace that no catalog knows.
+    pub(crate) fn for_test(workspace: WorkspaceId, cluster: ClusterId) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(logseal_core::SystemClock);
+        Self {
+            workspace,
+            name: "w".into(),
+            cluster,
+            schema: WorkspaceSchema::new(SchemaLimits::default()),
+            tables: Mutex::default(),
+            ids: IdGenerator::new(Arc::clone(&clock), Arc::new(logseal_crypto::OsRandom)),
+            clock,
+        }
+    }
 }

@@ -6,10 +6,10 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanBuilder, Float64Builder, Int32Array, Int64Builder, StringArray, StringBuilder,
-    StructArray, TimestampNanosecondArray, new_null_array,
+    ArrayRef, AsArray, BinaryBuilder, BooleanBuilder, Float64Builder, Int32Array, Int64Builder, StringArray,
+    StringBuilder, StructArray, TimestampNanosecondArray, new_null_array,
 };
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema, TimestampNanosecondType};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use logseal_core::{SegmentId, TableName, UnixNanos, WorkspaceId};
 use logseal_otlp::{AttributeColumn, AttributeContainer, AttributeKind, arrow_schema};
 use logseal_query::{
     PortError, PortErrorKind, QueryEngine, QueryError, QueryResult, QuerySettings, SegmentCatalog, SegmentOpener,
-    SegmentRef, Snapshot, TableSnapshot, format,
+    SegmentRef, Snapshot, TableSnapshot, Unsealed, format,
 };
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -108,7 +108,7 @@ impl Fixture {
 
     pub(crate) fn table(&mut self, name: &str) {
         let name = TableName::parse(name).expect("a valid name");
-        let table = TableSnapshot { name, columns: Vec::new(), segments: Vec::new() };
+        let table = TableSnapshot { name, columns: Vec::new(), segments: Vec::new(), unsealed: Unsealed::default() };
         self.catalog.snapshot.lock().expect("no panic").tables.push(table);
     }
 
@@ -119,30 +119,48 @@ impl Fixture {
 
     /// Adds a segment to `table`, with a row group every `group_rows` rows.
     pub(crate) async fn segment_of(&mut self, table: &str, records: &[Record], group_rows: usize) -> SegmentRef {
+        let columns = columns_of(records);
+        self.seal(table, &batch(records, &columns), columns, group_rows).await
+    }
+
+    /// Adds a segment with the rows of `batch`, whose attributes are `columns`, to `table`.
+    pub(crate) async fn seal(
+        &mut self,
+        table: &str,
+        batch: &RecordBatch,
+        columns: Vec<AttributeColumn>,
+        group_rows: usize,
+    ) -> SegmentRef {
         let id = SegmentId::from_bytes([self.next; 16]);
         let key = [self.next; 32];
         self.next += 1;
-        let columns = columns_of(records);
-        let file = encrypt(&batch(records, &columns), id, key, group_rows);
+        let file = encrypt(batch, id, key, group_rows);
+        let times = batch.column_by_name("time").expect("of every batch").as_primitive::<TimestampNanosecondType>();
         let segment = SegmentRef {
             id,
             path: Path::from(format!("clusters/c/{id}.parquet")),
             bytes: file.len() as u64,
-            rows: records.len() as u64,
-            min_time: UnixNanos(records.iter().map(|r| r.time).min().expect("records")),
-            max_time: UnixNanos(records.iter().map(|r| r.time).max().expect("records")),
+            rows: batch.num_rows() as u64,
+            min_time: UnixNanos(arrow::compute::min(times).expect("rows")),
+            max_time: UnixNanos(arrow::compute::max(times).expect("rows")),
         };
         self.store.put(&segment.path, file.into()).await.expect("memory");
         self.opener.keys.lock().expect("no panic").insert(id, key);
-        let mut snapshot = self.catalog.snapshot.lock().expect("no panic");
-        let table = snapshot.tables.iter_mut().find(|t| t.name.as_str() == table).expect("the table exists");
-        for column in columns {
-            if !table.columns.contains(&column) {
-                table.columns.push(column);
+        self.edit(table, |table| {
+            for column in columns {
+                if !table.columns.contains(&column) {
+                    table.columns.push(column);
+                }
             }
-        }
-        table.segments.push(segment.clone());
+            table.segments.push(segment.clone());
+        });
         segment
+    }
+
+    /// Changes what the catalog says about `table`.
+    pub(crate) fn edit(&self, table: &str, change: impl FnOnce(&mut TableSnapshot)) {
+        let mut snapshot = self.catalog.snapshot.lock().expect("no panic");
+        change(snapshot.tables.iter_mut().find(|t| t.name.as_str() == table).expect("the table exists"));
     }
 
     pub(crate) async fn run(&self, sql: &str) -> Result<QueryResult, QueryError> {

@@ -9,3 +9,5 @@ mod formats;
 mod limits;
 mod pruning;
 mod refusals;
+mod rows;
+mod unsealed;

@@ -5,22 +5,23 @@ use std::io::Cursor;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringArray, StructArray};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field};
-use logseal_core::AekId;
+use logseal_core::{AekId, TableName, WalFileId};
 use logseal_crypto::{Dek, Key256};
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 
 use super::*;
 use crate::inspect::inspect;
 use crate::properties::decryption_properties;
+use crate::{FooterColumn, FooterCoverage};
 
 const WORKSPACE: WorkspaceId = WorkspaceId::from_bytes([2; 16]);
-const CANARY: &str = "CANARY-7f3b9c";
+pub(crate) const CANARY: &str = "CANARY-7f3b9c";
 
-fn aek() -> Aek {
+pub(crate) fn aek() -> Aek {
     Aek::new(AekId::from_bytes([5; 16]), WORKSPACE, 1, Key256::copy_from_slice(&[9; 32]).unwrap())
 }
 
-fn identity() -> SegmentIdentity {
+pub(crate) fn identity() -> SegmentIdentity {
     SegmentIdentity {
         cluster: ClusterId::from_bytes([1; 16]),
         workspace: WORKSPACE,
@@ -30,12 +31,12 @@ fn identity() -> SegmentIdentity {
     }
 }
 
-fn prefix() -> aad::Aad {
+pub(crate) fn prefix() -> aad::Aad {
     aad::segment_file(identity().workspace, identity().table, identity().segment)
 }
 
 /// Rows `from..to` with an attribute named after the canary and `key`.
-fn chunk(from: i64, to: i64, key: &str) -> RecordBatch {
+pub(crate) fn chunk(from: i64, to: i64, key: &str) -> RecordBatch {
     let text: ArrayRef = Arc::new((from..to).map(|i| Some(format!("{CANARY} value {i}"))).collect::<StringArray>());
     let child = Field::new(format!("{CANARY}.{key}"), DataType::Utf8, true);
     RecordBatch::try_from_iter([
@@ -46,10 +47,32 @@ fn chunk(from: i64, to: i64, key: &str) -> RecordBatch {
     .unwrap()
 }
 
-fn sealed(chunks: &[RecordBatch], row_group_bytes: usize) -> (SealedSegment, Dek) {
+/// A footer for `chunks` with names made of the canary.
+pub(crate) fn footer(chunks: &[RecordBatch]) -> SegmentFooter {
+    let SegmentIdentity { cluster, workspace, table, segment, .. } = identity();
+    let column = |ordinal| FooterColumn { ordinal, container: 2, kind: 1, key: format!("{CANARY}.column.{ordinal}") };
+    SegmentFooter {
+        cluster,
+        workspace,
+        workspace_name: format!("{CANARY}-workspace"),
+        table,
+        table_name: TableName::parse("CANARY_7f3b9c_table").unwrap(),
+        aek: aek().id(),
+        aek_generation: 1,
+        segment,
+        rows: chunks.iter().map(|chunk| chunk.num_rows() as u64).sum(),
+        min_time: UnixNanos(i64::MIN),
+        max_time: UnixNanos(i64::MAX),
+        created: UnixNanos(7),
+        columns: (0..40).map(column).collect(),
+        coverage: vec![FooterCoverage { file: WalFileId::from_bytes([6; 16]), first: 1, last: u64::MAX }],
+    }
+}
+
+pub(crate) fn sealed(chunks: &[RecordBatch], row_group_bytes: usize) -> (SealedSegment, Dek) {
     let aek = aek();
     let settings = SegmentSettings { row_group_bytes, ..SegmentSettings::default() };
-    let sealed = seal(&identity(), &aek, chunks, &settings, OsRandom).unwrap();
+    let sealed = seal(&identity(), &aek, chunks, &footer(chunks), &settings, OsRandom).unwrap();
     let dek = aek.unwrap_dek(identity().segment, &sealed.wrapped, sealed.commitment).unwrap();
     (sealed, dek)
 }
@@ -90,6 +113,10 @@ fn no_text_of_the_rows_is_in_the_file() {
     let found = |needle: &[u8]| sealed.file.windows(needle.len()).any(|window| window == needle);
     assert!(!found(CANARY.as_bytes()), "values and attribute names");
     assert!(!found(b"attributes") && !found(b"body"), "names of columns");
+    assert!(!found(b"CANARY_7f3b9c_table") && !found(b"logseal.segment"), "what the segment says about itself");
+    assert!(!found(b"workspace_name") && !found(b"coverage"), "and the words in which it does");
+    let names_in_clear = [identity().table.to_string(), WalFileId::from_bytes([6; 16]).to_string()];
+    assert!(names_in_clear.iter().all(|id| !found(id.as_bytes())), "and the ids in it");
     assert!(found(b"PKMT1"), "the search itself works");
 }
 

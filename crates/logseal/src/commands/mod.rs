@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod config;
 pub(crate) mod query;
 pub(crate) mod segment;
+pub(crate) mod wal;
 pub(crate) mod workspace;
 
 use std::io::{self, Write};

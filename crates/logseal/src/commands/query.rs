@@ -68,7 +68,7 @@ fn decode(stream: &[u8]) -> Result<QueryResult, CommandError> {
     let schema = reader.schema();
     let batches: Vec<_> = reader.collect::<Result<_, _>>().map_err(failed)?;
     let rows = batches.iter().map(arrow::array::RecordBatch::num_rows).sum();
-    Ok(QueryResult { schema, batches, rows, truncated: false })
+    Ok(QueryResult { schema, batches, rows, truncated: false, lag: logseal_query::Lag::default() })
 }
 
 #[expect(clippy::print_stderr, reason = "a note for people beside the result on stdout")]

@@ -44,8 +44,15 @@ pub(crate) const KEYS: &[Key] = &[
         "columns",
         "attribute columns a table can have; further attributes stay in `overflow`",
     ),
-    key("segment.max_age_ms", "ms", "a batch is sealed at this age, and its requests are acknowledged then"),
-    key("segment.target_bytes", "bytes", "a batch is sealed when its file is expected to reach this size"),
+    key("wal.max_bytes", "bytes", "most bytes of one cluster's write-ahead log; beyond it records are refused"),
+    key(
+        "wal.reserve_bytes",
+        "bytes",
+        "free bytes of the disk left to segments and catalog; -1 is the larger of 1 GiB and 5 %",
+    ),
+    key("wal.file_bytes", "bytes", "size at which the write-ahead log goes on in a new file"),
+    key("segment.max_age_ms", "ms", "a batch becomes a segment at this age"),
+    key("segment.target_bytes", "bytes", "a batch becomes a segment when its file is expected to reach this size"),
     key("segment.row_group_bytes", "bytes", "size of a row group in memory"),
     key("segment.zstd_level", "1 to 22", "compression of segments"),
     key(

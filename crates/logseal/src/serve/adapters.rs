@@ -3,17 +3,22 @@
 use std::error::Error;
 use std::sync::Arc;
 
+use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
+use futures::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
 use logseal_catalog::{Catalog, CatalogError};
 use logseal_control::{MetricsText, Queries, QueryAnswer, QueryFailure, QueryFailureKind, QueryFormat};
-use logseal_core::{SegmentId, WorkspaceId};
+use logseal_core::{Clock, SegmentId, WorkspaceId};
 use logseal_crypto::{WrappedDek, aad};
+use logseal_ingest::pipeline::backlog::Backlog;
+use logseal_ingest::pipeline::frames::{Coverage, Frames, FramesError};
 use logseal_ingest::pipeline::tables::open_column;
+use logseal_ingest::pipeline::unsealed::{ParkedTable, UnsealedRows};
 use logseal_ingest::{AuthError, Authenticator};
-use logseal_keys::{AccessKeys, KeyError, Keyring, WrappedKeyStore};
+use logseal_keys::{AccessKeys, KeyError, WrappedKeyStore};
 use logseal_query::{
-    PortError, PortErrorKind, QueryEngine, QueryError, QueryErrorKind, SegmentCatalog, SegmentOpener, SegmentRef,
-    Snapshot, TableSnapshot, format,
+    Lag, ParkedRows, PortError, PortErrorKind, QueryEngine, QueryError, QueryErrorKind, SegmentCatalog, SegmentOpener,
+    SegmentRef, Snapshot, TableSnapshot, Unsealed, format,
 };
 use logseal_segment::{SegmentStore, properties};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -42,25 +47,57 @@ impl WrappedKeyStore for KeyCopies {
     }
 }
 
-/// Tables, segments and their keys for queries.
+/// Tables, segments, their keys, and what is in no segment yet, for queries.
 #[derive(Debug)]
 pub(super) struct Readable {
     pub(super) catalog: Catalog,
-    pub(super) keyring: Arc<Keyring>,
+    pub(super) backlog: Arc<Backlog>,
+    pub(super) frames: Frames,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+/// Rows that are only in the log.
+#[derive(Debug)]
+struct Parked(ParkedTable);
+
+impl ParkedRows for Parked {
+    fn read(&self) -> BoxStream<'static, Result<RecordBatch, PortError>> {
+        let rows = self.0.read().map_err(|error| match error {
+            FramesError::Key(error) => key_trouble(&error),
+            error => PortError::new(PortErrorKind::Unavailable, Chain(&error).to_string()),
+        });
+        rows.boxed()
+    }
 }
 
 #[async_trait]
 impl SegmentCatalog for Readable {
     async fn snapshot(&self, workspace: WorkspaceId) -> Result<Snapshot, PortError> {
+        // Pinned before the snapshot is taken: what becomes a segment in between is dropped by the snapshot's coverage.
+        let tables =
+            self.frames.tables.workspace(workspace).ok_or_else(|| {
+                PortError::new(PortErrorKind::NotFound, format!("workspace `{workspace}` is not loaded"))
+            })?;
+        let pinned = self.backlog.pin(tables.cluster(), workspace);
         let rows = self.catalog.snapshot(workspace).await.map_err(|error| catalog_trouble(&error))?;
+        let unsealed = UnsealedRows::new(pinned, Coverage::new(&rows.coverage), self.frames.clone());
+        let lag = Lag { records: unsealed.records(), age: unsealed.age(self.clock.now()) };
         let mut tables: Vec<_> = rows
             .tables
             .iter()
-            .map(|table| TableSnapshot { name: table.name.clone(), columns: Vec::new(), segments: Vec::new() })
+            .map(|table| TableSnapshot {
+                name: table.name.clone(),
+                columns: Vec::new(),
+                segments: Vec::new(),
+                unsealed: Unsealed {
+                    batches: unsealed.batches(table.id),
+                    parked: unsealed.parked(table.id).into_iter().map(|rows| Arc::new(Parked(rows)) as _).collect(),
+                },
+            })
             .collect();
         let index = |id| rows.tables.iter().position(|table| table.id == id);
         for row in &rows.columns {
-            let aek = self.keyring.aek(row.aek).await.map_err(|error| key_trouble(&error))?;
+            let aek = self.frames.keyring.aek(row.aek).await.map_err(|error| key_trouble(&error))?;
             let column = open_column(&aek, row).map_err(|error| key_trouble(&error))?;
             if let Some(index) = index(row.table) {
                 tables[index].columns.push(column);
@@ -82,7 +119,7 @@ impl SegmentCatalog for Readable {
                 max_time: row.max_time,
             });
         }
-        Ok(Snapshot { tables })
+        Ok(Snapshot { tables, lag })
     }
 }
 
@@ -96,7 +133,7 @@ impl SegmentOpener for Readable {
         let row = row.ok_or_else(|| {
             PortError::new(PortErrorKind::NotFound, format!("segment `{segment}` is no longer in the catalog"))
         })?;
-        let dek = self.keyring.segment_dek(&row).await.map_err(|error| key_trouble(&error))?;
+        let dek = self.frames.keyring.segment_dek(&row).await.map_err(|error| key_trouble(&error))?;
         let wrapped =
             WrappedDek::from_bytes(&row.wrapped_dek).ok_or_else(|| key_trouble(&KeyError::SegmentKey(segment)))?;
         let aad_prefix = aad::segment_file(row.workspace, row.table, row.id);
@@ -136,7 +173,7 @@ impl Queries for Engine {
         query_format: QueryFormat,
     ) -> Result<QueryAnswer, QueryFailure> {
         let result = self.0.run(workspace, sql, row_limit).await.map_err(|error| failure(&error))?;
-        let truncated = result.truncated;
+        let (truncated, lag) = (result.truncated, result.lag);
         // Rendering a large result takes long enough to hold up other requests of this thread.
         let rendered = tokio::task::spawn_blocking(move || match query_format {
             QueryFormat::Tables => format::azure_json(&result).map(String::into_bytes),
@@ -150,7 +187,7 @@ impl Queries for Engine {
                 return Err(failure(&QueryError::Internal { message: "the result cannot be rendered".to_owned() }));
             }
         };
-        Ok(QueryAnswer { body, truncated })
+        Ok(QueryAnswer { body, truncated, unsealed_records: lag.records, lag: lag.age })
     }
 }
 
@@ -170,7 +207,11 @@ fn failure(error: &QueryError) -> QueryFailure {
 }
 
 /// The metrics of the process.
-pub(super) struct Prometheus(pub(super) PrometheusHandle);
+pub(super) struct Prometheus {
+    pub(super) handle: PrometheusHandle,
+    pub(super) backlog: Arc<Backlog>,
+    pub(super) clock: Arc<dyn Clock>,
+}
 
 impl std::fmt::Debug for Prometheus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -180,6 +221,8 @@ impl std::fmt::Debug for Prometheus {
 
 impl MetricsText for Prometheus {
     fn render(&self) -> String {
-        self.0.render()
+        // Asked for now rather than kept up to date all the time.
+        logseal_ingest::meter::refresh(&self.backlog, self.clock.now());
+        self.handle.render()
     }
 }

@@ -1,10 +1,12 @@
 //! `logseal serve`: opens everything, serves, and stops cleanly.
 //!
-//! Order of the start: data directory and its lock, root key, vault, catalog, store, keyring, default resources, tables,
-//! listeners, `credentials.json`, the ready line. Order of the stop: readiness off, batches cut and committed while the
-//! receivers finish the calls under way, then the management API.
+//! Order of the start: data directory and its lock, root key, vault, catalog, store, keyring, default resources, tables, the
+//! write-ahead log (its newest file; the rest is replayed in the background), listeners, `credentials.json`, the ready line. Order of
+//! the stop: readiness off, receivers finish the calls under way, the log closes its file, batches are cut and committed, then the
+//! management API ends.
 
 mod adapters;
+mod ingest;
 mod stop;
 
 use std::io::IsTerminal as _;
@@ -18,23 +20,20 @@ use logseal_control::provision::{DEFAULT_CLUSTER, DEFAULT_WORKSPACE, provision};
 use logseal_control::{Management, ManagementToken};
 use logseal_core::{Clock, IdGenerator, SystemClock};
 use logseal_crypto::{OsRandom, RootKey};
-use logseal_ingest::pipeline::Pipeline;
-use logseal_ingest::pipeline::batch::CutRule;
-use logseal_ingest::pipeline::batcher::Batcher;
-use logseal_ingest::pipeline::commit::Committer;
+use logseal_ingest::grpc;
 use logseal_ingest::pipeline::tables::Tables;
-use logseal_ingest::{Door, grpc};
 use logseal_keys::{AccessKeys, Keyring};
-use logseal_otlp::{ScanLimits, SchemaLimits};
+use logseal_otlp::SchemaLimits;
 use logseal_query::QueryEngine;
-use logseal_segment::{SegmentSettings, SegmentStore};
+use logseal_segment::SegmentStore;
 use logseal_vault::{EmbeddedVault, KeyId, KeyName, KeyVault as _, VaultError};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::info;
 
-use self::adapters::{Engine, KeyCopies, Prometheus, Readable, Shippers};
+use self::adapters::{Engine, KeyCopies, Prometheus, Readable};
+use self::ingest::Ingest;
 use self::stop::{Reason, Signals};
 use crate::cli::ServeOptions;
 use crate::config::Config;
@@ -71,6 +70,7 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
     }
     let metrics = start_metrics()?;
     let state = State::open(&data_dir, &config, &root.key).await?;
+    let ingest = Ingest::start(&state, &data_dir, &config).await?;
     let token = Credentials::keep_or_make_token(data_dir.path());
 
     let grpc_listener = bind("OTLP/gRPC", config.listen.otlp_grpc).await?;
@@ -82,17 +82,20 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
 
     let (ready, is_ready) = watch::channel(true);
     let (shutdown, is_shutdown) = watch::channel(false);
-    let batcher = state.start_batcher(&config);
-    let door = state.door(&config, batcher.clone())?;
+    let door = ingest.door(&state, &config)?;
     let lifecycle = grpc::Lifecycle { ready: is_ready.clone(), shutdown: is_shutdown.clone() };
     let mut grpc_server = tokio::spawn(grpc::serve(grpc_listener, door, lifecycle));
-    let api = state.management(&config, token, metrics.clone(), is_ready)?;
+    let api = state.management(&config, &ingest, token, metrics.clone(), is_ready)?;
     let management_server = stop::serve_management(management_listener, logseal_control::router(api), is_shutdown);
     let mut management_server = tokio::spawn(management_server);
     tokio::spawn(upkeep(metrics));
 
     let signals = Signals::catch().map_err(CommandError::io("catch signals"))?;
-    announce(&format!("logseal ready otlp_grpc={grpc_addr} management={management_url}"));
+    let mut ready_line = format!("logseal ready otlp_grpc={grpc_addr} management={management_url}");
+    for (name, _) in ingest.replaying.iter().filter(|(_, replaying)| *replaying.borrow()) {
+        ready_line.push_str(&format!(" cluster={name}:Replaying"));
+    }
+    announce(&ready_line);
     let reason = signals.reason(&mut grpc_server, &mut management_server).await;
     let _ = ready.send(false);
     match reason {
@@ -100,7 +103,7 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
         // What was acknowledged is durable; the rest is for the next start.
         Reason::Broken(what) => return Err(CommandError::Refused(what.to_owned())),
     }
-    stop::in_order(shutdown, batcher, grpc_server, management_server, &state.catalog).await;
+    stop::in_order(shutdown, ingest, grpc_server, management_server, &state.catalog).await;
     Ok(())
 }
 
@@ -152,50 +155,27 @@ impl State {
         let tables = Tables::new(limits, ids.clone(), Arc::clone(&clock));
         for workspace in catalog.workspaces().await.map_err(CommandError::start(read))? {
             tables
-                .load(&catalog, &keyring, workspace.id, workspace.cluster)
+                .load(&catalog, &keyring, workspace.id, &workspace.name, workspace.cluster)
                 .await
                 .map_err(CommandError::start("load the tables"))?;
         }
         Ok(Self { catalog, store, keyring, access, tables: Arc::new(tables), ids, clock })
     }
 
-    fn start_batcher(&self, config: &Config) -> Batcher {
-        let segment = &config.segment;
-        let rule = CutRule {
-            max_age: Duration::from_millis(segment.max_age_ms),
-            target_file_bytes: segment.target_bytes,
-            // A quarter of the budget: while one batch is being sealed, others can grow.
-            max_arrow_bytes: config.ingest.memory_budget_bytes / 4,
-        };
-        let committer = Committer {
-            catalog: self.catalog.clone(),
-            keyring: Arc::clone(&self.keyring),
-            store: self.store.clone(),
-            settings: SegmentSettings { row_group_bytes: segment.row_group_bytes, zstd_level: segment.zstd_level },
-            ids: self.ids.clone(),
-            clock: Arc::clone(&self.clock),
-        };
-        Batcher::start(rule, Arc::new(committer))
-    }
-
-    fn door(&self, config: &Config, batcher: Batcher) -> Result<Door, CommandError> {
-        // What a hostile request can expand to is a part of the budget, whatever its size.
-        let budget = config.ingest.memory_budget_bytes as u64;
-        let limits = ScanLimits { repeated_bytes: budget / 4, null_cells: budget / 32, ..ScanLimits::default() };
-        let pipeline = Pipeline::new(Arc::clone(&self.tables), batcher, limits, Arc::clone(&self.clock));
-        let shippers = Shippers(Arc::clone(&self.access));
-        Door::new(&config.ingest, Arc::new(shippers), Arc::new(pipeline), Arc::new(OsRandom))
-            .map_err(|error| CommandError::Config(error.to_string()))
-    }
-
     fn management(
         &self,
         config: &Config,
+        ingest: &Ingest,
         token: zeroize::Zeroizing<String>,
         metrics: PrometheusHandle,
         ready: watch::Receiver<bool>,
     ) -> Result<Arc<Management>, CommandError> {
-        let readable = Arc::new(Readable { catalog: self.catalog.clone(), keyring: Arc::clone(&self.keyring) });
+        let readable = Arc::new(Readable {
+            catalog: self.catalog.clone(),
+            backlog: Arc::clone(&ingest.backlog),
+            frames: ingest.frames.clone(),
+            clock: Arc::clone(&self.clock),
+        });
         let engine =
             QueryEngine::new(config.query.clone(), self.store.objects(), Arc::<Readable>::clone(&readable), readable)
                 .map_err(CommandError::start("start the query engine"))?;
@@ -204,7 +184,11 @@ impl State {
             catalog: self.catalog.clone(),
             access: Arc::clone(&self.access),
             queries: Arc::new(Engine(engine)),
-            metrics: Arc::new(Prometheus(metrics)),
+            metrics: Arc::new(Prometheus {
+                handle: metrics,
+                backlog: Arc::clone(&ingest.backlog),
+                clock: Arc::clone(&self.clock),
+            }),
             ready,
         }))
     }
@@ -231,6 +215,24 @@ impl State {
             endpoints,
         })
     }
+}
+
+/// The keyring of a data directory, for a command that reads its files; a server may be running.
+pub(crate) async fn offline_keyring(data_dir: &Path) -> Result<Arc<Keyring>, CommandError> {
+    let config = Config::load(None, text_variables(), &[])?;
+    let root = root_key::existing(data_dir, &config.vault.root_key_file)?;
+    let file = data_dir.join("catalog.sqlite");
+    if !file.try_exists().unwrap_or(false) {
+        return Err(CommandError::Refused(format!("`{}` is not there", file.display())));
+    }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let vault = EmbeddedVault::open(data_dir.join("vault"), VAULT_URI, &root, Arc::clone(&clock))
+        .map_err(CommandError::start("open the embedded vault"))?;
+    let catalog = Catalog::open(&file, root.catalog_mac()).await.map_err(CommandError::start("open the catalog"))?;
+    let root_folder = config.store.url.strip_prefix("file://").map_or_else(|| data_dir.join("store"), PathBuf::from);
+    let store = SegmentStore::local(root_folder).map_err(CommandError::start("open the object store"))?;
+    let copies = Arc::new(KeyCopies(store));
+    Ok(Arc::new(Keyring::new(Arc::new(vault), catalog, copies, root.catalog_mac(), clock)))
 }
 
 /// The environment as text; a variable that is none cannot be ours.
@@ -294,6 +296,8 @@ fn start_log(config: &Config) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        // A failed write would be reported by eprintln!, which panics when stderr is a file on a full disk.
+        .log_internal_errors(false)
         .init();
 }
 

@@ -6,16 +6,20 @@ use std::time::Duration;
 use axum::Router;
 use logseal_catalog::Catalog;
 use logseal_ingest::IngestError;
-use logseal_ingest::pipeline::batcher::Batcher;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal as listen};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tracing::warn;
+use tracing::{info, warn};
+
+use super::ingest::Ingest;
 
 /// Longest time for everything that is under way: a clean stop takes 30 s at most, also with a store that hangs.
 const DRAIN: Duration = Duration::from_secs(22);
+
+/// How long the store may fail at a stop before its segments are left to the next start.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Longest time for closing the catalog.
 const CLOSE: Duration = Duration::from_secs(2);
@@ -71,23 +75,31 @@ pub(super) async fn serve_management(
     axum::serve(listener, router).with_graceful_shutdown(stopped).await
 }
 
-/// Cuts what is open while receivers finish their calls, then ends the management API and closes the catalog.
+/// Lets receivers finish their calls, closes the log, makes segments of what is open, then ends the management API and closes the
+/// catalog. What does not become a segment in time stays in the log for the next start.
 pub(super) async fn in_order(
     shutdown: watch::Sender<bool>,
-    batcher: Batcher,
+    ingest: Ingest,
     grpc: JoinHandle<Result<(), IngestError>>,
     management: JoinHandle<std::io::Result<()>>,
     catalog: &Catalog,
 ) {
     let _ = shutdown.send(true);
-    // Calls under way wait for their segments, so the batches are cut now and whatever still comes is cut at once.
+    let Ingest { journals, cutter, endings, backlog, .. } = ingest;
     let drained = timeout(DRAIN, async {
-        let (grpc, ()) = tokio::join!(grpc, batcher.flush());
-        batcher.flush().await;
-        report("OTLP/gRPC", grpc.map_err(Error::other).and_then(|ended| ended.map_err(Error::other)));
+        report("OTLP/gRPC", grpc.await.map_err(Error::other).and_then(|ended| ended.map_err(Error::other)));
+        journals.close();
+        for ended in endings {
+            let _ = ended.await;
+        }
+        // A store that does not take segments is not waited for: the log has the records.
+        tokio::select! {
+            () = cutter.flush() => true,
+            () = backlog.store_keeps_failing(PATIENCE) => false,
+        }
     });
-    if drained.await.is_err() {
-        warn!("the store did not take the open batches in time; their requests were not acknowledged");
+    if !drained.await.unwrap_or(false) {
+        info!("not all records became segments in time; they are in the write-ahead log for the next start");
     }
     match timeout(MANAGEMENT_DRAIN, management).await {
         Err(_) => warn!("management requests did not end in time"),

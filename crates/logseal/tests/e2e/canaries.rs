@@ -60,6 +60,59 @@ fn request(field: &mut dyn FnMut(&str) -> String, record: usize) -> ExportLogsSe
     }
 }
 
+/// Scenario: records are acknowledged and in no segment yet when the server is killed; then the log is damaged. Guarantee: neither the
+/// log, nor the catalog's journal, nor the quarantine has a word of them in clear, and the frames around the damage are found again.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_text_is_at_rest_in_log_journal_and_quarantine() {
+    let deployment = Deployment::new();
+    let server = deployment.start_with(&["segment.max_age_ms=600000", "log.level=trace"]);
+    let mut texts = Vec::new();
+    for record in 0..4 {
+        let mut field = |what: &str| {
+            let what: String = what.chars().filter(char::is_ascii_alphabetic).collect();
+            texts.push(format!(
+                "{what}Word{:08x}y{:04}",
+                0x85eb_ca6b_u32.wrapping_mul(texts.len() as u32 + 1),
+                texts.len()
+            ));
+            texts.last().cloned().expect("just pushed")
+        };
+        ship::export(&server, &request(&mut field, record)).await.unwrap();
+    }
+    assert_eq!(server.value("SELECT count(*) FROM logs"), 4, "found before they are in a segment");
+    let log = server.log();
+    server.kill();
+    let log_files: Vec<_> = files_below(&deployment.data_dir())
+        .into_iter()
+        .filter(|file| file.extension().is_some_and(|e| e == "wal"))
+        .collect();
+    assert_eq!(log_files.len(), 1, "{log_files:?}");
+    assert!(files_below(&deployment.data_dir()).iter().any(|file| file.ends_with("catalog.sqlite-wal")));
+    for canary in texts.iter().map(|text| Canary::new(text)) {
+        assert!(!canary.is_in(log.as_bytes()), "in the server's output: {canary:?}");
+        let found = canary.files_with_it(deployment.dir.path());
+        assert!(found.is_empty(), "{canary:?} is at rest in {found:?}");
+    }
+
+    // One altered byte in the first request's frame, which the ones after it attest.
+    let mut bytes = std::fs::read(&log_files[0]).unwrap();
+    let middle = bytes.len() / 3;
+    bytes[middle] ^= 1;
+    std::fs::write(&log_files[0], bytes).unwrap();
+    let server = deployment.start_with(&["log.level=trace"]);
+    let found = server.value("SELECT count(*) FROM logs").as_u64().expect("a number");
+    assert_eq!(found, 3, "one frame is damaged, the others are there; its log:\n{}", server.log());
+    let log = server.log();
+    assert!(server.stop().success());
+    let quarantined = files_below(&deployment.data_dir().join("quarantine"));
+    assert_eq!(quarantined.len(), 1, "{quarantined:?}");
+    for canary in texts.iter().map(|text| Canary::new(text)) {
+        assert!(!canary.is_in(log.as_bytes()), "in the server's output: {canary:?}");
+        let found = canary.files_with_it(deployment.dir.path());
+        assert!(found.is_empty(), "{canary:?} is at rest in {found:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_text_of_any_field_is_at_rest_and_every_text_is_found_by_a_query() {
     let deployment = Deployment::new();
@@ -84,6 +137,9 @@ async fn no_text_of_any_field_is_at_rest_and_every_text_is_found_by_a_query() {
     let filler: Vec<&str> = filler.iter().map(String::as_str).collect();
     ship::export(&server, &crate::lifecycle::request(&filler)).await.unwrap();
     texts.push("logseal_canary_filler".to_owned());
+    // From here on all of it is in segments, which are read column by column.
+    assert!(server.stop().success());
+    let server = deployment.start_with(&["query.memory_bytes=4000000", "log.level=trace"]);
     server.query("SELECT body, count(*) FROM logs WHERE length(body) < 100 GROUP BY body ORDER BY body").unwrap();
     let error = server.query("SELECT body, count(*) FROM logs GROUP BY body ORDER BY body DESC").unwrap_err();
     assert!(error.contains("query.memory_bytes"), "{error}");

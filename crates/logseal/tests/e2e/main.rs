@@ -5,6 +5,7 @@ mod canaries;
 mod lifecycle;
 mod real_logs;
 mod tampering;
+mod wal;
 
 use logseal_testkit::Server;
 use tempfile::TempDir;

@@ -1,0 +1,222 @@
+//! Everything that is acknowledged and in no segment yet.
+//!
+//! For each cluster the frames of its log fall in three runs: covered by segments, *loaded* (their rows are in batches here), and
+//! *parked* (from the cursor on only in the log). Frames join in the order of the log and none is passed over, so that a batch
+//! covers one run of its stream's frames. Usually nothing is parked: the cursor is only set while the log is replayed after a start,
+//! and while the store does not take segments and memory runs short.
+//!
+//! State changes are pure and take microseconds; one lock holds them, and no I/O happens under it.
+
+mod state;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use logseal_core::{ClusterId, UnixNanos, WalFileId, WorkspaceId};
+use logseal_wal::Position;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+
+pub use self::state::{Cursor, LogFile, Parked, Totals};
+use self::state::{Joined, State};
+use super::batch::{CutBatch, CutRule, Part, Rows, Stream, StreamKey};
+use crate::admission::Budget;
+
+/// A request whose frame is durable.
+#[derive(Debug)]
+pub struct Durable {
+    /// Its frame.
+    pub position: Position,
+    /// When it was received.
+    pub received: UnixNanos,
+    /// Its rows for each stream.
+    pub rows: Vec<Rows>,
+    /// Streams whose rows in this frame are in a segment or in quarantine already.
+    pub settled: Vec<StreamKey>,
+}
+
+/// Where the log ends.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// The last durable frame.
+    pub position: Position,
+    /// The file that it is in.
+    pub path: PathBuf,
+    /// How far that file is durable, in bytes.
+    pub bytes: u64,
+}
+
+/// What a query must read beside the segments, at one moment.
+#[derive(Debug, Default)]
+pub struct Pinned {
+    /// Loaded rows. Those that a later snapshot of the catalog covers are to be dropped.
+    pub parts: Vec<(Stream, Arc<Part>)>,
+    /// Frames that are only in the log; they stay on the disk as long as this exists.
+    pub parked: Vec<Parked>,
+}
+
+/// The shared state.
+#[derive(Debug)]
+pub struct Backlog {
+    state: Mutex<State>,
+    budget: Arc<Budget>,
+    /// A batch was opened or has become full, or memory is short: the cutter looks again.
+    pub(super) cut_due: Notify,
+    /// A cluster's cursor was set: all replays look again.
+    pub(super) replay_due: Notify,
+}
+
+impl Backlog {
+    /// An empty backlog whose parts draw on `budget`.
+    #[must_use]
+    pub fn new(budget: Arc<Budget>) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), budget, cut_due: Notify::new(), replay_due: Notify::new() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Memory is short: three quarters of the budget are taken.
+    fn is_pressed(&self) -> bool {
+        self.budget.free() < self.budget.total() / 4
+    }
+
+    /// Adds the log of `cluster` with the files of earlier lives, oldest first; they are parked until they are replayed.
+    pub fn open(&self, cluster: ClusterId, files: Vec<LogFile>) {
+        self.state().open(cluster, files);
+        self.replay_due.notify_waiters();
+    }
+
+    /// A group of requests is durable in the log of `cluster`, whose last frame is now `head`.
+    pub fn join(&self, cluster: ClusterId, group: Vec<Durable>, head: Head, now: Instant) {
+        let half_full = self.budget.free() < self.budget.total() / 2;
+        let mut state = self.state();
+        let park = half_full && state.store_fails();
+        let joined = state.join(cluster, group, head, park, now);
+        drop(state);
+        if joined == Joined::BeganParking {
+            self.replay_due.notify_waiters();
+        }
+        if joined == Joined::CutDue || self.is_pressed() {
+            self.cut_due.notify_one();
+        }
+    }
+
+    /// The log of `cluster` goes on in another file than `file`, which has ended.
+    pub fn file_ended(&self, cluster: ClusterId, file: LogFile) {
+        self.state().file_ended(cluster, file);
+        self.cut_due.notify_one();
+    }
+
+    /// Where the replay of `cluster` goes on; `None` while nothing is parked.
+    #[must_use]
+    pub fn cursor(&self, cluster: ClusterId) -> Option<Cursor> {
+        self.state().cursor(cluster)
+    }
+
+    /// Frames were read from the log, up to before `next`; true when nothing is parked any more.
+    pub fn replayed(&self, cluster: ClusterId, frames: Vec<Durable>, next: Position, now: Instant) -> bool {
+        let mut state = self.state();
+        let done = state.replayed(cluster, frames, next, now);
+        drop(state);
+        self.cut_due.notify_one();
+        done
+    }
+
+    /// Says what a survey found in a parked file of `cluster`: records, and when the file was begun.
+    pub fn parked_records(&self, cluster: ClusterId, records: u64, since: UnixNanos) {
+        self.state().set_parked(cluster, records, since);
+    }
+
+    /// Cuts what is full, old, or, when memory is short, largest.
+    pub fn cut(&self, rule: &CutRule, now: Instant, everything: bool) -> Vec<Arc<CutBatch>> {
+        let pressed = self.is_pressed();
+        let most = self.budget.total() / 4;
+        self.state().cut(rule, now, everything, pressed.then_some(most))
+    }
+
+    /// When the next batch is old enough.
+    #[must_use]
+    pub fn next_due(&self, rule: &CutRule) -> Option<Instant> {
+        self.state().next_due(rule)
+    }
+
+    /// `batch` is a segment of `file_bytes` that queries see, or its frame is in quarantine (then without size).
+    pub fn settled(&self, batch: &Arc<CutBatch>, file_bytes: Option<usize>) {
+        self.state().settled(batch, file_bytes);
+    }
+
+    /// `batch` goes on as its halves.
+    pub fn halved(&self, batch: &Arc<CutBatch>, halves: [Arc<CutBatch>; 2]) {
+        self.state().halved(batch, halves);
+    }
+
+    /// A commit of `batch` failed for the store's sake (true), or got over it (false).
+    pub fn store_failed(&self, failed: bool) {
+        self.state().set_store_fails(failed);
+    }
+
+    /// Returns once the store has failed for `patience` without a success.
+    pub async fn store_keeps_failing(&self, patience: Duration) {
+        const LOOK: Duration = Duration::from_millis(100);
+        let mut failing = Duration::ZERO;
+        while failing < patience {
+            sleep(LOOK).await;
+            failing = if self.state().store_fails() { failing + LOOK } else { Duration::ZERO };
+        }
+    }
+
+    /// Files of the log that nobody needs any more, oldest first; each is given once, until [`Backlog::not_retired`].
+    ///
+    /// None is given before those older than it: the header of a file's successor says where the file ends, so that what a failed
+    /// sync left behind that end is never taken for records after a restart.
+    #[must_use]
+    pub fn retirable(&self) -> Vec<(ClusterId, WalFileId, PathBuf)> {
+        self.state().retirable()
+    }
+
+    /// The file is gone.
+    pub fn retired(&self, cluster: ClusterId, id: WalFileId) {
+        self.state().retired(cluster, id);
+    }
+
+    /// The file could not be retired now.
+    pub fn not_retired(&self, cluster: ClusterId, id: WalFileId) {
+        self.state().not_retired(cluster, id);
+    }
+
+    /// What a query of `workspace` in `cluster` must read beside the segments.
+    #[must_use]
+    pub fn pin(&self, cluster: ClusterId, workspace: WorkspaceId) -> Pinned {
+        self.state().pin(cluster, workspace)
+    }
+
+    /// Sums for metrics and limits.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.state().totals()
+    }
+
+    /// Bytes of the log of `cluster` on the disk.
+    #[must_use]
+    pub fn log_bytes(&self, cluster: ClusterId) -> u64 {
+        self.state().log_bytes(cluster)
+    }
+
+    /// Where the file `id` of the log of `cluster` is.
+    #[must_use]
+    pub fn path_of(&self, cluster: ClusterId, id: WalFileId) -> Option<PathBuf> {
+        self.state().path_of(cluster, id)
+    }
+
+    /// Whether the replay may load more: below half of the budget, so that new requests have room.
+    #[must_use]
+    pub fn has_room_for_replay(&self) -> bool {
+        self.budget.free() > self.budget.total() / 2
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

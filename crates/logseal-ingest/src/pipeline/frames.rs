@@ -1,0 +1,360 @@
+//! Frames of the log back to rows, by the same scan that read them first.
+//!
+//! Used by the replay and by queries. Files are read on blocking threads, scans run on the compute threads, and what is in memory at
+//! a time is one bounded lot of frames.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use logseal_catalog::{CatalogError, CoverageRow};
+use logseal_core::{AekId, TableId, UnixNanos, WalFileId, WorkspaceId};
+use logseal_crypto::Aek;
+use logseal_keys::{KeyError, Keyring};
+use logseal_otlp::{ScanLimits, TableChunk};
+use logseal_wal::{Disk, FileKeys, FileReader, Item, Part as FramePart, Position, SealedEntry, WalError};
+use rayon::prelude::*;
+use thiserror::Error;
+
+use super::batch::{Stream, StreamKey};
+use super::tables::Tables;
+use crate::cpu;
+
+/// Bytes of requests, as they were before compression, that are read and scanned together: enough to keep the cores busy.
+const LOT_BYTES: usize = 8 * 1024 * 1024;
+
+/// Frames of a lot at the most: small ones weigh more in columns than in bytes.
+const LOT_FRAMES: usize = 1024;
+
+/// Which frames are in segments or in quarantine.
+#[derive(Clone, Debug, Default)]
+pub struct Coverage(HashMap<(WalFileId, StreamKey), Vec<(u64, u64)>>);
+
+impl Coverage {
+    /// What `rows` of the catalog say.
+    #[must_use]
+    pub fn new(rows: &[CoverageRow]) -> Self {
+        let mut ranges: HashMap<_, Vec<(u64, u64)>> = HashMap::new();
+        for row in rows {
+            let stream = StreamKey { table: row.table, aek: row.aek };
+            ranges.entry((row.file, stream)).or_default().push((row.first, row.last));
+        }
+        ranges.values_mut().for_each(|ranges| ranges.sort_unstable());
+        Self(ranges)
+    }
+
+    /// Whether the rows that the frame at `position` has for `stream` are covered.
+    #[must_use]
+    pub fn covers(&self, position: Position, stream: StreamKey) -> bool {
+        let Some(ranges) = self.0.get(&(position.file, stream)) else { return false };
+        let after = ranges.partition_point(|(first, _)| *first <= position.sequence);
+        after.checked_sub(1).is_some_and(|index| ranges[index].1 >= position.sequence)
+    }
+}
+
+/// Which part of a file is read.
+#[derive(Clone, Debug)]
+pub struct Range {
+    /// The file.
+    pub file: WalFileId,
+    /// Where it is.
+    pub path: PathBuf,
+    /// The first frame.
+    pub first: u64,
+    /// The last one.
+    pub last: u64,
+}
+
+/// What is needed to open and scan frames.
+#[derive(Clone, Debug)]
+pub struct Frames {
+    /// The log's disk.
+    pub disk: Arc<dyn Disk>,
+    /// Where AEKs come from.
+    pub keyring: Arc<Keyring>,
+    /// What scans assign; all of it is in the catalog already for frames of the log.
+    pub tables: Arc<Tables>,
+    /// Bounds of a scan, the same as for new requests.
+    pub limits: Arc<ScanLimits>,
+}
+
+/// The rows of one frame for one stream.
+#[derive(Debug)]
+pub struct FrameRows {
+    /// Where they belong.
+    pub stream: Stream,
+    /// The rows.
+    pub chunks: Vec<TableChunk>,
+}
+
+impl FrameRows {
+    /// Their size in memory.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.batch.get_array_memory_size()).sum()
+    }
+}
+
+/// A frame that was read.
+#[derive(Debug)]
+pub struct Frame {
+    /// Its number in the file.
+    pub sequence: u64,
+    /// When the request was received.
+    pub received: UnixNanos,
+    /// The streams that were asked for.
+    pub streams: Vec<StreamKey>,
+    /// The others that it has rows for.
+    pub unwanted: Vec<StreamKey>,
+    /// The rows of `streams`.
+    pub rows: Result<Vec<FrameRows>, BadFrame>,
+}
+
+impl Frame {
+    fn without_streams(entry: &SealedEntry, unwanted: Vec<StreamKey>, rows: Result<Vec<FrameRows>, BadFrame>) -> Self {
+        Self { sequence: entry.sequence, received: entry.received, streams: Vec::new(), unwanted, rows }
+    }
+}
+
+/// Why a frame that is intact gives no rows.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub enum BadFrame {
+    /// It does not open under its file's key, or what it holds does not decompress.
+    #[error("it does not open: it was altered, or its key frames are damaged")]
+    Sealed,
+    /// Its request cannot be scanned any more.
+    #[error("its request cannot be read as records")]
+    Undecodable,
+    /// Its records are not those that were counted when it was acknowledged.
+    #[error("its records are not those that were acknowledged")]
+    Different,
+    /// Its workspace or table is not in the catalog.
+    #[error("its workspace or table is not in the catalog")]
+    Unknown,
+}
+
+/// The log could not be read.
+#[derive(Debug, Error)]
+pub enum FramesError {
+    /// The file.
+    #[error("cannot read the write-ahead log")]
+    Log(#[from] WalError),
+    /// A key is not available now.
+    #[error("a key of the write-ahead log is not available")]
+    Key(#[from] KeyError),
+    /// That a frame is in quarantine could not be noted.
+    #[error("cannot note in the catalog that a frame is in quarantine")]
+    Note(#[source] CatalogError),
+    /// Reading broke off.
+    #[error("reading the write-ahead log broke off")]
+    Broken,
+}
+
+/// Reads one file, lot by lot.
+#[derive(Debug)]
+pub struct FrameReader {
+    frames: Frames,
+    file: WalFileId,
+    first: u64,
+    reader: Option<Box<FileReader>>,
+    keys: Arc<FileKeys>,
+    aeks: HashMap<AekId, Arc<Aek>>,
+}
+
+/// A part of a lot before it is opened.
+struct Lot {
+    entries: Vec<SealedEntry>,
+    new_keys: Vec<logseal_wal::KeyFrame>,
+    ended: bool,
+}
+
+impl FrameReader {
+    /// Opens `range`.
+    ///
+    /// # Errors
+    ///
+    /// [`FramesError`] when the file cannot be opened.
+    pub async fn open(frames: &Frames, range: &Range) -> Result<Self, FramesError> {
+        let (disk, path) = (Arc::clone(&frames.disk), range.path.clone());
+        let mut reader = blocking(move || FileReader::open(&*disk, &path)).await??;
+        reader.skip_below(range.first);
+        reader.until(range.last);
+        let keys = Arc::new(FileKeys::new(reader.header()));
+        let (first, file) = (range.first, range.file);
+        Ok(Self { frames: frames.clone(), file, first, reader: Some(Box::new(reader)), keys, aeks: HashMap::new() })
+    }
+
+    /// The next lot, every intact frame of it; `None` at the end. Only streams that `wanted` says yes to are opened.
+    ///
+    /// Damaged frames are passed over: who must know of them surveys the file first.
+    ///
+    /// # Errors
+    ///
+    /// [`FramesError`]; the reader cannot go on after it.
+    pub async fn next(
+        &mut self,
+        wanted: impl Fn(Position, WorkspaceId, StreamKey) -> bool,
+    ) -> Result<Option<Vec<Frame>>, FramesError> {
+        let Some(mut reader) = self.reader.take() else { return Ok(None) };
+        let first = self.first;
+        let (reader, lot) = blocking(move || read_lot(&mut reader, first).map(|lot| (reader, lot))).await??;
+        self.reader = (!lot.ended).then_some(reader);
+        self.learn(&lot.new_keys).await?;
+        let mut jobs = Vec::with_capacity(lot.entries.len());
+        let mut opened = Vec::new();
+        for entry in lot.entries {
+            let position = Position { file: self.file, sequence: entry.sequence };
+            let (Some(workspace), Some(aek)) = (self.keys.workspace_of(entry.slot), self.keys.aek_of(entry.slot))
+            else {
+                // Both copies of its key frame are damaged: without them nobody knows whose it is.
+                opened.push(Frame::without_streams(&entry, Vec::new(), Err(BadFrame::Sealed)));
+                continue;
+            };
+            let of_stream = |part: &FramePart| StreamKey { table: part.table, aek };
+            let (streams, unwanted): (Vec<_>, Vec<_>) =
+                entry.parts.iter().map(of_stream).partition(|stream| wanted(position, workspace, *stream));
+            if streams.is_empty() {
+                opened.push(Frame::without_streams(&entry, unwanted, Ok(Vec::new())));
+            } else {
+                jobs.push(Job { aek: self.aeks.get(&aek).map(Arc::clone), entry, workspace, streams, unwanted });
+            }
+        }
+        let (frames, keys) = (self.frames.clone(), Arc::clone(&self.keys));
+        let work = move |_: &cpu::Awaited<'_>| {
+            let open = |Job { entry, workspace, aek, streams, unwanted }: Job| {
+                let rows = match aek {
+                    Some(aek) => rows_of(&frames, &keys, &entry, workspace, &aek, &streams),
+                    None => Err(BadFrame::Sealed),
+                };
+                Frame { sequence: entry.sequence, received: entry.received, streams, unwanted, rows }
+            };
+            jobs.into_par_iter().map(open).collect()
+        };
+        let with_rows: Vec<Frame> = cpu::run(work).await.map_err(|_| FramesError::Broken)?;
+        opened.extend(with_rows);
+        opened.sort_by_key(|frame| frame.sequence);
+        Ok(Some(opened))
+    }
+
+    /// Takes up key frames, whose AEKs may have to be asked of the vault.
+    async fn learn(&mut self, new_keys: &[logseal_wal::KeyFrame]) -> Result<(), FramesError> {
+        for key in new_keys {
+            if !self.aeks.contains_key(&key.aek) {
+                match self.frames.keyring.aek(key.aek).await {
+                    Ok(aek) => drop(self.aeks.insert(key.aek, aek)),
+                    // Its frames are reported one by one as not opening.
+                    Err(KeyError::UnknownAek(_)) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            let keys = Arc::get_mut(&mut self.keys).ok_or(FramesError::Broken)?;
+            // A key that does not open is reported by each of its frames.
+            let _ = keys.add(key, &|id| self.aeks.get(&id).map(Arc::clone));
+        }
+        Ok(())
+    }
+}
+
+/// A frame to be opened.
+struct Job {
+    entry: SealedEntry,
+    workspace: WorkspaceId,
+    aek: Option<Arc<Aek>>,
+    streams: Vec<StreamKey>,
+    unwanted: Vec<StreamKey>,
+}
+
+fn read_lot(reader: &mut FileReader, first: u64) -> Result<Lot, WalError> {
+    let mut lot = Lot { entries: Vec::new(), new_keys: Vec::new(), ended: false };
+    let mut bytes = 0;
+    while bytes < LOT_BYTES && lot.entries.len() < LOT_FRAMES {
+        match reader.next_item()? {
+            None => {
+                lot.ended = true;
+                break;
+            }
+            Some(Item::Key(key)) => lot.new_keys.push(key),
+            Some(Item::Entry(entry)) if entry.sequence >= first => {
+                bytes += entry.raw_bytes as usize;
+                lot.entries.push(entry);
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(lot)
+}
+
+fn rows_of(
+    frames: &Frames,
+    keys: &FileKeys,
+    entry: &SealedEntry,
+    workspace: WorkspaceId,
+    aek: &Arc<Aek>,
+    wanted: &[StreamKey],
+) -> Result<Vec<FrameRows>, BadFrame> {
+    let tables = frames.tables.workspace(workspace).ok_or(BadFrame::Unknown)?;
+    let request = entry.open(keys).map_err(|_| BadFrame::Sealed)?;
+    let scanned = logseal_otlp::scan(&request, tables.schema(), entry.received, &frames.limits);
+    drop(request);
+    let mut rows: HashMap<TableId, FrameRows> = HashMap::new();
+    for chunk in scanned.map_err(|_| BadFrame::Undecodable)?.chunks {
+        let table = tables.table(&chunk.schema);
+        let stream = || Stream { table: Arc::clone(&table), aek: Arc::clone(aek) };
+        let entry = rows.entry(table.row.id).or_insert_with(|| FrameRows { stream: stream(), chunks: Vec::new() });
+        entry.chunks.push(chunk);
+    }
+    let count = |rows: &FrameRows| rows.chunks.iter().map(|chunk| chunk.batch.num_rows() as u64).sum::<u64>();
+    let same = |part: &FramePart| rows.get(&part.table).is_some_and(|rows| count(rows) == u64::from(part.records));
+    if rows.len() != entry.parts.len() || !entry.parts.iter().all(same) {
+        return Err(BadFrame::Different);
+    }
+    Ok(wanted.iter().filter_map(|stream| rows.remove(&stream.table)).collect())
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, FramesError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| FramesError::Broken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_covered_by_a_range_of_its_own_stream_and_file() {
+        let stream =
+            |table, aek| StreamKey { table: TableId::from_bytes([table; 16]), aek: AekId::from_bytes([aek; 16]) };
+        let file = |n| WalFileId::from_bytes([n; 16]);
+        let row = |n, of: StreamKey, first, last| CoverageRow {
+            file: file(n),
+            table: of.table,
+            aek: of.aek,
+            first,
+            last,
+            segment: None,
+        };
+        let (a, b, next_key) = (stream(1, 1), stream(2, 1), stream(1, 2));
+        // Not in order: the catalog's order is no part of the contract.
+        let coverage = Coverage::new(&[row(1, a, 20, 20), row(1, a, 5, 9), row(1, b, 12, 15), row(2, a, 1, 3)]);
+        let cases = [
+            (1, a, 4, false),
+            (1, a, 5, true),
+            (1, a, 7, true),
+            (1, a, 9, true),
+            (1, a, 10, false),
+            (1, a, 12, false),
+            (1, a, 20, true),
+            (1, a, 21, false),
+            (1, b, 12, true),
+            (1, b, 5, false),
+            (1, next_key, 5, false),
+            (2, a, 1, true),
+            (2, a, 5, false),
+            (3, a, 5, false),
+        ];
+        for (n, stream, sequence, expected) in cases {
+            let covered = coverage.covers(Position { file: file(n), sequence }, stream);
+            assert_eq!(covered, expected, "file {n}, {stream:?}, frame {sequence}");
+        }
+        assert!(!Coverage::default().covers(Position { file: file(1), sequence: 5 }, a));
+    }
+}

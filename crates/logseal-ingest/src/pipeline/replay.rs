@@ -1,0 +1,225 @@
+//! The task that loads a cluster's frames which are only in the log: after a start, and after the store was away.
+//!
+//! It surveys each file before it reads it, so that damage is reported before anything else, and stays below half of the memory
+//! budget, so that new requests have room beside it. New requests are logged and acknowledged meanwhile; their frames are parked
+//! behind the cursor and loaded in their turn.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use logseal_catalog::{Catalog, Change, CoverageRow};
+use logseal_core::{ClusterId, WalFileId};
+use logseal_wal::{Bound, Damage, Evidence, FileSurvey, Position, WalError};
+use metrics::counter;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tracing::{error, info, warn};
+
+use super::backlog::{Backlog, Cursor, Durable};
+use super::batch::{Rows, StreamKey};
+use super::frames::{BadFrame, Coverage, Frame, FrameReader, FrameRows, Frames, FramesError, Range};
+use crate::admission::Budget;
+use crate::error::Chain;
+use crate::meter;
+
+/// How often memory is looked at while there is none for more frames.
+const ROOM: Duration = Duration::from_millis(20);
+
+/// Pause after a failure that passes, such as a vault that does not answer.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// What the task works with.
+#[derive(Debug)]
+pub struct Replay {
+    /// Whose log it is.
+    pub cluster: ClusterId,
+    /// Where rows join.
+    pub backlog: Arc<Backlog>,
+    /// Reads and scans frames.
+    pub frames: Frames,
+    /// What was covered when this process started; later commits are of loaded frames.
+    pub coverage: Coverage,
+    /// How each file of earlier lives is judged.
+    pub bounds: Vec<(WalFileId, Bound)>,
+    /// Where quarantined frames are noted.
+    pub catalog: Catalog,
+    /// Where they go.
+    pub quarantine: PathBuf,
+    /// Covers what is loaded.
+    pub budget: Arc<Budget>,
+    /// True while something is parked, from the start on.
+    pub replaying: watch::Sender<bool>,
+}
+
+impl Replay {
+    /// Runs until the task is dropped.
+    pub async fn run(self) {
+        loop {
+            // Made before the look, so that a cursor that is set in between wakes it.
+            let due = self.backlog.replay_due.notified();
+            while let Some(cursor) = self.backlog.cursor(self.cluster) {
+                self.set_replaying(true);
+                if let Err(error) = self.file(&cursor).await {
+                    warn!(cluster = %self.cluster, error = %Chain(&error), "the log cannot be replayed now, trying again");
+                    sleep(PAUSE).await;
+                }
+            }
+            self.set_replaying(false);
+            due.await;
+        }
+    }
+
+    fn set_replaying(&self, now: bool) {
+        let changed = self.replaying.send_if_modified(|before| std::mem::replace(before, now) != now);
+        if changed && !now {
+            info!(cluster = %self.cluster, "the log is replayed: every acknowledged record is loaded or in a segment");
+        }
+    }
+
+    /// Loads the cursor's file up to where it is durable now.
+    async fn file(&self, cursor: &Cursor) -> Result<(), FramesError> {
+        let file = cursor.next.file;
+        if cursor.next.sequence == 1
+            && let Some((_, bound)) = self.bounds.iter().find(|(known, _)| *known == file)
+        {
+            self.survey(&cursor.path, *bound).await?;
+        }
+        let range = Range { file, path: cursor.path.clone(), first: cursor.next.sequence, last: cursor.durable };
+        if range.first <= range.last {
+            let mut reader = FrameReader::open(&self.frames, &range).await?;
+            let started = Instant::now();
+            let mut frames_read = 0;
+            let wanted = |position, _, stream| !self.coverage.covers(position, stream);
+            while let Some(lot) = reader.next(wanted).await? {
+                frames_read += lot.iter().filter(|frame| !frame.streams.is_empty()).count();
+                if let Some(last) = lot.last().map(|frame| frame.sequence) {
+                    self.load(file, &cursor.path, lot, Position { file, sequence: last + 1 }).await?;
+                }
+            }
+            info!(cluster = %self.cluster, %file, frames = frames_read, seconds = started.elapsed().as_secs_f64(), "a file of the log is replayed");
+        }
+        let next = match cursor.following {
+            Some(following) if cursor.ended => Position { file: following, sequence: 1 },
+            _ => Position { file, sequence: cursor.durable + 1 },
+        };
+        self.backlog.replayed(self.cluster, Vec::new(), next, Instant::now());
+        Ok(())
+    }
+
+    /// Loads `lot`, behind which the frame `next` comes. After an error the cursor is at the frame that caused it.
+    async fn load(&self, file: WalFileId, path: &Path, lot: Vec<Frame>, next: Position) -> Result<(), FramesError> {
+        while !self.backlog.has_room_for_replay() {
+            sleep(ROOM).await;
+        }
+        let mut loaded = Vec::with_capacity(lot.len());
+        for Frame { sequence, received, streams, unwanted, rows } in lot {
+            let position = Position { file, sequence };
+            match rows {
+                Ok(rows) if rows.is_empty() => {
+                    loaded.push(Durable { position, received, rows: Vec::new(), settled: unwanted });
+                }
+                Ok(rows) => {
+                    let bytes = rows.iter().map(FrameRows::bytes).sum();
+                    let mut permit = match self.budget.try_take(bytes) {
+                        Some(permit) => permit,
+                        None => {
+                            // What waits here holds budget itself: it must be on its way into segments before this waits for more.
+                            let ready = std::mem::take(&mut loaded);
+                            self.backlog.replayed(self.cluster, ready, position, Instant::now());
+                            self.budget.take(bytes).await
+                        }
+                    };
+                    let with_permit = |rows: FrameRows| {
+                        let permit = permit.split(rows.bytes());
+                        Rows { stream: rows.stream, chunks: rows.chunks, permit }
+                    };
+                    let rows = rows.into_iter().map(with_permit).collect();
+                    loaded.push(Durable { position, received, rows, settled: unwanted });
+                }
+                Err(bad) => {
+                    if let Err(error) = self.put_aside(path, position, bad, &streams).await {
+                        self.backlog.replayed(self.cluster, loaded, position, Instant::now());
+                        return Err(error);
+                    }
+                    let settled = [streams, unwanted].concat();
+                    loaded.push(Durable { position, received, rows: Vec::new(), settled });
+                }
+            }
+        }
+        self.backlog.replayed(self.cluster, loaded, next, Instant::now());
+        Ok(())
+    }
+
+    /// Quarantines a frame that is intact but gives no rows. While that fails the replay does not go on behind it: the file would be
+    /// deleted with the only copy.
+    async fn put_aside(
+        &self,
+        path: &Path,
+        position: Position,
+        reason: BadFrame,
+        streams: &[StreamKey],
+    ) -> Result<(), FramesError> {
+        let (file, sequence) = (position.file, position.sequence);
+        let (disk, source, folder) = (Arc::clone(&self.frames.disk), path.to_owned(), self.quarantine.clone());
+        let evidence = Evidence::Frames { first: sequence, last: sequence };
+        let work = move || logseal_wal::quarantine(&*disk, &source, &evidence, &folder);
+        let aside = tokio::task::spawn_blocking(work).await.map_err(|_| FramesError::Broken)??;
+        let row = |stream: &StreamKey| CoverageRow {
+            file,
+            table: stream.table,
+            aek: stream.aek,
+            first: sequence,
+            last: sequence,
+            segment: None,
+        };
+        let noted = self.catalog.apply(Change::Quarantine(streams.iter().map(row).collect())).await;
+        if let Err(error) = &noted
+            && !error.is_decision()
+        {
+            return Err(FramesError::Note(error.clone()));
+        }
+        counter!(meter::QUARANTINED).increment(1);
+        // A row whose table is unknown cannot be noted: such a frame is put aside again at each start, as long as its file is there.
+        error!(cluster = %self.cluster, %file, sequence, %reason, aside = %aside.display(), noted = noted.is_ok(), "a frame of the log is in quarantine");
+        Ok(())
+    }
+
+    /// Reports what is wrong with a file, puts damaged parts aside, and tells the backlog how much is in it.
+    async fn survey(&self, path: &Path, bound: Bound) -> Result<(), FramesError> {
+        let (disk, file) = (Arc::clone(&self.frames.disk), path.to_owned());
+        let work = move || logseal_wal::survey_file(&*disk, &file, &bound);
+        let survey = tokio::task::spawn_blocking(work).await.map_err(|_| FramesError::Broken)??;
+        self.report(path, &survey).await?;
+        self.backlog.parked_records(self.cluster, survey.records, survey.header.created);
+        Ok(())
+    }
+
+    async fn report(&self, path: &Path, survey: &FileSurvey) -> Result<(), FramesError> {
+        for alteration in &survey.alterations {
+            counter!(meter::WAL_DAMAGE).increment(1);
+            error!(cluster = %self.cluster, file = %path.display(), ?alteration, "a file of the log is not the one that it should be");
+        }
+        for damage in &survey.damages {
+            counter!(meter::WAL_DAMAGE).increment(1);
+            error!(cluster = %self.cluster, file = %path.display(), %damage, "the log is damaged");
+        }
+        if survey.damages.is_empty() {
+            return Ok(());
+        }
+        let (disk, source, folder) = (Arc::clone(&self.frames.disk), path.to_owned(), self.quarantine.clone());
+        let damages = survey.damages.clone();
+        let work = move || -> Result<Vec<PathBuf>, WalError> {
+            let put_aside =
+                |damage: &Damage| logseal_wal::quarantine(&*disk, &source, &Evidence::Damage(damage.clone()), &folder);
+            // Of frames that are missing, and of a header copy, there is nothing to keep.
+            damages.iter().map(put_aside).filter(|aside| !matches!(aside, Err(WalError::NoEvidence { .. }))).collect()
+        };
+        let aside = tokio::task::spawn_blocking(work).await.map_err(|_| FramesError::Broken)??;
+        for file in aside {
+            counter!(meter::QUARANTINED).increment(1);
+            error!(cluster = %self.cluster, file = %file.display(), "a damaged part of the log is in quarantine");
+        }
+        Ok(())
+    }
+}

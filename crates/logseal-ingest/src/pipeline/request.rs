@@ -1,0 +1,97 @@
+//! One request's bytes to rows, and to what the log keeps of it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use logseal_core::UnixNanos;
+use logseal_otlp::{ScanError, ScanLimits, Scanned, TableChunk};
+use logseal_wal::CompressedBody;
+use metrics::counter;
+
+use super::tables::WorkspaceTables;
+use super::unavailable;
+use crate::admission::BudgetPermit;
+use crate::door::IntakeError;
+use crate::{cpu, meter};
+
+/// Bodies up to this size are scanned on the async thread: usual ones take some 10 microseconds, about as much as the detour
+/// over another thread, and one made to expand as far as it can stays below a few milliseconds.
+const INLINE_SCAN_BYTES: usize = 8 * 1024;
+
+/// A request that can be logged.
+#[derive(Debug)]
+pub struct ScannedRequest {
+    /// Its rows.
+    pub chunks: Vec<TableChunk>,
+    /// Its bytes for the log.
+    pub body: CompressedBody,
+    /// Covers both.
+    pub permit: BudgetPermit,
+    /// Rows in the chunks.
+    pub accepted: u64,
+    /// Records that were rejected.
+    pub rejected: u64,
+    /// Why.
+    pub rejection: Option<String>,
+}
+
+/// Scans and compresses `body`.
+///
+/// # Errors
+///
+/// What the client is to be told.
+pub async fn scan(
+    tables: Arc<WorkspaceTables>,
+    body: Bytes,
+    permit: BudgetPermit,
+    received: UnixNanos,
+    limits: Arc<ScanLimits>,
+) -> Result<ScannedRequest, IntakeError> {
+    // The body goes as soon as it is scanned, and its permit never goes before it: also when the client goes away.
+    let (scanned, compressed, mut permit) = if body.len() <= INLINE_SCAN_BYTES {
+        let (scanned, compressed) = work(&tables, &body, received, &limits);
+        drop(body);
+        (scanned, compressed, permit)
+    } else {
+        let job = move |_: &cpu::Awaited<'_>| {
+            let (scanned, compressed) = work(&tables, &body, received, &limits);
+            drop(body);
+            (scanned, compressed, permit)
+        };
+        cpu::run(job).await.map_err(|_| unavailable("defect", "the request could not be scanned"))?
+    };
+    let Scanned { chunks, accepted, rejected, rejection, replaced_utf8, ignored_string_references } =
+        scanned.map_err(|error| match error {
+            ScanError::Undecodable { .. } => IntakeError::Undecodable(error.to_string()),
+            ScanError::TooLarge { .. } => IntakeError::TooLarge(error.to_string()),
+            ScanError::Columns(_) => unavailable("defect", "the records could not be brought into columns"),
+        })?;
+    counter!(meter::REPLACED_UTF8).increment(replaced_utf8);
+    counter!(meter::IGNORED_REFERENCES).increment(ignored_string_references);
+
+    let rows: usize = chunks.iter().map(|chunk| chunk.batch.get_array_memory_size()).sum();
+    let bytes = rows + compressed.compressed_bytes();
+    if bytes > permit.budget_total() {
+        // Coming back would never help: also an idle server has no more.
+        return Err(IntakeError::TooLarge(format!(
+            "the decoded records take {bytes} bytes, more than `ingest.memory_budget_bytes`; send fewer at a time"
+        )));
+    }
+    if !permit.try_cover(bytes) {
+        return Err(unavailable("memory", "memory for the decoded records is not free"));
+    }
+    permit.shrink_to(bytes);
+    Ok(ScannedRequest { chunks, body: compressed, permit, accepted, rejected, rejection })
+}
+
+fn work(
+    tables: &WorkspaceTables,
+    body: &[u8],
+    received: UnixNanos,
+    limits: &ScanLimits,
+) -> (Result<Scanned, ScanError>, CompressedBody) {
+    let scanned = logseal_otlp::scan(body, tables.schema(), received, limits);
+    // What is refused goes nowhere.
+    let logged = if scanned.as_ref().is_ok_and(|scanned| scanned.accepted > 0) { body } else { &[] };
+    (scanned, CompressedBody::compress(logged))
+}

@@ -1,0 +1,134 @@
+//! What can go wrong with the log.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+
+use logseal_core::WalFileId;
+use logseal_crypto::{SealError, SequenceReused};
+use thiserror::Error;
+
+use crate::format::HeaderError;
+
+/// An operation on the log failed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum WalError {
+    /// The disk refused an operation.
+    #[error("cannot {operation} `{path}`", path = path.display())]
+    Io {
+        /// What was tried: `create`, `write`, `sync`, `read`, ...
+        operation: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// The disk's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// A new file could not be registered; it stays unused until it is.
+    #[error("cannot register log file `{file}`")]
+    Register {
+        /// The file.
+        file: WalFileId,
+        /// The registry's answer.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The request is larger than a frame may be.
+    #[error("a request of {raw_bytes} bytes, {compressed_bytes} compressed, does not fit a frame")]
+    EntryTooLarge {
+        /// Its bytes.
+        raw_bytes: usize,
+        /// Its bytes after compression.
+        compressed_bytes: usize,
+    },
+    /// The request names more tables than a frame's metadata has room for.
+    #[error("a request with records for {parts} tables does not fit a frame")]
+    TooManyParts {
+        /// How many.
+        parts: usize,
+    },
+    /// The file has a DEK for each of its 65,535 slots already; the next group goes to a new file.
+    #[error("log file `{file}` has no room for one more key")]
+    TooManyKeys {
+        /// The file.
+        file: WalFileId,
+    },
+    /// A frame would have repeated a nonce. It was not written, and the file is abandoned.
+    #[error("log file `{file}` would repeat a nonce")]
+    Sequence {
+        /// The file.
+        file: WalFileId,
+        /// What was tried.
+        #[source]
+        source: SequenceReused,
+    },
+    /// Neither copy of a file's header is intact.
+    #[error("`{path}` has no intact header", path = path.display())]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with the first copy.
+        #[source]
+        source: HeaderError,
+    },
+    /// What was to be set aside is not in the file.
+    #[error("`{path}` has no such frames", path = path.display())]
+    NoEvidence {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl WalError {
+    /// Whether the disk has no room: more may come, and then the log works again by itself.
+    #[must_use]
+    pub fn is_out_of_space(&self) -> bool {
+        matches!(self, Self::Io { source, .. }
+            if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+    }
+
+    /// Whether the entry itself cannot be written, on whatever disk: the group before it is unharmed.
+    #[must_use]
+    pub fn is_entry(&self) -> bool {
+        matches!(self, Self::EntryTooLarge { .. } | Self::TooManyParts { .. } | Self::TooManyKeys { .. })
+    }
+
+    /// An adapter for `map_err`: what was tried, and where.
+    pub fn io(operation: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { operation, path: path.into(), source }
+    }
+}
+
+/// An entry could not be opened.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The slot's AEK is not available (or no key frame of the slot was read).
+    #[error("the key of slot {slot} is not available")]
+    KeyUnavailable {
+        /// The slot.
+        slot: u16,
+    },
+    /// The slot's AEK is available but does not open its DEK: the key frame was altered, or the AEK is another.
+    #[error("the data key of slot {slot} does not open")]
+    Key {
+        /// The slot.
+        slot: u16,
+        /// What opening it said.
+        #[source]
+        source: SealError,
+    },
+    /// The entry was altered, or belongs elsewhere.
+    #[error("entry {sequence} does not open")]
+    Sealed {
+        /// Its sequence.
+        sequence: u64,
+        /// What opening it said.
+        #[source]
+        source: SealError,
+    },
+    /// The entry is authentic, but what it holds does not decompress.
+    #[error("the entry does not decompress to its stated length")]
+    Compression,
+}

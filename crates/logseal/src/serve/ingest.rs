@@ -1,0 +1,203 @@
+//! The ingest pipeline of a server: its logs recovered, its tasks started, its door built.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use logseal_core::{ClusterId, IdGenerator, NodeId};
+use logseal_crypto::OsRandom;
+use logseal_ingest::pipeline::backlog::Backlog;
+use logseal_ingest::pipeline::batch::CutRule;
+use logseal_ingest::pipeline::commit::{Committer, ParquetEncoder};
+use logseal_ingest::pipeline::cutter::{Cutter, CutterParts};
+use logseal_ingest::pipeline::frames::{Coverage, Frames};
+use logseal_ingest::pipeline::journal::{Journal, JournalThread, SpaceLimits};
+use logseal_ingest::pipeline::recovery::recover;
+use logseal_ingest::pipeline::registry::CatalogRegistry;
+use logseal_ingest::pipeline::replay::Replay;
+use logseal_ingest::pipeline::{Journals, Pipeline};
+use logseal_ingest::{Budget, Door};
+use logseal_otlp::ScanLimits;
+use logseal_segment::SegmentSettings;
+use logseal_wal::{Disk, SystemDisk, Writer, WriterParts, WriterSettings};
+use tokio::sync::{oneshot, watch};
+
+use super::State;
+use super::adapters::Shippers;
+use crate::config::Config;
+use crate::data_dir::DataDir;
+use crate::error::CommandError;
+
+/// The running pipeline.
+#[derive(Debug)]
+pub(super) struct Ingest {
+    pub(super) backlog: Arc<Backlog>,
+    pub(super) cutter: Cutter,
+    pub(super) frames: Frames,
+    pub(super) journals: Arc<Journals>,
+    /// One for each log: when its thread has closed its file.
+    pub(super) endings: Vec<oneshot::Receiver<()>>,
+    /// Clusters by name, and whether their log is still being replayed.
+    pub(super) replaying: Vec<(String, watch::Receiver<bool>)>,
+    budget: Arc<Budget>,
+}
+
+impl Ingest {
+    /// Recovers the log of each cluster and starts everything behind the door.
+    pub(super) async fn start(state: &State, data_dir: &DataDir, config: &Config) -> Result<Self, CommandError> {
+        let recovering = "recover the write-ahead log";
+        let budget = Budget::new(config.ingest.memory_budget_bytes);
+        let backlog = Backlog::new(Arc::clone(&budget));
+        let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
+        let limits = config.wal.check().map_err(|error| CommandError::Config(error.to_string()))?;
+        let frames = Frames {
+            disk: Arc::clone(&disk),
+            keyring: Arc::clone(&state.keyring),
+            tables: Arc::clone(&state.tables),
+            limits: Arc::new(scan_limits(config)),
+        };
+        let cutter = Cutter::start(CutterParts {
+            rule: cut_rule(config),
+            committer: committer(state, config),
+            backlog: Arc::clone(&backlog),
+            disk: Arc::clone(&disk),
+            quarantine: data_dir.join("quarantine"),
+        });
+        let node =
+            node(data_dir, &state.ids).map_err(CommandError::io("find the node's folder of the write-ahead log"))?;
+        let mut ingest = Self {
+            backlog,
+            cutter,
+            frames,
+            journals: Arc::default(),
+            endings: Vec::new(),
+            replaying: Vec::new(),
+            budget,
+        };
+        let rows = state.catalog.coverage().await.map_err(CommandError::start(recovering))?;
+        let coverage = Coverage::new(&rows);
+        for cluster in state.catalog.clusters().await.map_err(CommandError::start(recovering))? {
+            let start = ClusterStart { node, cluster: cluster.id, coverage: coverage.clone(), limits };
+            let replaying = ingest.start_cluster(state, data_dir, config, start).await?;
+            ingest.replaying.push((cluster.name, replaying));
+        }
+        Ok(ingest)
+    }
+
+    async fn start_cluster(
+        &mut self,
+        state: &State,
+        data_dir: &DataDir,
+        config: &Config,
+        start: ClusterStart,
+    ) -> Result<watch::Receiver<bool>, CommandError> {
+        let ClusterStart { node, cluster, coverage, limits } = start;
+        let recovering = "recover the write-ahead log";
+        let folder = data_dir.join("wal").join(node.to_string()).join(cluster.to_string());
+        let disk = Arc::clone(&self.frames.disk);
+        disk.create_dir_all(&folder).map_err(CommandError::io(format!("make `{}`", folder.display())))?;
+        let recovered = recover(&disk, &folder, cluster, node, &state.catalog, &*state.clock)
+            .await
+            .map_err(CommandError::start(recovering))?;
+        self.backlog.open(cluster, recovered.files);
+        let writer = Writer::new(WriterParts {
+            disk: Arc::clone(&disk),
+            folder: folder.clone(),
+            cluster,
+            node,
+            predecessor: recovered.predecessor,
+            registry: Arc::new(CatalogRegistry::new(state.catalog.clone())),
+            ids: state.ids.clone(),
+            clock: Arc::clone(&state.clock),
+            settings: WriterSettings { file_bytes: config.wal.file_bytes },
+        });
+        let backlog = Arc::clone(&self.backlog);
+        let (journal, ended) = Journal::start(JournalThread { writer, cluster, folder, disk, limits, backlog })
+            .map_err(CommandError::io("start the thread of the write-ahead log"))?;
+        self.journals.add(cluster, journal);
+        self.endings.push(ended);
+        let (replaying, is_replaying) = watch::channel(self.backlog.cursor(cluster).is_some());
+        let replay = Replay {
+            cluster,
+            backlog: Arc::clone(&self.backlog),
+            frames: self.frames.clone(),
+            coverage,
+            bounds: recovered.bounds,
+            catalog: state.catalog.clone(),
+            quarantine: data_dir.join("quarantine"),
+            budget: Arc::clone(&self.budget),
+            replaying,
+        };
+        tokio::spawn(replay.run());
+        Ok(is_replaying)
+    }
+
+    /// The door in front of the pipeline.
+    pub(super) fn door(&self, state: &State, config: &Config) -> Result<Door, CommandError> {
+        let pipeline = Pipeline {
+            tables: Arc::clone(&state.tables),
+            catalog: state.catalog.clone(),
+            keyring: Arc::clone(&state.keyring),
+            journals: Arc::clone(&self.journals),
+            limits: Arc::clone(&self.frames.limits),
+            clock: Arc::clone(&state.clock),
+        };
+        let shippers = Shippers(Arc::clone(&state.access));
+        let budget = Arc::clone(&self.budget);
+        Door::with_budget(&config.ingest, budget, Arc::new(shippers), Arc::new(pipeline), Arc::new(OsRandom))
+            .map_err(|error| CommandError::Config(error.to_string()))
+    }
+}
+
+/// What starts one cluster's log.
+struct ClusterStart {
+    node: NodeId,
+    cluster: ClusterId,
+    coverage: Coverage,
+    limits: SpaceLimits,
+}
+
+fn scan_limits(config: &Config) -> ScanLimits {
+    // What a hostile request can expand to is a part of the budget, whatever its size.
+    let budget = config.ingest.memory_budget_bytes as u64;
+    ScanLimits { repeated_bytes: budget / 4, null_cells: budget / 32, ..ScanLimits::default() }
+}
+
+fn cut_rule(config: &Config) -> CutRule {
+    CutRule {
+        max_age: Duration::from_millis(config.segment.max_age_ms),
+        target_file_bytes: config.segment.target_bytes,
+        // A quarter of the budget: while one batch is being sealed, others can grow.
+        max_arrow_bytes: config.ingest.memory_budget_bytes / 4,
+    }
+}
+
+fn committer(state: &State, config: &Config) -> Committer {
+    let segment = &config.segment;
+    let settings = SegmentSettings { row_group_bytes: segment.row_group_bytes, zstd_level: segment.zstd_level };
+    Committer {
+        catalog: state.catalog.clone(),
+        store: state.store.clone(),
+        encoder: Arc::new(ParquetEncoder(settings)),
+        ids: state.ids.clone(),
+        clock: Arc::clone(&state.clock),
+    }
+}
+
+/// This node's id: the name of its folder, made at the first start.
+fn node(data_dir: &DataDir, ids: &IdGenerator) -> std::io::Result<NodeId> {
+    let logs = data_dir.join("wal");
+    SystemDisk.create_dir_all(&logs)?;
+    let mut nodes: Vec<NodeId> = Vec::new();
+    for entry in std::fs::read_dir(&logs)? {
+        nodes.extend(entry?.file_name().to_str().and_then(|name| name.parse::<NodeId>().ok()));
+    }
+    nodes.sort_unstable();
+    match nodes.first() {
+        Some(node) => Ok(*node),
+        None => {
+            let node = NodeId::from(ids.next());
+            SystemDisk.create_dir_all(&logs.join(node.to_string()))?;
+            Ok(node)
+        }
+    }
+}
