@@ -31,6 +31,7 @@ pub(crate) async fn apply(
             }
             Ok(())
         }
+        Change::AddAek(aek) => rows.add_aek(aek).await,
         Change::AddTable { table, columns } => {
             rows.add_table_once(table).await?;
             for column in columns {

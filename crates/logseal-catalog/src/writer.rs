@@ -40,6 +40,8 @@ pub enum Change {
         /// Its tables.
         tables: Vec<TableRow>,
     },
+    /// Adds a further AEK of a workspace.
+    AddAek(AekRow),
     /// Adds a table and attribute columns of it; what is there already stays as it is.
     AddTable {
         /// The table.

@@ -3,7 +3,7 @@
 use logseal_catalog::{Catalog, CatalogError, Change, ClusterRow, KekRow, TableRow, WorkspaceRow};
 use logseal_core::{AekId, Clock, ClusterId, IdGenerator, TableId, TableName, WorkspaceId};
 use logseal_keys::access::SLOTS;
-use logseal_keys::{AccessKeys, KeyError, Keyring};
+use logseal_keys::{AccessKeys, AekOwner, KeyError, Keyring};
 use logseal_vault::KeyId;
 use thiserror::Error;
 use tracing::info;
@@ -48,10 +48,11 @@ pub async fn provision(
     }
     let (id, created) = (WorkspaceId::from(ids.next()), clock.now());
     let keys = SLOTS.map(|slot| access.generate(id, slot, created).row).to_vec();
-    let aek = keyring.new_aek(AekId::from(ids.next()), id, cluster.id, 1, kek).await?;
-    let logs = TableRow { id: TableId::from(ids.next()), workspace: id, name: TableName::logs(), created };
+    let tables = vec![TableRow { id: TableId::from(ids.next()), workspace: id, name: TableName::logs(), created }];
     let workspace = WorkspaceRow { id, name: DEFAULT_WORKSPACE.to_owned(), cluster: cluster.id, created };
-    catalog.apply(Change::AddWorkspace { workspace, keys, aek, tables: vec![logs] }).await?;
+    let owner = AekOwner { cluster: &cluster, workspace: &workspace, tables: &tables };
+    let aek = keyring.new_aek(AekId::from(ids.next()), owner, 1, kek).await?;
+    catalog.apply(Change::AddWorkspace { workspace, keys, aek, tables }).await?;
     info!(workspace = %id, "workspace `default` made");
     Ok(())
 }

@@ -112,6 +112,25 @@ impl Aek {
         self.open_dek(&aad::segment_dek(self.workspace, self.id, segment), &wrapped.sealed, commitment)
     }
 
+    /// Unwraps a segment's DEK when nothing is left that says what it commits to: the catalog, which holds the commitment, is
+    /// lost. For rebuilding it only.
+    ///
+    /// AES-GCM does not commit to its key, so who holds the AEK could make a wrap that opens under two AEKs. The AEK is chosen
+    /// by the id in `wrapped` and never by trial, and the caller authenticates the segment's footer with the DEK.
+    ///
+    /// # Errors
+    ///
+    /// [`SealError`] when `wrapped` was made for another AEK or workspace, or was altered.
+    pub fn danger_unwrap_dek_without_commitment(&self, wrapped: &WrappedDek) -> Result<Dek, SealError> {
+        if (wrapped.aek, wrapped.workspace) != (self.id, self.workspace) {
+            return Err(SealError);
+        }
+        let aad = aad::segment_dek(self.workspace, self.id, wrapped.segment);
+        let key = Key256::copy_from_slice(&seal::open(&self.key, &aad, &wrapped.sealed)?).ok_or(SealError)?;
+        let commitment = Commitment::of(&key, &aad);
+        Ok(Dek { key, commitment })
+    }
+
     /// A new random DEK for what this workspace writes to `file` of the write-ahead log, and its wrap.
     #[must_use]
     pub fn new_wal_dek(&self, file: WalFileId, random: OsRandom) -> (Dek, [u8; SEALED_DEK_BYTES]) {
@@ -226,6 +245,21 @@ mod tests {
         assert!(aek(5, 9).unwrap_dek(SEGMENT, &wrapped, dek.commitment()).is_err(), "other id, same key");
         assert!(aek_2.unwrap_dek(SegmentId::from_bytes([9; 16]), &wrapped, dek.commitment()).is_err(), "other segment");
         assert!(aek_2.unwrap_dek(SEGMENT, &wrapped, other.commitment()).is_err(), "other commitment");
+    }
+
+    /// Scenario: the catalog with the commitments is lost. Guarantee: a wrap opens under its own key alone, and gives the very
+    /// commitment that was lost.
+    #[test]
+    fn without_a_stored_commitment_a_wrap_still_opens_only_where_it_belongs() {
+        let aek_2 = aek(2, 9);
+        let (dek, wrapped) = aek_2.new_dek(SEGMENT, OsRandom);
+        let found = aek_2.danger_unwrap_dek_without_commitment(&wrapped).unwrap();
+        assert!(found.key().ct_eq(dek.key()));
+        assert_eq!(found.commitment(), dek.commitment());
+        let claims_another = WrappedDek { segment: SegmentId::from_bytes([9; 16]), ..wrapped.clone() };
+        assert!(aek_2.danger_unwrap_dek_without_commitment(&claims_another).is_err(), "other segment");
+        assert!(aek(2, 8).danger_unwrap_dek_without_commitment(&wrapped).is_err(), "same id, other key");
+        assert!(aek(5, 9).danger_unwrap_dek_without_commitment(&wrapped).is_err(), "other id, same key");
     }
 
     #[test]

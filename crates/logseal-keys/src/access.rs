@@ -48,10 +48,22 @@ impl AccessKeys {
     #[must_use]
     pub fn generate(&self, workspace: WorkspaceId, slot: &str, now: UnixNanos) -> NewWorkspaceKey {
         let secret = Zeroizing::new(BASE64URL_NOPAD.encode(Key256::generate(OsRandom).expose()));
+        self.row_of(workspace, slot, &secret, now)
+    }
+
+    /// The row of a key that `workspace` has already, for a catalog that lost it; not accepted yet. `None` when `secret` is not
+    /// of the form that [`AccessKeys::generate`] gives.
+    #[must_use]
+    pub fn keep(&self, workspace: WorkspaceId, slot: &str, secret: &str, now: UnixNanos) -> Option<NewWorkspaceKey> {
+        let bytes = BASE64URL_NOPAD.decode(secret.as_bytes()).map(Zeroizing::new).ok()?;
+        (bytes.len() == 32).then(|| self.row_of(workspace, slot, secret, now))
+    }
+
+    fn row_of(&self, workspace: WorkspaceId, slot: &str, secret: &str, now: UnixNanos) -> NewWorkspaceKey {
         let row = WorkspaceKeyRow {
             workspace,
             slot: slot.to_owned(),
-            lookup: self.lookup(&secret).to_vec(),
+            lookup: self.lookup(secret).to_vec(),
             sealed: seal::seal(&self.seal_key, &aad::workspace_key(workspace, slot), secret.as_bytes(), OsRandom),
             created: now,
         };
@@ -112,6 +124,20 @@ mod tests {
         assert_eq!(keys.workspace_of(&secret), Some(WORKSPACE));
         for wrong in ["", "x", &secret[1..], &format!("{}x", secret.as_str()), &"y".repeat(100_000)] {
             assert_eq!(keys.workspace_of(wrong), None);
+        }
+    }
+
+    /// Scenario: the catalog is lost, the key is known from elsewhere. Guarantee: shippers go on with it, and nothing short of a
+    /// key of ours is taken for one.
+    #[test]
+    fn a_kept_key_is_the_same_key() {
+        let keys = keys(1);
+        let secret = keys.reveal(&keys.generate(WORKSPACE, "primary", UnixNanos(0)).row).unwrap();
+        let kept = keys.keep(WORKSPACE, "primary", &secret, UnixNanos(1)).unwrap();
+        keys.accept(&kept.row);
+        assert_eq!(keys.workspace_of(&secret), Some(WORKSPACE));
+        for wrong in ["", "short", &secret[1..], &format!("{}AA", secret.as_str()), &"!".repeat(43)] {
+            assert!(keys.keep(WORKSPACE, "primary", wrong, UnixNanos(1)).is_none());
         }
     }
 

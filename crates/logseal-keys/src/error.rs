@@ -47,6 +47,14 @@ pub enum KeyError {
     /// The copy of a wrapped key could not be stored.
     #[error("cannot store the copy of a wrapped account key")]
     Copy(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The copy of a wrapped key in the store cannot be used.
+    #[error("the copy of a wrapped account key `{path}` cannot be used: {why}")]
+    BadCopy {
+        /// The object's path.
+        path: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// A row names a key that no vault can have.
     #[error("catalog row of account key `{0}` names an impossible key")]
     KekName(AekId),

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use logseal_catalog::{AekRow, Catalog, KekRow, SegmentRow};
-use logseal_core::{AekId, Clock, ClusterId, WorkspaceId};
+use logseal_core::{AekId, Clock, WorkspaceId};
 use logseal_crypto::{Aek, Commitment, Dek, Key256, MacKey, OsRandom, WrappedDek};
 use logseal_vault::{KeyId, KeyName, KeyVault, KeyVersion};
 
 use crate::KeyError;
-use crate::wrapped_key_copy::{self, WrappedKeyStore};
+use crate::wrapped_key_copy::{self, AekOwner, WrappedKeyStore};
 
 /// The account keys of a deployment.
 ///
@@ -44,7 +44,7 @@ impl Keyring {
         Self { vault, catalog, copies, mac_key, clock, unwrapped: Mutex::default() }
     }
 
-    /// A new AEK, wrapped by `kek`, its wrap proven by an unwrap and its copy durable in the store.
+    /// A new AEK of `owner`, wrapped by `kek`, its wrap proven by an unwrap and its copy durable in the store.
     ///
     /// The key may be used once the returned row is in the catalog.
     ///
@@ -55,11 +55,11 @@ impl Keyring {
     pub async fn new_aek(
         &self,
         id: AekId,
-        workspace: WorkspaceId,
-        cluster: ClusterId,
+        owner: AekOwner<'_>,
         generation: u32,
         kek: &KeyId,
     ) -> Result<AekRow, KeyError> {
+        let (workspace, cluster) = (owner.workspace.id, owner.cluster.id);
         let failed = |source| KeyError::Vault { aek: id, source };
         let key = Key256::generate(OsRandom);
         let row = AekRow {
@@ -78,9 +78,18 @@ impl Keyring {
         };
         drop(key);
         self.unwrap(&row).await?;
-        let (path, content) = wrapped_key_copy::object(&row, &self.mac_key);
+        let (path, content) = wrapped_key_copy::object(&row, owner, &self.mac_key);
         self.copies.put_new(&path, content).await.map_err(KeyError::Copy)?;
         Ok(row)
+    }
+
+    /// Proves that the vault unwraps the key of `row` and that it is the one that the row commits to. Nothing is kept.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::Vault`], [`KeyError::Commitment`], [`KeyError::KekName`].
+    pub async fn prove(&self, row: &AekRow) -> Result<(), KeyError> {
+        self.unwrap(row).await.map(drop)
     }
 
     /// Unwraps every AEK in the catalog, so that the first record does not wait for the vault.

@@ -22,4 +22,4 @@ pub mod wrapped_key_copy;
 pub use access::{AccessKeys, NewWorkspaceKey};
 pub use error::KeyError;
 pub use keyring::Keyring;
-pub use wrapped_key_copy::WrappedKeyStore;
+pub use wrapped_key_copy::{AekOwner, KeyCopy, WrappedKeyStore};

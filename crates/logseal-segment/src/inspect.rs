@@ -117,6 +117,16 @@ fn footer_bytes(bytes: u64, head: [u8; 4], tail: [u8; 8]) -> Result<u64, &'stati
 
 /// Refuses `file` unless a footer that fits into it, in the clear part as we write it, is where its end says.
 pub(crate) fn check_ends(file: &impl ChunkReader) -> Result<(), SegmentError> {
+    wrapped_dek(file).map(drop)
+}
+
+/// The wrapped DEK that `file` states in clear: a claim until it opens. For a lost catalog; the reader of segments takes the
+/// wrapped DEK from the catalog. Reads the first four bytes and the footer.
+///
+/// # Errors
+///
+/// [`SegmentError::NotASegment`] when the file has no footer as we write it, [`SegmentError::Open`] when it cannot be read.
+pub fn wrapped_dek(file: &impl ChunkReader) -> Result<WrappedDek, SegmentError> {
     let bytes = file.len();
     if bytes < SHORTEST {
         return Err(SegmentError::NotASegment(TOO_SHORT));
@@ -128,7 +138,7 @@ pub(crate) fn check_ends(file: &impl ChunkReader) -> Result<(), SegmentError> {
     let length = footer_bytes(bytes, head, tail).map_err(SegmentError::NotASegment)?;
     let footer = part(bytes - 8 - length, usize::try_from(length).unwrap_or(0))?;
     let stated = Thrift(&footer).crypto_metadata().ok_or(SegmentError::NotASegment(NO_KEY_METADATA))?;
-    KeyMetadata::parse(stated.key_metadata).map(drop)
+    KeyMetadata::parse(stated.key_metadata).map(|(_, wrapped)| wrapped)
 }
 
 /// Counts the modules between the first magic and `end`; `None` when they do not end there.

@@ -28,6 +28,9 @@ pub(crate) enum Command {
     /// Sealed segments
     #[command(subcommand)]
     Segment(SegmentCommand),
+    /// Copies of the catalog, and its return
+    #[command(subcommand)]
+    Catalog(CatalogCommand),
     /// The write-ahead log
     #[command(subcommand)]
     Wal(WalCommand),
@@ -119,6 +122,50 @@ pub(crate) enum SegmentCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Take in segments of the store that the catalog does not know; the server must be stopped
+    ///
+    /// A catalog that was put back from a file by hand does not know what came after it. Each record stays there once: a segment whose
+    /// records the catalog has elsewhere is reported. Nothing is deleted.
+    Adopt(OfflineOptions),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CatalogCommand {
+    /// Copy the catalog, consistently, while the server may run
+    ///
+    /// The copy is of no use without the root key, which is not in it.
+    Backup {
+        /// The new file; must not exist
+        file: PathBuf,
+    },
+    /// Put a copy in the catalog's place; the server must be stopped
+    ///
+    /// What came after the copy is taken in from the store and, at the next start, from the write-ahead log. The present catalog is
+    /// kept under another name.
+    Restore {
+        /// What `catalog backup` made
+        file: PathBuf,
+        #[command(flatten)]
+        options: OfflineOptions,
+    },
+    /// Make a lost catalog anew from the store, the vault and the root key; the server must be stopped
+    ///
+    /// Refused while there is a catalog. Access keys of workspaces are new, but for the one in credentials.json.
+    Rebuild(OfflineOptions),
+}
+
+/// Options of commands that work on a stopped server's files.
+#[derive(Args, Debug)]
+pub(crate) struct OfflineOptions {
+    /// The server's configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Set one configuration key, as for the server
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]

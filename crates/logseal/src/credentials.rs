@@ -56,6 +56,19 @@ impl Credentials {
         Ok(read)
     }
 
+    /// The workspace in the file and its primary key, for a catalog that has lost them; nothing when the file does not say.
+    pub(crate) fn workspace_key(data_dir: &Path) -> Option<(String, Zeroizing<String>)> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Workspace {
+            workspace_id: String,
+            workspace_key: Zeroizing<String>,
+        }
+        let text = std::fs::read(data_dir.join(FILE)).map(Zeroizing::new).ok()?;
+        let Workspace { workspace_id, workspace_key } = serde_json::from_slice(&text).ok()?;
+        Some((workspace_id, workspace_key))
+    }
+
     /// Writes the file.
     pub(crate) fn write(&self, data_dir: &Path) -> Result<(), CommandError> {
         let file = data_dir.join(FILE);

@@ -49,6 +49,12 @@ pub(crate) enum CommandError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
+    #[error("cannot {what}")]
+    Catalog {
+        what: &'static str,
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
     #[error("cannot show the result")]
     Show(#[source] Box<dyn Error + Send + Sync>),
     #[error("the benchmark failed")]

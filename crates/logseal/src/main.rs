@@ -56,6 +56,7 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Query(options) => commands::query::run(data_dir, &options).await,
         Command::Workspace(command) => commands::workspace::run(data_dir, &command).await,
         Command::Segment(command) => commands::segment::run(data_dir, &command).await,
+        Command::Catalog(command) => commands::catalog::run(data_dir, &command).await,
         Command::Wal(command) => commands::wal::run(data_dir, &command).await,
         Command::Config => commands::config::run(),
         Command::Bench(command) => commands::bench::run(data_dir, &command).await,

@@ -60,6 +60,20 @@ pub(crate) fn find(data_dir: &DataDir, file: &str) -> Result<FoundRootKey, Comma
     Ok(FoundRootKey { key: read(&path)?, generated: true })
 }
 
+/// Finds the root key, and never makes one: for what an earlier start has sealed.
+pub(crate) fn find_existing(data_dir: &DataDir, file: &str) -> Result<RootKey, CommandError> {
+    let made = data_dir.join("vault/root.key");
+    let there = made.try_exists().map_err(CommandError::io(format!("look for `{}`", made.display())))?;
+    if file.is_empty() && std::env::var_os(VARIABLE).is_none() && !there {
+        return Err(CommandError::Refused(format!(
+            "there is no root key: give the one of this data directory by `vault.root_key_file` or {VARIABLE}, or put \
+             `{}` back",
+            made.display()
+        )));
+    }
+    Ok(find(data_dir, file)?.key)
+}
+
 fn read(path: &Path) -> Result<RootKey, CommandError> {
     let place = format!("`{}`", path.display());
     let text = fs::read_to_string(path).map_err(CommandError::io(format!("read the root key in {place}")))?;

@@ -19,6 +19,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("ingest", &["core", "crypto", "otlp", "catalog", "keys", "wal", "segment"]),
     ("query", &["core", "otlp"]),
     ("control", &["core", "vault", "catalog", "keys"]),
+    ("rebuild", &["core", "crypto", "vault", "catalog", "keys", "segment"]), // joins what outlives a catalog into one
     ("bench", &["core"]),
     ("testkit", &["core", "crypto", "wal"]), // the faulty disk implements the log's port
 ];

@@ -68,8 +68,8 @@ impl CommitError {
         match self {
             Self::Segment(error) => error.is_storage(),
             Self::Panic(_) => false,
-            // A catalog that is closing decides nothing about the batch either.
-            Self::Catalog(error) => !error.is_decision(),
+            // Whatever else the catalog says, such as that a row was altered, is no fault of the records: they wait in the log.
+            Self::Catalog(error) => !matches!(error, CatalogError::Covered { .. }),
         }
     }
 
@@ -210,6 +210,7 @@ mod tests {
         let covered = CatalogError::Covered { file: WalFileId::from_bytes([1; 16]), first: 1, last: 2 };
         let cases = [
             (CommitError::Catalog(CatalogError::Stopped), true, false),
+            (CommitError::Catalog(CatalogError::Integrity { kind: "table", id: "1".to_owned() }), true, false),
             (CommitError::Catalog(covered), false, true),
             (CommitError::Panic(CpuPanic), false, false),
             (CommitError::Segment(SegmentError::UnsafeSettings("a rule")), false, false),

@@ -26,7 +26,7 @@ use crate::meter;
 
 /// Commits at the same time: enough to keep both the cores and the store's syncs busy, few enough to bound the sealed files that wait
 /// in memory.
-const COMMITS: usize = 4;
+const COMMITS: usize = 2;
 
 /// First and longest pause after a failure of the storage; resuming must take less than 10 s once there is space again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(4));

@@ -17,7 +17,7 @@ use rayon::prelude::*;
 use thiserror::Error;
 
 use super::batch::{Stream, StreamKey};
-use super::tables::Tables;
+use super::tables::{Table, Tables};
 use crate::cpu;
 
 /// Bytes of requests, as they were before compression, that are read and scanned together: enough to keep the cores busy.
@@ -145,6 +145,9 @@ pub enum FramesError {
     /// That a frame is in quarantine could not be noted.
     #[error("cannot note in the catalog that a frame is in quarantine")]
     Note(#[source] CatalogError),
+    /// A table or column of its records could not be added.
+    #[error("cannot add a table of the write-ahead log to the catalog")]
+    Table(#[source] CatalogError),
     /// Reading broke off.
     #[error("reading the write-ahead log broke off")]
     Broken,
@@ -297,8 +300,21 @@ fn rows_of(
     let scanned = logseal_otlp::scan(&request, tables.schema(), entry.received, &frames.limits);
     drop(request);
     let mut rows: HashMap<TableId, FrameRows> = HashMap::new();
+    // A frame names its tables in the order in which the scan of its request meets them.
+    let mut named = entry.parts.iter().map(|part| part.table);
+    let mut met: Vec<Arc<Table>> = Vec::with_capacity(entry.parts.len());
     for chunk in scanned.map_err(|_| BadFrame::Undecodable)?.chunks {
-        let table = tables.table(&chunk.schema);
+        let table = match met.iter().find(|table| table.row.name == *chunk.schema.name()) {
+            Some(table) => Arc::clone(table),
+            None => {
+                let table = match named.next() {
+                    Some(id) => tables.table_of_frame(&chunk.schema, id),
+                    None => return Err(BadFrame::Different),
+                };
+                met.push(Arc::clone(&table));
+                table
+            }
+        };
         let stream = || Stream { table: Arc::clone(&table), aek: Arc::clone(aek) };
         let entry = rows.entry(table.row.id).or_insert_with(|| FrameRows { stream: stream(), chunks: Vec::new() });
         entry.chunks.push(chunk);

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
 use super::backlog::{Backlog, Cursor, Durable};
-use super::batch::{Rows, StreamKey};
+use super::batch::{Rows, Stream, StreamKey};
 use super::frames::{BadFrame, Coverage, Frame, FrameReader, FrameRows, Frames, FramesError, Range};
 use crate::admission::Budget;
 use crate::error::Chain;
@@ -120,6 +120,10 @@ impl Replay {
                     loaded.push(Durable { position, received, rows: Vec::new(), settled: unwanted });
                 }
                 Ok(rows) => {
+                    if let Err(error) = self.keep_tables(&rows).await {
+                        self.backlog.replayed(self.cluster, loaded, position, Instant::now());
+                        return Err(error);
+                    }
                     let bytes = rows.iter().map(FrameRows::bytes).sum();
                     let mut permit = match self.budget.try_take(bytes) {
                         Some(permit) => permit,
@@ -148,6 +152,19 @@ impl Replay {
             }
         }
         self.backlog.replayed(self.cluster, loaded, next, Instant::now());
+        Ok(())
+    }
+
+    /// Adds tables and columns that the catalog lacks although the log has records of them: it is an older copy then.
+    async fn keep_tables(&self, rows: &[FrameRows]) -> Result<(), FramesError> {
+        for Stream { table, aek } in rows.iter().map(|rows| &rows.stream) {
+            match table.make_durable(&self.catalog, aek).await {
+                Err(error) if error.is_decision() => {
+                    error!(cluster = %self.cluster, table = %table.row.id, error = %Chain(&error), "the catalog refuses a table that the log has records of");
+                }
+                added => added.map_err(FramesError::Table)?,
+            }
+        }
         Ok(())
     }
 

@@ -128,10 +128,22 @@ impl WorkspaceTables {
     /// The table that `schema` describes, with a new id when it is new.
     #[must_use]
     pub fn table(&self, schema: &Arc<TableSchema>) -> Arc<Table> {
+        self.table_or_new(schema, None)
+    }
+
+    /// The table that `schema` describes and a frame of the log calls `id`. A catalog that is older than the frame lacks the table:
+    /// then it gets this id, so that what is known of the frame by its id stays true. A table that is there keeps its own.
+    #[must_use]
+    pub fn table_of_frame(&self, schema: &Arc<TableSchema>, id: TableId) -> Arc<Table> {
+        self.table_or_new(schema, Some(id))
+    }
+
+    fn table_or_new(&self, schema: &Arc<TableSchema>, id: Option<TableId>) -> Arc<Table> {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = id.filter(|id| tables.values().all(|table| table.row.id != *id));
         let table = tables.entry(schema.name().clone()).or_insert_with(|| {
             let row = TableRow {
-                id: TableId::from(self.ids.next()),
+                id: free.unwrap_or_else(|| TableId::from(self.ids.next())),
                 workspace: self.workspace,
                 name: schema.name().clone(),
                 created: self.clock.now(),

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use async_trait::async_trait;
 use logseal_catalog::{Change, ClusterRow, TableRow, WorkspaceRow};
-use logseal_core::{SegmentId, SystemClock, TableId, TableName, UnixNanos};
+use logseal_core::{ClusterId, SegmentId, SystemClock, TableId, TableName, UnixNanos};
 use logseal_crypto::RootKey;
 use logseal_vault::{EmbeddedVault, VaultError};
 use object_store::path::Path;
@@ -64,6 +64,19 @@ impl Deployment {
     }
 }
 
+fn cluster() -> ClusterRow {
+    let kek = KekRow { vault_uri: String::new(), name: String::new(), version: String::new() };
+    ClusterRow { id: CLUSTER, name: "c".into(), created: UnixNanos(0), kek }
+}
+
+fn workspace() -> WorkspaceRow {
+    WorkspaceRow { id: WORKSPACE, name: "w".into(), cluster: CLUSTER, created: UnixNanos(0) }
+}
+
+fn owner<'r>(cluster: &'r ClusterRow, workspace: &'r WorkspaceRow) -> AekOwner<'r> {
+    AekOwner { cluster, workspace, tables: &[] }
+}
+
 fn aek_id(byte: u8) -> AekId {
     AekId::from_bytes([byte; 16])
 }
@@ -91,7 +104,7 @@ fn segment_row(aek: &Aek, segment: SegmentId) -> (SegmentRow, Dek) {
 async fn a_segment_key_opens_after_a_restart_through_kek_and_aek() {
     let deployment = Deployment::new().await;
     let keyring = deployment.keyring();
-    let row = keyring.new_aek(aek_id(5), WORKSPACE, CLUSTER, 1, &deployment.kek).await.unwrap();
+    let row = keyring.new_aek(aek_id(5), owner(&cluster(), &workspace()), 1, &deployment.kek).await.unwrap();
     deployment.provision(row.clone()).await;
     let aek = keyring.current(WORKSPACE).await.unwrap();
     let (segment, dek) = segment_row(&aek, SegmentId::from_bytes([6; 16]));
@@ -111,7 +124,7 @@ async fn a_segment_key_opens_after_a_restart_through_kek_and_aek() {
 async fn swapped_and_altered_keys_are_refused() {
     let deployment = Deployment::new().await;
     let keyring = deployment.keyring();
-    let row = keyring.new_aek(aek_id(5), WORKSPACE, CLUSTER, 1, &deployment.kek).await.unwrap();
+    let row = keyring.new_aek(aek_id(5), owner(&cluster(), &workspace()), 1, &deployment.kek).await.unwrap();
     deployment.provision(row.clone()).await;
     let aek = keyring.current(WORKSPACE).await.unwrap();
     let (first, _) = segment_row(&aek, SegmentId::from_bytes([6; 16]));
@@ -138,7 +151,8 @@ async fn swapped_and_altered_keys_are_refused() {
 #[tokio::test]
 async fn a_disabled_kek_stops_a_restarted_keyring() {
     let deployment = Deployment::new().await;
-    let row = deployment.keyring().new_aek(aek_id(5), WORKSPACE, CLUSTER, 1, &deployment.kek).await.unwrap();
+    let row =
+        deployment.keyring().new_aek(aek_id(5), owner(&cluster(), &workspace()), 1, &deployment.kek).await.unwrap();
     deployment.provision(row).await;
     deployment.vault.set_enabled(&deployment.kek.name, &deployment.kek.version, false).unwrap();
     let refused = deployment.keyring().current(WORKSPACE).await;

@@ -16,8 +16,9 @@ use crate::error::CommandError;
 /// Generated records lie up to a few seconds after the base time: none shall be in the future.
 const BASE_TIME_AGO_NS: i64 = 10_000_000_000;
 
-/// How often the server is asked whether every record is in a segment.
-const DRAIN_POLL: Duration = Duration::from_millis(20);
+/// How often the server is asked whether every record is in a segment: up to `segment.max_age_ms` long, so each question must be too rare
+/// to count in the server's CPU time.
+const DRAIN_POLL: Duration = Duration::from_millis(500);
 
 pub(crate) async fn run(data_dir: &Path, command: &BenchCommand) -> Result<(), CommandError> {
     let BenchCommand::Ingest(options) = command;

@@ -1,6 +1,7 @@
 //! The commands that are clients of a server or of files.
 
 pub(crate) mod bench;
+pub(crate) mod catalog;
 pub(crate) mod config;
 pub(crate) mod query;
 pub(crate) mod segment;

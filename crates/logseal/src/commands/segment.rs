@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::SegmentCommand;
 use crate::client::Management;
+use crate::commands::catalog;
 use crate::commands::workspace::{Listing, parse};
 use crate::commands::{print_json, print_table};
 use crate::error::CommandError;
@@ -30,6 +31,7 @@ struct Segment {
 pub(crate) async fn run(data_dir: &Path, command: &SegmentCommand) -> Result<(), CommandError> {
     match command {
         SegmentCommand::List { workspace, json } => list(data_dir, workspace.as_deref(), *json).await,
+        SegmentCommand::Adopt(options) => catalog::adopt(data_dir, options).await,
         SegmentCommand::Inspect { file, json } => {
             let opening = CommandError::io(format!("inspect `{}`", file.display()));
             let shown = File::open(file).and_then(|mut file| inspect(&mut file)).map_err(opening)?;

@@ -38,7 +38,7 @@ impl Authenticator for Shippers {
 
 /// The store for copies of wrapped keys.
 #[derive(Debug)]
-pub(super) struct KeyCopies(pub(super) SegmentStore);
+pub(crate) struct KeyCopies(pub(crate) SegmentStore);
 
 #[async_trait]
 impl WrappedKeyStore for KeyCopies {

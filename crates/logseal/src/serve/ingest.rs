@@ -156,7 +156,7 @@ struct ClusterStart {
     limits: SpaceLimits,
 }
 
-fn scan_limits(config: &Config) -> ScanLimits {
+pub(crate) fn scan_limits(config: &Config) -> ScanLimits {
     // What a hostile request can expand to is a part of the budget, whatever its size.
     let budget = config.ingest.memory_budget_bytes as u64;
     ScanLimits { repeated_bytes: budget / 4, null_cells: budget / 32, ..ScanLimits::default() }

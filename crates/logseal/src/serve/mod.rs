@@ -32,8 +32,10 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::info;
 
-use self::adapters::{Engine, KeyCopies, Prometheus, Readable};
+pub(crate) use self::adapters::KeyCopies;
+use self::adapters::{Engine, Prometheus, Readable};
 use self::ingest::Ingest;
+pub(crate) use self::ingest::scan_limits;
 use self::stop::{Reason, Signals};
 use crate::cli::ServeOptions;
 use crate::config::Config;
@@ -53,7 +55,7 @@ const SERVICE_KEY: &str = "logseal-service-managed";
 const SERVICE_KEY_BITS: u32 = 3072;
 
 /// What key identifiers of the embedded vault carry; its REST face is served here once it exists.
-const VAULT_URI: &str = "https://127.0.0.1:8420";
+pub(crate) const VAULT_URI: &str = "https://127.0.0.1:8420";
 
 /// Runs the server until SIGTERM or SIGINT.
 pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(), CommandError> {
@@ -147,12 +149,7 @@ impl State {
         for row in catalog.workspace_keys().await.map_err(CommandError::start(read))? {
             access.accept(&row);
         }
-        let limits = SchemaLimits {
-            tables: logseal_core::limit::TABLES_PER_WORKSPACE,
-            attribute_columns: config.schema.attribute_columns,
-            key_bytes: logseal_core::limit::COLUMN_KEY_BYTES,
-        };
-        let tables = Tables::new(limits, ids.clone(), Arc::clone(&clock));
+        let tables = Tables::new(schema_limits(config), ids.clone(), Arc::clone(&clock));
         for workspace in catalog.workspaces().await.map_err(CommandError::start(read))? {
             tables
                 .load(&catalog, &keyring, workspace.id, &workspace.name, workspace.cluster)
@@ -235,8 +232,17 @@ pub(crate) async fn offline_keyring(data_dir: &Path) -> Result<Arc<Keyring>, Com
     Ok(Arc::new(Keyring::new(Arc::new(vault), catalog, copies, root.catalog_mac(), clock)))
 }
 
+/// Bounds on tables and columns.
+pub(crate) fn schema_limits(config: &Config) -> SchemaLimits {
+    SchemaLimits {
+        tables: logseal_core::limit::TABLES_PER_WORKSPACE,
+        attribute_columns: config.schema.attribute_columns,
+        key_bytes: logseal_core::limit::COLUMN_KEY_BYTES,
+    }
+}
+
 /// The environment as text; a variable that is none cannot be ours.
-fn text_variables() -> impl Iterator<Item = (String, String)> {
+pub(crate) fn text_variables() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
@@ -247,8 +253,14 @@ fn refuse_lost_catalog(data_dir: &DataDir) -> Result<(), CommandError> {
     let lost = ["catalog.sqlite", "vault/keys"].into_iter().find(|name| !there(name));
     match lost {
         Some(lost) if there("credentials.json") => Err(CommandError::Refused(format!(
-            "`{}` is gone although this data directory has been in use: restore it, or give an empty directory with --data-dir",
-            data_dir.join(lost).display()
+            "`{}` is gone although this data directory has been in use: restore it{}, or give an empty directory with --data-dir",
+            data_dir.join(lost).display(),
+            // Of the vault's keys there is no other copy.
+            if lost == "vault/keys" {
+                ""
+            } else {
+                " (`logseal catalog restore FILE`; without a copy: `logseal catalog rebuild`)"
+            },
         ))),
         _ => Ok(()),
     }
@@ -264,7 +276,7 @@ async fn service_key(vault: &EmbeddedVault) -> Result<KeyId, VaultError> {
     }
 }
 
-fn store_root(data_dir: &DataDir, url: &str) -> PathBuf {
+pub(crate) fn store_root(data_dir: &DataDir, url: &str) -> PathBuf {
     match url.strip_prefix("file://") {
         Some(path) => PathBuf::from(path),
         None => data_dir.join("store"),

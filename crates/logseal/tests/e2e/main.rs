@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod canaries;
+mod catalog_loss;
 mod lifecycle;
 mod real_logs;
 mod tampering;

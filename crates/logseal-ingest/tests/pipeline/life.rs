@@ -1,0 +1,361 @@
+//! One life of the pipeline over what outlives it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::future::join_all;
+use logseal_catalog::{Catalog, Change, SegmentRow, WalFileRow};
+use logseal_core::{ClusterId, IdGenerator, SystemClock, UnixNanos};
+use logseal_crypto::{OsRandom, WrappedDek, aad};
+use logseal_ingest::grpc::{Lifecycle, serve};
+use logseal_ingest::pipeline::backlog::Backlog;
+use logseal_ingest::pipeline::commit::Committer;
+use logseal_ingest::pipeline::cutter::{Cutter, CutterParts};
+use logseal_ingest::pipeline::frames::{Coverage, Frames};
+use logseal_ingest::pipeline::journal::{Journal, JournalThread};
+use logseal_ingest::pipeline::recovery::recover;
+use logseal_ingest::pipeline::registry::CatalogRegistry;
+use logseal_ingest::pipeline::replay::Replay;
+use logseal_ingest::pipeline::tables::Tables;
+use logseal_ingest::pipeline::unsealed::UnsealedRows;
+use logseal_ingest::pipeline::{Journals, Pipeline};
+use logseal_ingest::{Budget, Door, IngestError};
+use logseal_keys::Keyring;
+use logseal_otlp::{ScanLimits, SchemaLimits};
+use logseal_segment::SegmentStore;
+use logseal_segment::properties::decryption_properties;
+use logseal_wal::{Disk, Writer, WriterParts, WriterSettings};
+use object_store::ObjectStoreExt as _;
+use object_store::path::Path;
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+
+use crate::records::{Id, Poisoned, TABLES, ids, request};
+use crate::settings::Settings;
+use crate::world::{
+    Keys, NODE, QUARANTINE, Seen, WORKSPACES, World, cluster, cluster_of, folder, soon, until, workspace,
+};
+
+/// One life of the process, with a runtime of its own so that it can end at any moment.
+#[derive(Debug)]
+pub(crate) struct Life {
+    runtime: Runtime,
+    parts: Parts,
+}
+
+impl Life {
+    pub(crate) fn new(runtime: Runtime, parts: Parts) -> Self {
+        Self { runtime, parts }
+    }
+
+    /// Runs a step of the test in this life.
+    pub(crate) fn run<T>(&self, step: impl AsyncFnOnce(&Parts) -> T) -> T {
+        self.runtime.block_on(step(&self.parts))
+    }
+
+    /// The process is killed: nothing is flushed or closed. What it did not sync stays readable.
+    pub(crate) fn kill(self) {
+        self.parts.world.disk.kill();
+        self.end();
+    }
+
+    /// The power fails; `seed` decides what becomes of what was not synced.
+    pub(crate) fn power_failure(self, seed: u64) {
+        let world = Arc::clone(&self.parts.world);
+        self.kill();
+        world.disk.crash(seed);
+    }
+
+    /// Stops as a server does: takes nothing more, makes segments of all that is loaded, closes the log.
+    pub(crate) fn stop(self) {
+        let Self { runtime, mut parts } = self;
+        runtime.block_on(async {
+            parts.shutdown.send_replace(true);
+            soon("the last calls", &mut parts.server).await.unwrap().unwrap();
+            parts.close_logs().await;
+            soon("the flush", parts.cutter.flush()).await;
+            parts.catalog.close().await.unwrap();
+        });
+        runtime.block_on(async { drop(parts) });
+        runtime.shutdown_timeout(Duration::from_secs(10));
+    }
+
+    fn end(self) {
+        let Self { runtime, mut parts } = self;
+        parts.server.abort();
+        runtime.block_on(parts.close_logs());
+        runtime.block_on(async { drop(parts) });
+        runtime.shutdown_timeout(Duration::from_secs(10));
+    }
+}
+
+/// The parts of a life.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) world: Arc<World>,
+    pub(crate) catalog: Catalog,
+    keyring: Arc<Keyring>,
+    pub(crate) backlog: Arc<Backlog>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) cutter: Cutter,
+    journals: Arc<Journals>,
+    logs: Vec<(ClusterId, Journal)>,
+    endings: Vec<oneshot::Receiver<()>>,
+    replaying: Vec<watch::Receiver<bool>>,
+    frames: Frames,
+    server: JoinHandle<Result<(), IngestError>>,
+    shutdown: watch::Sender<bool>,
+    client: LogsServiceClient<Channel>,
+}
+
+impl Parts {
+    pub(crate) async fn start(world: Arc<World>, settings: Settings) -> Self {
+        let catalog = world.catalog().await;
+        // Waits for what a killed life's connection is still doing.
+        catalog.apply(Change::ForgetWalFiles { retired_before: UnixNanos(i64::MIN) }).await.unwrap();
+        let keyring = Arc::new(World::keyring(world.vault(), &catalog));
+        let ids = IdGenerator::new(Arc::new(SystemClock), Arc::new(OsRandom));
+        let tables = Arc::new(Tables::new(SchemaLimits::default(), ids.clone(), Arc::new(SystemClock)));
+        for row in catalog.workspaces().await.unwrap() {
+            tables.load(&catalog, &keyring, row.id, &row.name, row.cluster).await.unwrap();
+        }
+        let door = settings.door();
+        let budget = Budget::new(door.memory_budget_bytes);
+        let backlog = Backlog::new(Arc::clone(&budget));
+        let disk: Arc<dyn Disk> = Arc::new(world.disk.clone());
+        let limits = Arc::new(ScanLimits::default());
+        let frames = Frames {
+            disk: Arc::clone(&disk),
+            keyring: Arc::clone(&keyring),
+            tables: Arc::clone(&tables),
+            limits: Arc::clone(&limits),
+        };
+        let cutter = Cutter::start(CutterParts {
+            rule: settings.rule(),
+            committer: Committer {
+                catalog: catalog.clone(),
+                store: SegmentStore::durable(Arc::new(world.store.clone())),
+                encoder: Arc::<Poisoned>::clone(&world.encoder),
+                ids: ids.clone(),
+                clock: Arc::new(SystemClock),
+            },
+            backlog: Arc::clone(&backlog),
+            disk: Arc::clone(&disk),
+            quarantine: QUARANTINE.into(),
+        });
+        let coverage = Coverage::new(&catalog.coverage().await.unwrap());
+        let journals: Arc<Journals> = Arc::default();
+        let (mut logs, mut endings, mut replays) = (Vec::new(), Vec::new(), Vec::new());
+        for cluster in [0, 1].map(cluster) {
+            let folder = folder(cluster);
+            disk.create_dir_all(&folder).unwrap();
+            let recovered = recover(&disk, &folder, cluster, NODE, &catalog, &SystemClock).await.unwrap();
+            backlog.open(cluster, recovered.files);
+            let writer = Writer::new(WriterParts {
+                disk: Arc::clone(&disk),
+                folder: folder.clone(),
+                cluster,
+                node: NODE,
+                predecessor: recovered.predecessor,
+                registry: Arc::new(CatalogRegistry::new(catalog.clone())),
+                ids: ids.clone(),
+                clock: Arc::new(SystemClock),
+                settings: WriterSettings { file_bytes: settings.file_bytes },
+            });
+            let thread = JournalThread {
+                writer,
+                cluster,
+                folder,
+                disk: Arc::clone(&disk),
+                limits: settings.space,
+                backlog: Arc::clone(&backlog),
+            };
+            let (journal, ended) = Journal::start(thread).unwrap();
+            journals.add(cluster, journal.clone());
+            logs.push((cluster, journal));
+            endings.push(ended);
+            let (replaying, is_replaying) = watch::channel(true);
+            let replay = Replay {
+                cluster,
+                backlog: Arc::clone(&backlog),
+                frames: frames.clone(),
+                coverage: coverage.clone(),
+                bounds: recovered.bounds,
+                catalog: catalog.clone(),
+                quarantine: QUARANTINE.into(),
+                budget: Arc::clone(&budget),
+                replaying,
+            };
+            tokio::spawn(replay.run());
+            replays.push(is_replaying);
+        }
+        let pipeline = Pipeline {
+            tables,
+            catalog: catalog.clone(),
+            keyring: Arc::clone(&keyring),
+            journals: Arc::clone(&journals),
+            limits,
+            clock: Arc::new(SystemClock),
+        };
+        let door =
+            Door::with_budget(&door, Arc::clone(&budget), Arc::new(Keys), Arc::new(pipeline), Arc::new(OsRandom))
+                .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (shutdown, is_shutdown) = watch::channel(false);
+        let lifecycle = Lifecycle { ready: watch::channel(true).1, shutdown: is_shutdown };
+        let server = tokio::spawn(serve(listener, door, lifecycle));
+        let client = LogsServiceClient::connect(format!("http://{address}")).await.unwrap();
+        Self {
+            world,
+            catalog,
+            keyring,
+            backlog,
+            budget,
+            cutter,
+            journals,
+            logs,
+            endings,
+            replaying: replays,
+            frames,
+            server,
+            shutdown,
+            client,
+        }
+    }
+
+    async fn close_logs(&mut self) {
+        self.journals.close();
+        self.logs.clear();
+        for ended in &mut self.endings {
+            let _ = soon("the end of a log", ended).await;
+        }
+    }
+
+    /// The log of `cluster`.
+    pub(crate) fn log(&self, cluster: ClusterId) -> &Journal {
+        &self.logs.iter().find(|(known, _)| *known == cluster).unwrap().1
+    }
+
+    /// New records for the tables of `workspace`.
+    pub(crate) fn new_records(&self, workspace: u8, count: u32) -> Vec<Id> {
+        let mut ledger = self.world.ledger.lock().unwrap();
+        let numbers = ledger.next..ledger.next + count;
+        ledger.next = numbers.end;
+        numbers.map(|number| Id { number, workspace, table: (number % 3) as u8 }).collect()
+    }
+
+    /// Ships `records` of one workspace as one request with bodies longer by `padding`, and enters the outcome in the ledger.
+    pub(crate) async fn send(&self, records: &[Id], padding: usize) -> Result<(), Status> {
+        let mut message = Request::new(request(records, padding));
+        let key = format!("Bearer {}", records[0].workspace).parse().unwrap();
+        message.metadata_mut().insert("authorization", key);
+        let outcome = self.client.clone().export(message).await;
+        let mut ledger = self.world.ledger.lock().unwrap();
+        let entered = if outcome.is_ok() { &mut ledger.acknowledged } else { &mut ledger.refused };
+        entered.extend(records);
+        drop(ledger);
+        let answer = outcome?.into_inner();
+        assert_eq!(answer.partial_success.map_or(0, |partial| partial.rejected_log_records), 0);
+        Ok(())
+    }
+
+    /// Ships `count` new records.
+    pub(crate) async fn ship(&self, workspace: u8, count: u32) -> Result<Vec<Id>, Status> {
+        let records = self.new_records(workspace, count);
+        self.send(&records, 0).await.map(|()| records)
+    }
+
+    /// Ships `requests` at the same time.
+    pub(crate) async fn ship_all(&self, requests: &[(u8, u32)]) {
+        join_all(requests.iter().map(|(workspace, count)| self.ship(*workspace, *count))).await;
+    }
+
+    /// What a query of every workspace sees.
+    pub(crate) async fn query(&self) -> Seen {
+        let mut seen = Seen::default();
+        for n in WORKSPACES {
+            seen.extend(self.query_one(n).await);
+        }
+        seen
+    }
+
+    async fn query_one(&self, n: u8) -> Seen {
+        let pinned = self.backlog.pin(cluster_of(n), workspace(n));
+        let snapshot = self.catalog.snapshot(workspace(n)).await.unwrap();
+        let unsealed = UnsealedRows::new(pinned, Coverage::new(&snapshot.coverage), self.frames.clone());
+        let mut seen = Seen::default();
+        for table in &snapshot.tables {
+            let name = table.name.as_str();
+            let right = |id: Id| {
+                assert_eq!((id.workspace, TABLES[usize::from(id.table)]), (n, name), "a record is where it belongs");
+                id
+            };
+            for row in snapshot.segments.iter().filter(|row| row.table == table.id) {
+                seen.sealed.extend(self.read(row).await.into_iter().map(right));
+            }
+            seen.loaded.extend(unsealed.batches(table.id).iter().flat_map(ids).map(right));
+            if let Some(parked) = unsealed.parked(table.id) {
+                let mut rows = parked.read();
+                while let Some(batch) = rows.next().await {
+                    seen.parked.extend(ids(&batch.unwrap()).into_iter().map(right));
+                }
+            }
+        }
+        seen
+    }
+
+    /// The records of a segment, from the store and not through its faults.
+    async fn read(&self, row: &SegmentRow) -> Vec<Id> {
+        if let Some(known) = self.world.read.lock().unwrap().get(&row.id) {
+            return known.clone();
+        }
+        let path = Path::parse(&row.path).unwrap();
+        let file: Bytes = self.world.objects.get(&path).await.unwrap().bytes().await.unwrap();
+        assert_eq!(file.len() as u64, row.bytes);
+        let dek = self.keyring.segment_dek(row).await.unwrap();
+        let wrapped = WrappedDek::from_bytes(&row.wrapped_dek).unwrap();
+        let aad = aad::segment_file(row.workspace, row.table, row.id);
+        let properties = decryption_properties(&dek, &wrapped, &aad).unwrap();
+        let options = ArrowReaderOptions::new().with_file_decryption_properties(properties);
+        let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options).unwrap().build().unwrap();
+        let records: Vec<Id> = reader.flat_map(|batch| ids(&batch.unwrap())).collect();
+        assert_eq!(records.len() as u64, row.rows);
+        self.world.read.lock().unwrap().insert(row.id, records.clone());
+        records
+    }
+
+    /// A query sees every acknowledged record once, and none that was not sent or is there twice.
+    pub(crate) async fn check(&self, context: &str) -> Seen {
+        // Taken before the query begins: what is acknowledged meanwhile may be seen or not.
+        let acknowledged = self.world.ledger.lock().unwrap().acknowledged.clone();
+        let seen = self.query().await;
+        let counts = seen.counts();
+        let missing: Vec<_> = acknowledged.iter().filter(|id| !counts.contains_key(id)).collect();
+        assert!(missing.is_empty(), "{context}: {} acknowledged records are missing: {missing:?}", missing.len());
+        let twice: Vec<_> = counts.iter().filter(|(_, count)| **count > 1).collect();
+        assert!(twice.is_empty(), "{context}: seen more than once: {twice:?}");
+        seen
+    }
+
+    /// Waits until everything is in segments and the replay has nothing left.
+    pub(crate) async fn sealed(&self) {
+        for replaying in &self.replaying {
+            soon("the replay", replaying.clone().wait_for(|replaying| !*replaying)).await.unwrap();
+        }
+        until("everything in segments", async || self.backlog.totals().records == 0).await;
+    }
+
+    /// The catalog's rows of the log of `cluster`.
+    pub(crate) async fn log_rows(&self, cluster: ClusterId) -> Vec<WalFileRow> {
+        self.catalog.wal_files().await.unwrap().into_iter().filter(|row| row.cluster == cluster).collect()
+    }
+}
