@@ -87,8 +87,9 @@ pub fn seal(
     let (dek, wrapped) = aek.new_dek(identity.segment, random);
     let aad_prefix = aad::segment_file(identity.workspace, identity.table, identity.segment);
     let options = properties::writer_options(&dek, &wrapped, &aad_prefix, footer, settings.zstd_level)?;
-    let writer =
-        ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&schema), options).map_err(SegmentError::Encode)?;
+    // Room for the whole file, so that growing does not hold it twice; what is not written takes no memory.
+    let file = Vec::with_capacity(chunks.iter().map(RecordBatch::get_array_memory_size).sum::<usize>() / 2);
+    let writer = ArrowWriter::try_new_with_options(file, Arc::clone(&schema), options).map_err(SegmentError::Encode)?;
     let (mut file, factory) = writer.into_serialized_writer().map_err(SegmentError::Encode)?;
     for (index, group) in groups.iter().enumerate() {
         // One group at a time: the columns that a chunk lacks take memory only while its group is encoded.

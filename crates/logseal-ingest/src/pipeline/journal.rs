@@ -28,6 +28,10 @@ const QUEUE: usize = 4096;
 /// Most requests of one group: what waits longer than one sync of it is better served by the next.
 const GROUP: usize = 1024;
 
+/// Compressed bytes after which a group takes no further request: a sync of so much takes longer than its fixed cost, and the sealed copy
+/// of the group is memory that no permit covers.
+const GROUP_BYTES: usize = 8 * 1024 * 1024;
+
 /// After so long without a request the log attests what is durable, so that damage to it can be told from a torn end.
 const IDLE: Duration = Duration::from_millis(200);
 
@@ -186,12 +190,16 @@ struct Work {
 
 impl Work {
     fn run(mut self, runtime: &Handle, mut waiting: mpsc::Receiver<Submission>) {
-        let mut group = Vec::with_capacity(GROUP);
+        let mut came = Vec::with_capacity(GROUP);
         loop {
-            let received = runtime.block_on(async { timeout(IDLE, waiting.recv_many(&mut group, GROUP)).await });
+            let received = runtime.block_on(async { timeout(IDLE, waiting.recv_many(&mut came, GROUP)).await });
             match received {
                 Ok(0) => break,
-                Ok(_) => self.take(&mut group),
+                Ok(_) => {
+                    while !came.is_empty() {
+                        self.take(&mut next_group(&mut came));
+                    }
+                }
                 Err(_) => self.idle(),
             }
         }
@@ -317,4 +325,16 @@ impl Work {
             _ => {}
         }
     }
+}
+
+/// Takes the next group's requests out of those that came: at least one.
+fn next_group(came: &mut Vec<Submission>) -> Vec<Submission> {
+    let mut bytes = 0;
+    let fits = came.iter().take_while(|submission| {
+        let fits = bytes < GROUP_BYTES;
+        bytes += submission.entry.body.compressed_bytes();
+        fits
+    });
+    let requests = fits.count();
+    came.drain(..requests).collect()
 }
