@@ -60,13 +60,15 @@ pub async fn channel(server: &Server) -> Channel {
 ///
 /// # Errors
 ///
-/// The server's refusal.
+/// The server's refusal, or that it cannot be reached.
 ///
 /// # Panics
 ///
 /// When the answer is not an export response.
 pub async fn export_bytes(server: &Server, body: Bytes) -> Result<ExportLogsServiceResponse, Status> {
-    let mut grpc = Grpc::new(channel(server).await);
+    let endpoint = Channel::from_shared(server.otlp_grpc().to_owned()).expect("a URL");
+    let channel = endpoint.connect().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    let mut grpc = Grpc::new(channel);
     grpc.ready().await.map_err(|error| Status::unknown(error.to_string()))?;
     let mut request = Request::new(body);
     let key = format!("Bearer {}", server.workspace_key()).parse().expect("a header value");
