@@ -46,16 +46,6 @@ impl Decoder for RawCodec {
     }
 }
 
-/// A channel to the server's OTLP/gRPC address.
-///
-/// # Panics
-///
-/// When it cannot be reached.
-pub async fn channel(server: &Server) -> Channel {
-    let endpoint = Channel::from_shared(server.otlp_grpc().to_owned()).expect("a URL");
-    endpoint.connect().await.expect("the server listens")
-}
-
 /// Sends `body` as an export request with the workspace's key.
 ///
 /// # Errors
