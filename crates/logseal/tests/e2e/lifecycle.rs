@@ -123,11 +123,6 @@ fn health_is_open_and_metrics_need_the_token() {
     assert!(metrics.contains("logseal_ingest_requests_total"), "{metrics}");
 }
 
-fn metrics(server: &logseal_testkit::Server) -> String {
-    http_get(server.credential("/endpoints/management"), "/metrics", Some(server.credential("/managementToken")))
-}
-
-/// One HTTP/1.1 request, answered as text.
 fn http_get(endpoint: &str, path: &str, token: Option<&str>) -> String {
     use std::io::{Read as _, Write as _};
     let address = endpoint.strip_prefix("http://").expect("an http URL");
