@@ -93,8 +93,11 @@ impl Replay {
             let wanted = |position, _, stream| !self.coverage.covers(position, stream);
             while let Some(lot) = reader.next(wanted).await? {
                 frames_read += lot.iter().filter(|frame| !frame.streams.is_empty()).count();
-                if let Some(last) = lot.last().map(|frame| frame.sequence) {
-                    self.load(file, &cursor.path, lot, Position { file, sequence: last + 1 }).await?;
+                if let Some(last) = lot.last().map(|frame| frame.sequence)
+                    && self.load(file, &cursor.path, lot, Position { file, sequence: last + 1 }).await?
+                {
+                    // From here on new frames are loaded as they come: this cursor no longer says where to go on.
+                    return Ok(());
                 }
             }
             info!(cluster = %self.cluster, %file, frames = frames_read, seconds = started.elapsed().as_secs_f64(), "a file of the log is replayed");
@@ -107,8 +110,8 @@ impl Replay {
         Ok(())
     }
 
-    /// Loads `lot`, behind which the frame `next` comes. After an error the cursor is at the frame that caused it.
-    async fn load(&self, file: WalFileId, path: &Path, lot: Vec<Frame>, next: Position) -> Result<(), FramesError> {
+    /// Loads `lot`, behind which the frame `next` comes; true when nothing is parked any more. After an error the cursor is at the frame that caused it.
+    async fn load(&self, file: WalFileId, path: &Path, lot: Vec<Frame>, next: Position) -> Result<bool, FramesError> {
         while !self.backlog.has_room_for_replay() {
             sleep(ROOM).await;
         }
@@ -151,8 +154,7 @@ impl Replay {
                 }
             }
         }
-        self.backlog.replayed(self.cluster, loaded, next, Instant::now());
-        Ok(())
+        Ok(self.backlog.replayed(self.cluster, loaded, next, Instant::now()))
     }
 
     /// Adds tables and columns that the catalog lacks although the log has records of them: it is an older copy then.

@@ -175,6 +175,10 @@ impl State {
     }
 
     pub(super) fn replayed(&mut self, cluster: ClusterId, frames: Vec<Durable>, next: Position, now: Instant) -> bool {
+        if self.feeds.get(&cluster).is_none_or(|feed| feed.parked_from.is_none()) {
+            // All was caught up with before: what came since is loaded, and `next` is behind it.
+            return true;
+        }
         let records: u64 = frames.iter().flat_map(|frame| &frame.rows).map(super::Rows::count).sum();
         self.load(cluster, frames, now);
         let Some(feed) = self.feeds.get_mut(&cluster) else { return true };

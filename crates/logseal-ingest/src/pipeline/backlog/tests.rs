@@ -220,6 +220,9 @@ fn an_outage_parks_until_the_replay_has_caught_up() {
     assert!(fixture.backlog.replayed(CLUSTER, frames, position(1, 11), fixture.now));
     assert!(fixture.backlog.cursor(CLUSTER).is_none());
     fixture.join(1, 11, &[("a", 1)]);
+    // A replay that ends behind that says again where it was: frames that are loaded must not be parked, and so loaded, once more.
+    assert!(fixture.backlog.replayed(CLUSTER, Vec::new(), position(1, 11), fixture.now));
+    assert!(fixture.backlog.cursor(CLUSTER).is_none());
     assert_eq!(fixture.pinned(), (vec![3, 4, 5, 5, 7, 9, 10, 11], vec![]));
     assert_eq!(fixture.backlog.totals().parked_bytes, 0);
 }
