@@ -35,6 +35,8 @@ pub(crate) fn chunk_estimate(bytes: usize) -> usize {
 #[derive(Debug)]
 pub struct Budget {
     free: Semaphore,
+    /// Bytes that were overdrawn; what is given back goes here first.
+    debt: Mutex<usize>,
     total: usize,
     taken: Gauge,
 }
@@ -44,7 +46,7 @@ impl Budget {
     #[must_use]
     pub fn new(total: usize) -> Arc<Self> {
         let total = total.min(Semaphore::MAX_PERMITS);
-        Arc::new(Self { free: Semaphore::new(total), total, taken: gauge!(IN_FLIGHT_BYTES) })
+        Arc::new(Self { free: Semaphore::new(total), debt: Mutex::new(0), total, taken: gauge!(IN_FLIGHT_BYTES) })
     }
 
     /// All bytes, free or taken.
@@ -72,6 +74,24 @@ impl Budget {
         let permits = u32::try_from(bytes.min(self.total)).unwrap_or(u32::MAX);
         self.free.acquire_many(permits).await.expect("the semaphore is never closed").forget();
         BudgetPermit::new(self, permits as usize)
+    }
+}
+
+impl Budget {
+    /// Takes `bytes` at once, also beyond what is free: for memory that frees more than it takes. Nobody else gets any until the
+    /// debt is paid by what is given back.
+    pub fn overdraw(self: &Arc<Self>, bytes: usize) -> BudgetPermit {
+        let mut debt = self.debt.lock().unwrap_or_else(PoisonError::into_inner);
+        *debt += bytes - self.free.forget_permits(bytes);
+        BudgetPermit::new(self, bytes)
+    }
+
+    fn give_back(&self, bytes: usize) {
+        let mut debt = self.debt.lock().unwrap_or_else(PoisonError::into_inner);
+        let paid = bytes.min(*debt);
+        *debt -= paid;
+        self.free.add_permits(bytes - paid);
+        self.taken.decrement(bytes as f64);
     }
 }
 
@@ -113,6 +133,13 @@ impl BudgetPermit {
         true
     }
 
+    /// Covers `bytes`, also beyond what is free; gives back what it holds beyond them.
+    pub fn overdraw_to(&mut self, bytes: usize) {
+        let more = self.budget.overdraw(bytes.saturating_sub(self.bytes));
+        self.merge(more);
+        self.shrink_to(bytes);
+    }
+
     /// Gives back all but `bytes`; does nothing if it holds less.
     pub fn shrink_to(&mut self, bytes: usize) {
         drop(self.split(self.bytes.saturating_sub(bytes)));
@@ -140,8 +167,7 @@ impl BudgetPermit {
 impl Drop for BudgetPermit {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.budget.free.add_permits(self.bytes);
-            self.budget.taken.decrement(self.bytes as f64);
+            self.budget.give_back(self.bytes);
         }
     }
 }
@@ -350,6 +376,23 @@ mod tests {
         permit.merge(part);
         assert_eq!((permit.bytes(), budget.free()), (80, 20));
         drop(permit);
+        assert_eq!(budget.free(), 100);
+    }
+
+    /// Scenario: more is taken than there is. Guarantee: nothing is free until as much has come back.
+    #[test]
+    fn a_debt_is_paid_first() {
+        let budget = Budget::new(100);
+        let rows = budget.try_take(70).expect("free");
+        let mut pages = budget.overdraw(50);
+        assert_eq!((pages.bytes(), budget.free()), (50, 0));
+        pages.overdraw_to(60);
+        assert!(budget.try_take(1).is_none());
+        drop(rows);
+        assert_eq!(budget.free(), 40, "70 came back, 30 of them were owed");
+        pages.overdraw_to(20);
+        assert_eq!(budget.free(), 80);
+        drop(pages);
         assert_eq!(budget.free(), 100);
     }
 

@@ -96,7 +96,7 @@ mod tests {
     async fn ends(content: Vec<u8>) -> Ends {
         let store = SegmentStore::durable(Arc::new(InMemory::new()));
         let (path, bytes) = (Path::from("x"), content.len() as u64);
-        store.put_new(&path, content.into()).await.unwrap();
+        store.put_new(&path, content).await.unwrap();
         Ends::fetch(&store, &StoredObject { path, bytes }).await.unwrap()
     }
 

@@ -1,21 +1,29 @@
 //! Rows to the bytes of a sealed segment.
 //!
-//! Each row group's leaf columns are encoded, compressed and encrypted in parallel on the rayon pool that the caller runs
-//! in. Nothing is written to a disk: the file is built in memory, and only ciphertext leaves this function.
+//! A segment grows row group by row group, so that its rows need not be in memory together. Each row group's leaf columns are
+//! encoded, compressed and encrypted in parallel on the rayon pool that the caller runs in. Nothing is written to a disk: the file
+//! is built in memory, and only ciphertext leaves this module.
 
+use std::fmt::{self, Debug};
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::error::ArrowError;
 use bytes::Bytes;
-use logseal_core::{ClusterId, SegmentId, TableId, UnixNanos, WorkspaceId};
-use logseal_crypto::{Aek, Commitment, OsRandom, WrappedDek, aad};
+use logseal_core::{AekId, ClusterId, SegmentId, TableId, UnixNanos, WorkspaceId};
+use logseal_crypto::{Aek, Commitment, Dek, OsRandom, WrappedDek, aad};
+use object_store::PutPayload;
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, ArrowLeafColumn, compute_leaves};
+use parquet::arrow::arrow_writer::{
+    ArrowColumnChunk, ArrowColumnWriter, ArrowLeafColumn, ArrowRowGroupWriterFactory, compute_leaves,
+};
+use parquet::file::writer::SerializedFileWriter;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::unify::{conform, union_schema};
+use crate::unify::{conform, includes, union_schema};
 use crate::{SegmentError, SegmentFooter, SegmentPath, properties};
 
 /// How segments are written.
@@ -55,7 +63,7 @@ pub struct SealedSegment {
     /// Where it goes.
     pub path: SegmentPath,
     /// The file.
-    pub file: Bytes,
+    pub file: PutPayload,
     /// Its records.
     pub rows: u64,
     /// Its wrapped DEK.
@@ -64,7 +72,187 @@ pub struct SealedSegment {
     pub commitment: Commitment,
 }
 
-/// Encodes `chunks` in their order as one segment, sealed under a new DEK wrapped by `aek`. `footer` goes into the encrypted
+/// A segment that grows row group by row group: sealed pages and their statistics are all that it holds of its rows.
+pub struct SegmentWriter {
+    identity: SegmentIdentity,
+    aek: (AekId, u32),
+    dek: Dek,
+    wrapped: WrappedDek,
+    schema: SchemaRef,
+    leaves: usize,
+    row_group_bytes: usize,
+    file: SerializedFileWriter<Pieces>,
+    factory: ArrowRowGroupWriterFactory,
+    row_groups: usize,
+    rows: u64,
+}
+
+/// Rows that are encoded and sealed as the next row groups of one segment.
+pub struct SealedRows {
+    groups: Vec<Vec<ArrowColumnChunk>>,
+    rows: u64,
+}
+
+impl SegmentWriter {
+    /// Begins a segment with the columns of `schema` under a new DEK wrapped by `aek`.
+    ///
+    /// # Errors
+    ///
+    /// [`SegmentError::Encode`] when Parquet does not take the schema.
+    pub fn begin(
+        identity: SegmentIdentity,
+        aek: &Aek,
+        schema: SchemaRef,
+        settings: &SegmentSettings,
+        random: OsRandom,
+    ) -> Result<Self, SegmentError> {
+        let (dek, wrapped) = aek.new_dek(identity.segment, random);
+        let aad_prefix = aad::segment_file(identity.workspace, identity.table, identity.segment);
+        let options = properties::writer_options(&dek, &wrapped, &aad_prefix, settings.zstd_level)?;
+        let writer = ArrowWriter::try_new_with_options(Pieces::default(), Arc::clone(&schema), options);
+        let (file, factory) = writer.and_then(ArrowWriter::into_serialized_writer).map_err(SegmentError::Encode)?;
+        let leaves = schema.fields().iter().map(|field| leaves(field)).sum();
+        Ok(Self {
+            identity,
+            aek: (aek.id(), aek.generation()),
+            dek,
+            wrapped,
+            schema,
+            leaves,
+            row_group_bytes: settings.row_group_bytes,
+            file,
+            factory,
+            row_groups: 0,
+            rows: 0,
+        })
+    }
+
+    /// Which segment it is.
+    #[must_use]
+    pub fn identity(&self) -> &SegmentIdentity {
+        &self.identity
+    }
+
+    /// Its columns.
+    #[must_use]
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Its rows so far.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// The bytes of its file so far.
+    #[must_use]
+    pub fn file_bytes(&self) -> usize {
+        self.file.bytes_written()
+    }
+
+    /// Estimate of the memory that it takes: the file so far, and what each column of each row group says about itself.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.file_bytes() + (self.row_groups + 1) * self.leaves * LEAF_METADATA_BYTES
+    }
+
+    /// Whether the format takes more row groups: their number and that of their columns stay far below what Parquet Modular
+    /// Encryption can number (`Encryption.md`, section 4.4.1).
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.row_groups >= MOST_ROW_GROUPS
+    }
+
+    /// Whether the segment has the columns of all `chunks`. A segment's columns cannot become more; other rows need another one.
+    #[must_use]
+    pub fn takes(&self, chunks: &[RecordBatch]) -> bool {
+        chunks.iter().all(|chunk| includes(&self.schema, chunk.schema_ref()))
+    }
+
+    /// Encodes and seals `chunks` in their order as one row group, or as several if they are large. The segment itself stays as it is,
+    /// whatever happens here, a panic included.
+    ///
+    /// # Errors
+    ///
+    /// [`SegmentError::Schema`] when the segment's schema does not include theirs, [`SegmentError::Encode`].
+    pub fn encode(&self, chunks: &[RecordBatch]) -> Result<SealedRows, SegmentError> {
+        if !self.takes(chunks) {
+            let what = "the segment lacks a column of the rows".to_owned();
+            return Err(SegmentError::Schema(ArrowError::SchemaError(what)));
+        }
+        let groups = row_groups(chunks, self.leaves, self.row_group_bytes);
+        let encode = |(index, group): (usize, &Vec<RecordBatch>)| {
+            // One group at a time: the columns that a chunk lacks take memory only while its group is encoded.
+            let group: Vec<_> = group
+                .iter()
+                .map(|batch| conform(batch, &self.schema))
+                .collect::<Result<_, _>>()
+                .map_err(SegmentError::Schema)?;
+            let writers = self.factory.create_column_writers(self.row_groups + index).map_err(SegmentError::Encode)?;
+            encode_columns(writers, &group, &self.schema).map_err(SegmentError::Encode)
+        };
+        let rows = chunks.iter().map(|chunk| chunk.num_rows() as u64).sum();
+        Ok(SealedRows { groups: groups.iter().enumerate().map(encode).collect::<Result<_, _>>()?, rows })
+    }
+
+    /// Adds what [`SegmentWriter::encode`] made; nothing else may have been added since.
+    ///
+    /// # Errors
+    ///
+    /// [`SegmentError::Encode`]; the segment cannot be finished any more.
+    pub fn append(&mut self, sealed: SealedRows) -> Result<(), SegmentError> {
+        for columns in sealed.groups {
+            let mut row_group = self.file.next_row_group().map_err(SegmentError::Encode)?;
+            for column in columns {
+                column.append_to_row_group(&mut row_group).map_err(SegmentError::Encode)?;
+            }
+            row_group.close().map_err(SegmentError::Encode)?;
+            self.row_groups += 1;
+        }
+        self.rows += sealed.rows;
+        Ok(())
+    }
+
+    /// Writes the encrypted footer, with `footer` in it.
+    ///
+    /// # Errors
+    ///
+    /// [`SegmentError::Footer`] when `footer` describes another segment, [`SegmentError::Encode`].
+    pub fn finish(mut self, footer: &SegmentFooter) -> Result<SealedSegment, SegmentError> {
+        let Self { identity, aek, rows, .. } = self;
+        footer.check(&identity, aek, rows)?;
+        self.file.append_key_value_metadata(footer.to_key_value());
+        let Pieces(pieces) = self.file.into_inner().map_err(SegmentError::Encode)?;
+        let SegmentIdentity { cluster, workspace, table, segment, received } = identity;
+        Ok(SealedSegment {
+            path: SegmentPath::new(cluster, workspace, table, segment, received),
+            file: pieces.into_iter().map(Bytes::from).collect(),
+            rows,
+            wrapped: self.wrapped,
+            commitment: self.dek.commitment(),
+        })
+    }
+}
+
+impl Debug for SegmentWriter {
+    /// Parquet's own types would print the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SegmentWriter")
+            .field("identity", &self.identity)
+            .field("row_groups", &self.row_groups)
+            .field("rows", &self.rows)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Debug for SealedRows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SealedRows").field("rows", &self.rows).finish_non_exhaustive()
+    }
+}
+
+/// Encodes `chunks` in their order as one whole segment, sealed under a new DEK wrapped by `aek`. `footer` goes into the encrypted
 /// footer.
 ///
 /// # Errors
@@ -79,48 +267,40 @@ pub fn seal(
     settings: &SegmentSettings,
     random: OsRandom,
 ) -> Result<SealedSegment, SegmentError> {
-    let rows = chunks.iter().map(|chunk| chunk.num_rows() as u64).sum();
-    footer.check(identity, aek, rows)?;
-    let schema = union_schema(chunks).map_err(SegmentError::Schema)?;
-    let leaves: usize = schema.fields().iter().map(|field| leaves(field)).sum();
-    let groups = row_groups(chunks, leaves, settings.row_group_bytes);
-    let (dek, wrapped) = aek.new_dek(identity.segment, random);
-    let aad_prefix = aad::segment_file(identity.workspace, identity.table, identity.segment);
-    let options = properties::writer_options(&dek, &wrapped, &aad_prefix, footer, settings.zstd_level)?;
-    // Room for the whole file, so that growing does not hold it twice; what is not written takes no memory.
-    let file = Vec::with_capacity(chunks.iter().map(RecordBatch::get_array_memory_size).sum::<usize>() / 2);
-    let writer = ArrowWriter::try_new_with_options(file, Arc::clone(&schema), options).map_err(SegmentError::Encode)?;
-    let (mut file, factory) = writer.into_serialized_writer().map_err(SegmentError::Encode)?;
-    for (index, group) in groups.iter().enumerate() {
-        // One group at a time: the columns that a chunk lacks take memory only while its group is encoded.
-        let group: Vec<_> = group
-            .iter()
-            .map(|batch| conform(batch, &schema))
-            .collect::<Result<_, _>>()
-            .map_err(SegmentError::Schema)?;
-        let writers = factory.create_column_writers(index).map_err(SegmentError::Encode)?;
-        let columns = encode_columns(writers, &group, &schema).map_err(SegmentError::Encode)?;
-        let mut row_group = file.next_row_group().map_err(SegmentError::Encode)?;
-        for column in columns {
-            column.append_to_row_group(&mut row_group).map_err(SegmentError::Encode)?;
-        }
-        row_group.close().map_err(SegmentError::Encode)?;
-    }
-    let file = file.into_inner().map_err(SegmentError::Encode)?;
-    Ok(SealedSegment {
-        path: SegmentPath::new(
-            identity.cluster,
-            identity.workspace,
-            identity.table,
-            identity.segment,
-            identity.received,
-        ),
-        file: file.into(),
-        rows,
-        wrapped,
-        commitment: dek.commitment(),
-    })
+    let schema = union_schema(chunks.iter().map(RecordBatch::schema_ref)).map_err(SegmentError::Schema)?;
+    let mut writer = SegmentWriter::begin(*identity, aek, schema, settings, random)?;
+    let rows = writer.encode(chunks)?;
+    writer.append(rows)?;
+    writer.finish(footer)
 }
+
+/// A file in pieces: growing moves nothing, and a store takes it as it is.
+#[derive(Default)]
+struct Pieces(Vec<Vec<u8>>);
+
+impl Pieces {
+    const PIECE: usize = 1 << 20;
+}
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.last_mut().filter(|piece| piece.len() + bytes.len() <= Self::PIECE) {
+            Some(piece) => piece.extend_from_slice(bytes),
+            None => self.0.push(bytes.to_vec()),
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What Parquet keeps in memory of one column of one row group until the footer is written: offsets, sizes, statistics.
+const LEAF_METADATA_BYTES: usize = 1024;
+
+/// Row groups of a segment at the most; small ones add up where memory is short.
+const MOST_ROW_GROUPS: usize = 256;
 
 /// Memory that one leaf column of one chunk takes while its row group is encoded, beside its values: arrays and level buffers.
 const LEAF_BYTES: usize = 700;

@@ -15,8 +15,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use logseal_core::{AekId, ClusterId, SegmentId, TableId, TableName, UnixNanos, WalFileId, WorkspaceId};
 use logseal_crypto::aad::Aad;
-use logseal_crypto::{Aek, Dek, WrappedDek};
-use parquet::file::metadata::ParquetMetaDataReader;
+use logseal_crypto::{Dek, WrappedDek};
+use parquet::file::metadata::{KeyValue, ParquetMetaDataReader};
 use parquet::file::reader::ChunkReader;
 use serde::{Deserialize, Serialize};
 
@@ -115,9 +115,11 @@ struct Format {
 }
 
 impl SegmentFooter {
-    pub(crate) fn to_json(&self) -> String {
-        serde_json::to_string(&Written { format: FORMAT, footer: self })
-            .expect("ids, numbers and text always serialize")
+    /// As an entry of Parquet's own metadata, all of which is in the encrypted footer.
+    pub(crate) fn to_key_value(&self) -> KeyValue {
+        let json = serde_json::to_string(&Written { format: FORMAT, footer: self })
+            .expect("ids, numbers and text always serialize");
+        KeyValue::new(KEY.to_owned(), json)
     }
 
     fn parse(json: &str) -> Result<Self, SegmentError> {
@@ -133,12 +135,17 @@ impl SegmentFooter {
     }
 
     /// Refuses to be written into another segment than the one that it describes: whoever adopts the file would believe it.
-    pub(crate) fn check(&self, identity: &SegmentIdentity, aek: &Aek, rows: u64) -> Result<(), SegmentError> {
+    pub(crate) fn check(
+        &self,
+        identity: &SegmentIdentity,
+        (aek, generation): (AekId, u32),
+        rows: u64,
+    ) -> Result<(), SegmentError> {
         let SegmentIdentity { cluster, workspace, table, segment, received: _ } = *identity;
         let rules = [
             ((self.cluster, self.workspace) == (cluster, workspace), "its cluster and workspace"),
             ((self.table, self.segment) == (table, segment), "its table and id"),
-            ((self.aek, self.aek_generation) == (aek.id(), aek.generation()), "its AEK"),
+            ((self.aek, self.aek_generation) == (aek, generation), "its AEK"),
             (self.rows == rows, "its number of records"),
         ];
         match rules.iter().find(|(holds, _)| !holds) {

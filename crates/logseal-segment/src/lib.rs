@@ -7,7 +7,7 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | [`encode`] | [`seal`](encode::seal): rows to file bytes, columns in parallel on rayon workers |
+//! | [`encode`] | [`SegmentWriter`](encode::SegmentWriter): rows to file bytes, columns in parallel on rayon workers |
 //! | [`unify`] | one schema for the chunks of a segment |
 //! | [`properties`] | the only file that holds Parquet's own key-bearing property types |
 //! | [`footer`] | [`SegmentFooter`]: what a segment says about itself, in the encrypted footer |

@@ -12,13 +12,11 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::encryption::decrypt::{FileDecryptionProperties, KeyRetriever};
 use parquet::encryption::encrypt::FileEncryptionProperties;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use parquet::schema::types::ColumnPath;
 use zeroize::Zeroizing;
 
 use crate::SegmentError;
-use crate::footer::{self, SegmentFooter};
 use crate::key_metadata::KeyMetadata;
 
 /// Rows a page at the most. Together with the size limit of a page it keeps a column chunk of a row group (16 MiB of Arrow)
@@ -33,7 +31,6 @@ pub(crate) fn writer_options(
     dek: &Dek,
     wrapped: &WrappedDek,
     aad_prefix: &Aad,
-    footer: &SegmentFooter,
     zstd_level: i32,
 ) -> Result<ArrowWriterOptions, SegmentError> {
     let encryption = FileEncryptionProperties::builder(dek.key().expose().to_vec())
@@ -50,7 +47,6 @@ pub(crate) fn writer_options(
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_data_page_size_limit(PAGE_BYTES)
         .set_created_by(concat!("logseal ", env!("CARGO_PKG_VERSION")).to_owned())
-        .set_key_value_metadata(Some(vec![KeyValue::new(footer::KEY.to_owned(), footer.to_json())])) // in the encrypted footer
         .with_file_encryption_properties(encryption)
         .build();
     assert_safe(&properties)?;

@@ -10,7 +10,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
+use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 
 use crate::SegmentError;
 use crate::error::is_final;
@@ -73,9 +73,10 @@ impl SegmentStore {
     ///
     /// [`SegmentError::Conflict`] when an object with other content has this path, [`SegmentError::Put`],
     /// [`SegmentError::Sync`].
-    pub async fn put_new(&self, path: &Path, content: Bytes) -> Result<(), SegmentError> {
+    pub async fn put_new(&self, path: &Path, content: impl Into<PutPayload>) -> Result<(), SegmentError> {
+        let content = content.into();
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match self.objects.put_opts(path, content.clone().into(), options).await {
+        match self.objects.put_opts(path, content.clone(), options).await {
             Ok(_) => {}
             Err(object_store::Error::AlreadyExists { .. }) => self.expect_own(path, &content).await?,
             Err(source) if is_final(&source) => return Err(SegmentError::Put { path: path.clone(), source }),
@@ -145,15 +146,13 @@ impl SegmentStore {
         finish_sync(path, synced.await)
     }
 
-    async fn expect_own(&self, path: &Path, content: &Bytes) -> Result<(), SegmentError> {
+    async fn expect_own(&self, path: &Path, content: &PutPayload) -> Result<(), SegmentError> {
         let failed = |source| SegmentError::Put { path: path.clone(), source };
         let stored = self.objects.get(path).await.map_err(failed)?;
-        // The size is compared first, so that a foreign object of any size is not read into memory.
-        if stored.meta.size == content.len() as u64 && stored.bytes().await.map_err(failed)? == *content {
-            Ok(())
-        } else {
-            Err(SegmentError::Conflict(path.clone()))
-        }
+        // The size is compared first, so that a foreign object of any size is not read.
+        let is_own = stored.meta.size == content.content_length() as u64
+            && is_same(stored.into_stream(), content).await.map_err(failed)?;
+        if is_own { Ok(()) } else { Err(SegmentError::Conflict(path.clone())) }
     }
 
     /// Syncs the object's file and each folder up to the root: a new folder is as volatile as a new file.
@@ -176,6 +175,29 @@ impl SegmentStore {
         file.extend(path.parts().map(|part| part.as_ref().to_owned()));
         Some(file)
     }
+}
+
+/// Compares piece by piece, so that no second copy of a large object is in memory.
+async fn is_same(
+    mut stored: BoxStream<'static, object_store::Result<Bytes>>,
+    content: &PutPayload,
+) -> object_store::Result<bool> {
+    let mut pieces = content.iter().cloned();
+    let mut expected = Bytes::new();
+    while let Some(found) = stored.next().await {
+        let mut found = found?;
+        while !found.is_empty() {
+            if expected.is_empty() {
+                let Some(piece) = pieces.next() else { return Ok(false) };
+                expected = piece;
+            }
+            let length = found.len().min(expected.len());
+            if found.split_to(length) != expected.split_to(length) {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(expected.is_empty() && pieces.all(|piece| piece.is_empty()))
 }
 
 fn finish_sync(path: &Path, synced: Result<io::Result<()>, tokio::task::JoinError>) -> Result<(), SegmentError> {

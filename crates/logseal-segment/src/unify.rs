@@ -11,14 +11,14 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray, new_null_
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use arrow::error::ArrowError;
 
-/// The union of the chunks' schemas; fixed columns in the order in which they first appear.
+/// The union of chunks' schemas; fixed columns in the order in which they first appear.
 ///
 /// # Errors
 ///
 /// [`ArrowError::SchemaError`] when a column or a struct's child has two types.
-pub fn union_schema(batches: &[RecordBatch]) -> Result<SchemaRef, ArrowError> {
+pub fn union_schema<'s>(schemas: impl IntoIterator<Item = &'s SchemaRef>) -> Result<SchemaRef, ArrowError> {
     let mut columns: Vec<(FieldRef, BTreeMap<String, FieldRef>)> = Vec::new();
-    for field in batches.iter().flat_map(|batch| batch.schema_ref().fields().iter().cloned().collect::<Vec<_>>()) {
+    for field in schemas.into_iter().flat_map(|schema| schema.fields().iter().cloned()) {
         let index = columns.iter().position(|(known, _)| known.name() == field.name());
         let index = index.unwrap_or_else(|| {
             columns.push((Arc::clone(&field), BTreeMap::new()));
@@ -45,6 +45,23 @@ pub fn union_schema(batches: &[RecordBatch]) -> Result<SchemaRef, ArrowError> {
     let has_content =
         |field: &FieldRef| !matches!(field.data_type(), DataType::Struct(children) if children.is_empty());
     Ok(Arc::new(Schema::new(fields.filter(has_content).collect::<Fields>())))
+}
+
+/// Whether `schema` has every column and every struct's child of `part`, with its type.
+#[must_use]
+pub fn includes(schema: &SchemaRef, part: &SchemaRef) -> bool {
+    let has = |fields: &Fields, wanted: &FieldRef| {
+        let found = fields.find(wanted.name());
+        found.is_some_and(|(_, field)| field.data_type() == wanted.data_type())
+    };
+    part.fields().iter().all(|field| match field.data_type() {
+        DataType::Struct(wanted) => match schema.fields().find(field.name()).map(|(_, field)| field.data_type()) {
+            Some(DataType::Struct(children)) => wanted.iter().all(|child| has(children, child)),
+            // A struct column without children is in no union.
+            _ => wanted.is_empty(),
+        },
+        _ => has(schema.fields(), field),
+    })
 }
 
 fn same_type(left: &FieldRef, right: &FieldRef) -> Result<(), ArrowError> {
@@ -100,6 +117,10 @@ mod tests {
         RecordBatch::try_from_iter(columns).unwrap()
     }
 
+    fn union(batches: &[RecordBatch]) -> Result<SchemaRef, ArrowError> {
+        union_schema(batches.iter().map(RecordBatch::schema_ref))
+    }
+
     fn text(value: &str) -> ArrayRef {
         Arc::new(StringArray::from(vec![value]))
     }
@@ -111,7 +132,7 @@ mod tests {
             batch(2, &[]),
             batch(3, &[("a", Arc::new(Int64Array::from(vec![7]))), ("b", text("y"))]),
         ];
-        let schema = union_schema(&batches).unwrap();
+        let schema = union(&batches).unwrap();
         let DataType::Struct(children) = schema.field_with_name("attributes").unwrap().data_type() else {
             panic!("a struct")
         };
@@ -132,11 +153,25 @@ mod tests {
             ("id", Arc::new(Int64Array::from(vec![1])) as ArrayRef),
             ("attributes", Arc::new(empty) as ArrayRef),
         ]);
-        let schema = union_schema(&[batch_with_empty.unwrap()]).unwrap();
+        let empty = batch_with_empty.unwrap();
+        let schema = union(std::slice::from_ref(&empty)).unwrap();
         assert_eq!(schema.fields().len(), 1);
+        assert!(includes(&schema, empty.schema_ref()));
 
         let clash = [batch(1, &[("a", text("x"))]), batch(2, &[("a", Arc::new(Int64Array::from(vec![7])))])];
-        let message = union_schema(&clash).unwrap_err().to_string();
+        let message = union(&clash).unwrap_err().to_string();
         assert!(message.contains("Utf8") && message.contains("Int64"), "{message}");
+    }
+
+    #[test]
+    fn a_union_includes_its_parts_and_nothing_else() {
+        let number: ArrayRef = Arc::new(Int64Array::from(vec![7]));
+        let parts = [batch(1, &[("a", text("x"))]), batch(2, &[]), batch(3, &[("b", text("y"))])];
+        let schema = union(&parts).unwrap();
+        assert!(parts.iter().all(|part| includes(&schema, part.schema_ref())));
+        for other in [batch(1, &[("c", text("x"))]), batch(1, &[("a", number)])] {
+            assert!(!includes(&schema, other.schema_ref()));
+        }
+        assert!(!includes(&union(&parts[1..2]).unwrap(), parts[0].schema_ref()), "a whole column is missing");
     }
 }

@@ -1,13 +1,19 @@
 //! Everything that is acknowledged and in no segment yet.
 //!
-//! For each cluster the frames of its log fall in three runs: covered by segments, *loaded* (their rows are in batches here), and
-//! *parked* (from the cursor on only in the log). Frames join in the order of the log and none is passed over, so that a batch
-//! covers one run of its stream's frames. Usually nothing is parked: the cursor is only set while the log is replayed after a start,
-//! and while the store does not take segments and memory runs short.
+//! For each cluster the frames of its log fall in three runs: covered by segments, *loaded* (given to their streams here), and *parked*
+//! (from the cursor on only in the log). Frames join in the order of the log and none is passed over, so that a segment covers runs of
+//! its stream's frames. Usually nothing is parked: the cursor is only set while the log is replayed after a start, and while the store
+//! does not take segments and memory runs short.
 //!
-//! State changes are pure and take microseconds; one lock holds them, and no I/O happens under it.
+//! A stream's rows wait until there are enough for a row group; a *lot* of them is sealed into the segment that grows, and stays in
+//! memory for queries as long as there is room. When there is none, sealed rows are *evicted*: queries read them from the log. A
+//! segment that is big or old enough is *closed*, stored, and settled when the catalog has it.
+//!
+//! State changes are pure and short; one lock holds them, and no I/O happens under it.
 
+mod files;
 mod state;
+mod streams;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,9 +24,10 @@ use logseal_wal::Position;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-pub use self::state::{Cursor, LogFile, Parked, Totals};
+pub use self::files::{Cursor, LogFile, Parked, ParkedRun};
+pub use self::state::Totals;
 use self::state::{Joined, State};
-use super::batch::{CutBatch, CutRule, Part, Rows, Stream, StreamKey};
+use super::stream::{CutRule, Part, Rows, Runs, Stream, StreamKey};
 use crate::admission::Budget;
 
 /// A request whose frame is durable.
@@ -47,12 +54,39 @@ pub struct Head {
     pub bytes: u64,
 }
 
+/// Rows of one stream that are to be sealed into its growing segment. Until it is released there is no other lot of the stream.
+#[derive(Debug)]
+pub struct Lot {
+    /// The stream.
+    pub stream: Stream,
+    /// The rows, in the order of the log.
+    pub parts: Vec<Arc<Part>>,
+    /// The segment is complete with them.
+    pub close: bool,
+}
+
+impl Lot {
+    fn closing(self) -> Self {
+        Self { close: true, ..self }
+    }
+}
+
+/// A segment that takes no more rows.
+#[derive(Clone, Debug)]
+pub struct Closed {
+    number: u64,
+    /// Its stream.
+    pub stream: Stream,
+    /// Its frames.
+    pub runs: Runs,
+}
+
 /// What a query must read beside the segments, at one moment.
 #[derive(Debug, Default)]
 pub struct Pinned {
     /// Loaded rows. Those that a later snapshot of the catalog covers are to be dropped.
     pub parts: Vec<(Stream, Arc<Part>)>,
-    /// Frames that are only in the log; they stay on the disk as long as this exists.
+    /// Frames whose rows are only in the log; they stay on the disk as long as this exists.
     pub parked: Vec<Parked>,
 }
 
@@ -61,7 +95,7 @@ pub struct Pinned {
 pub struct Backlog {
     state: Mutex<State>,
     budget: Arc<Budget>,
-    /// A batch was opened or has become full, or memory is short: the cutter looks again.
+    /// There may be something to seal, or memory is short: the cutter looks again.
     pub(super) cut_due: Notify,
     /// A cluster's cursor was set: all replays look again.
     pub(super) replay_due: Notify,
@@ -130,30 +164,54 @@ impl Backlog {
         self.state().set_parked(cluster, records, since);
     }
 
-    /// Cuts what is full, old, or, when memory is short, largest.
-    pub fn cut(&self, rule: &CutRule, now: Instant, everything: bool) -> Vec<Arc<CutBatch>> {
-        let pressed = self.is_pressed();
-        let most = self.budget.total() / 4;
-        self.state().cut(rule, now, everything, pressed.then_some(most))
+    /// What is to be sealed and closed now: by the rule, and, when memory is short, what takes most of it. Evicts sealed rows before
+    /// that.
+    pub fn lots(&self, rule: &CutRule, now: Instant, everything: bool) -> Vec<Lot> {
+        let total = self.budget.total();
+        let evicted = if self.is_pressed() {
+            let wanted = (total / 2).saturating_sub(self.budget.free());
+            // Given back outside the lock: it may be very much.
+            self.state().evict(wanted)
+        } else {
+            Vec::new()
+        };
+        drop(evicted);
+        let pressed = self.is_pressed().then_some(total);
+        let mut state = self.state();
+        let mut lots = state.lots(rule, now, everything, pressed);
+        lots.extend(state.close_largest(total / 8 * 3, now));
+        lots
     }
 
-    /// When the next batch is old enough.
+    /// When the next segment is old enough.
     #[must_use]
     pub fn next_due(&self, rule: &CutRule) -> Option<Instant> {
         self.state().next_due(rule)
     }
 
-    /// `batch` is a segment of `file_bytes` that queries see, or its frame is in quarantine (then without size).
-    pub fn settled(&self, batch: &Arc<CutBatch>, file_bytes: Option<usize>) {
-        self.state().settled(batch, file_bytes);
+    /// The next parts of the stream's lot are sealed; those with false are set aside instead. The growing segment takes `growing_bytes`.
+    pub fn grown(&self, stream: StreamKey, parts: &[(Arc<Part>, bool)], growing_bytes: usize) {
+        self.state().grown(stream, parts, growing_bytes);
     }
 
-    /// `batch` goes on as its halves.
-    pub fn halved(&self, batch: &Arc<CutBatch>, halves: [Arc<CutBatch>; 2]) {
-        self.state().halved(batch, halves);
+    /// The growing segment of the stream takes no more rows; `None` when it has none.
+    #[must_use]
+    pub fn close(&self, stream: StreamKey) -> Option<Closed> {
+        self.state().close(stream)
     }
 
-    /// A commit of `batch` failed for the store's sake (true), or got over it (false).
+    /// The stream's lot is done with.
+    pub fn release(&self, stream: StreamKey, now: Instant) {
+        self.state().release(stream, now);
+        self.cut_due.notify_one();
+    }
+
+    /// Each frame of `closed` is in a segment that queries see, or in quarantine.
+    pub fn settled(&self, closed: &Closed) {
+        self.state().settled(closed);
+    }
+
+    /// A commit failed for the store's sake (true), or succeeded (false).
     pub fn store_failed(&self, failed: bool) {
         self.state().set_store_fails(failed);
     }

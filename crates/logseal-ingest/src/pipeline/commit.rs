@@ -1,53 +1,45 @@
-//! One attempt to make a cut batch a segment: seal on the compute threads, put into the store, one catalog transaction.
+//! The steps that make rows a segment: seal on the compute threads, put into the store, one catalog transaction.
 
 use std::fmt::Debug;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
 use logseal_catalog::{Catalog, CatalogError, Change, CoverageRow, SegmentCommit, SegmentRow};
 use logseal_core::{Clock, IdGenerator, SegmentId, UnixNanos};
-use logseal_crypto::{Aek, OsRandom};
+use logseal_crypto::OsRandom;
+use logseal_segment::encode::{SealedRows, SegmentWriter};
 use logseal_segment::footer::{FooterColumn, FooterCoverage, SegmentFooter};
-use logseal_segment::{SealedSegment, SegmentError, SegmentIdentity, SegmentSettings, SegmentStore, encode};
+use logseal_segment::unify::union_schema;
+use logseal_segment::{SealedSegment, SegmentError, SegmentIdentity, SegmentSettings, SegmentStore};
 use thiserror::Error;
 
-use super::batch::CutBatch;
+use super::stream::{Part, Runs, Stream};
+use crate::admission::{Budget, BudgetPermit};
 use crate::cpu::{self, CpuPanic};
 
-/// Rows to the bytes of a sealed segment. A port, so that a test can have an encoder that breaks.
+/// Rows to sealed row groups. A port, so that a test can have an encoder that breaks.
 pub trait Encoder: Debug + Send + Sync {
-    /// Encodes and seals `batch` with `footer`; runs on a compute thread and may panic.
+    /// Encodes and seals `chunks` for `segment`, which has their columns; runs on a compute thread and may panic.
     ///
     /// # Errors
     ///
     /// [`SegmentError`] when the rows cannot be encoded.
-    fn encode(
-        &self,
-        identity: &SegmentIdentity,
-        aek: &Aek,
-        batch: &CutBatch,
-        footer: &SegmentFooter,
-    ) -> Result<SealedSegment, SegmentError>;
+    fn encode(&self, segment: &SegmentWriter, chunks: &[RecordBatch]) -> Result<SealedRows, SegmentError>;
 }
 
 /// Encodes as encrypted Parquet.
 #[derive(Clone, Copy, Debug)]
-pub struct ParquetEncoder(pub SegmentSettings);
+pub struct ParquetEncoder;
 
 impl Encoder for ParquetEncoder {
-    fn encode(
-        &self,
-        identity: &SegmentIdentity,
-        aek: &Aek,
-        batch: &CutBatch,
-        footer: &SegmentFooter,
-    ) -> Result<SealedSegment, SegmentError> {
-        let chunks: Vec<_> =
-            batch.parts.iter().flat_map(|part| &part.chunks).map(|chunk| chunk.batch.clone()).collect();
-        encode::seal(identity, aek, &chunks, footer, &self.0, OsRandom)
+    fn encode(&self, segment: &SegmentWriter, chunks: &[RecordBatch]) -> Result<SealedRows, SegmentError> {
+        segment.encode(chunks)
     }
 }
 
-/// Why a batch is no segment yet.
+/// Why rows are in no segment yet.
 #[derive(Debug, Error)]
 pub enum CommitError {
     /// The rows could not be encoded, or the store failed.
@@ -80,30 +72,83 @@ impl CommitError {
     }
 }
 
-/// A batch as a file with its row, to be stored as often as it takes.
+/// A segment that grows.
+#[derive(Debug)]
+pub struct GrowingSegment {
+    writer: SegmentWriter,
+    /// Of all rows in it.
+    time: Option<(UnixNanos, UnixNanos)>,
+    /// Covers its memory.
+    permit: BudgetPermit,
+}
+
+impl GrowingSegment {
+    /// Its columns.
+    #[must_use]
+    pub fn schema(&self) -> &SchemaRef {
+        self.writer.schema()
+    }
+
+    /// Whether the rows of `parts` can be added.
+    #[must_use]
+    pub fn takes(&self, parts: &[Arc<Part>]) -> bool {
+        !self.writer.is_full() && self.writer.takes(&chunks(parts))
+    }
+
+    /// The memory that it takes, in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.permit.bytes()
+    }
+
+    /// The size of its file so far, in bytes.
+    #[must_use]
+    pub fn file_bytes(&self) -> usize {
+        self.writer.file_bytes()
+    }
+
+    fn added(&mut self, parts: &[Arc<Part>]) {
+        let chunks = || parts.iter().flat_map(|part| &part.chunks);
+        let (min, max) = self.time.unzip();
+        let min = chunks().map(|chunk| chunk.min_time).chain(min).min();
+        self.time = min.zip(chunks().map(|chunk| chunk.max_time).chain(max).max());
+        self.permit.overdraw_to(self.writer.memory_bytes());
+    }
+}
+
+fn chunks(parts: &[Arc<Part>]) -> Vec<RecordBatch> {
+    parts.iter().flat_map(|part| &part.chunks).map(|chunk| chunk.batch.clone()).collect()
+}
+
+/// A file with its row, to be stored as often as it takes.
 #[derive(Debug)]
 pub struct Sealed {
     segment: SealedSegment,
     commit: SegmentCommit,
+    _permit: BudgetPermit,
 }
 
 impl Sealed {
     /// Size of the file in bytes.
     #[must_use]
     pub fn file_bytes(&self) -> usize {
-        self.segment.file.len()
+        self.segment.file.content_length()
     }
 }
 
-/// Turns batches into segments.
+/// Turns rows into segments.
 #[derive(Debug)]
 pub struct Committer {
     /// Where segment rows go.
     pub catalog: Catalog,
     /// Where files go.
     pub store: SegmentStore,
-    /// How files are made.
+    /// How rows are sealed.
     pub encoder: Arc<dyn Encoder>,
+    /// How files are made.
+    pub settings: SegmentSettings,
+    /// Covers sealed pages.
+    pub budget: Arc<Budget>,
     /// Makes segment ids.
     pub ids: IdGenerator,
     /// Tells when a segment was made.
@@ -111,30 +156,82 @@ pub struct Committer {
 }
 
 impl Committer {
-    /// Encodes and seals `batch` under a new id and a new key.
+    /// Begins a segment of `stream` under a new id and a new key, with the columns of `parts` and those of `schema`.
     ///
     /// # Errors
     ///
     /// [`CommitError`]; never the storage's.
-    pub async fn seal(&self, batch: &Arc<CutBatch>) -> Result<Sealed, CommitError> {
-        let table = Arc::clone(&batch.stream.table);
-        let aek = Arc::clone(&batch.stream.aek);
-        let (workspace, created) = (batch.stream.workspace(), self.clock.now());
-        let received = batch.parts.iter().map(|part| part.received).min().unwrap_or(created);
-        let chunks = || batch.parts.iter().flat_map(|part| &part.chunks);
-        let min_time = chunks().map(|chunk| chunk.min_time).min().unwrap_or(UnixNanos(0));
-        let max_time = chunks().map(|chunk| chunk.max_time).max().unwrap_or(UnixNanos(0));
-        let segment = SegmentId::from(self.ids.next());
-        let identity = SegmentIdentity { cluster: table.cluster, workspace, table: table.row.id, segment, received };
-        let coverage: Vec<_> = batch
-            .ranges()
-            .into_iter()
-            .map(|(first, last)| CoverageRow {
-                file: first.file,
+    pub fn begin(
+        &self,
+        stream: &Stream,
+        parts: &[Arc<Part>],
+        schema: Option<&SchemaRef>,
+    ) -> Result<GrowingSegment, CommitError> {
+        let chunks = parts.iter().flat_map(|part| &part.chunks).map(|chunk| chunk.batch.schema_ref());
+        let schema = union_schema(chunks.chain(schema)).map_err(SegmentError::Schema)?;
+        let identity = SegmentIdentity {
+            cluster: stream.table.cluster,
+            workspace: stream.workspace(),
+            table: stream.table.row.id,
+            segment: SegmentId::from(self.ids.next()),
+            received: parts.iter().map(|part| part.received).min().unwrap_or_else(|| self.clock.now()),
+        };
+        let writer = SegmentWriter::begin(identity, &stream.aek, schema, &self.settings, OsRandom)?;
+        let permit = self.budget.overdraw(writer.memory_bytes());
+        Ok(GrowingSegment { writer, time: None, permit })
+    }
+
+    /// Seals the rows of `parts` into `segment`, which has their columns. After an error the segment is as it was before; it is `None`
+    /// when that cannot be said of it, and then lost.
+    pub async fn add(
+        &self,
+        segment: GrowingSegment,
+        parts: &[Arc<Part>],
+    ) -> (Option<GrowingSegment>, Result<(), CommitError>) {
+        // What the encoder takes beside the rows: a copy of each column's values on its way into pages.
+        let bytes = parts.iter().map(|part| part.bytes).sum::<usize>();
+        let working = self.budget.overdraw(bytes.min(self.settings.row_group_bytes));
+        let (encoder, parts) = (Arc::clone(&self.encoder), parts.to_vec());
+        let job = move |_: &cpu::Awaited<'_>| {
+            let (_working, mut segment) = (working, segment);
+            let chunks = chunks(&parts);
+            // The encoder has the segment for reading only: nothing in it is half done after a panic.
+            let sealed = catch_unwind(AssertUnwindSafe(|| encoder.encode(&segment.writer, &chunks)));
+            let rows = match sealed {
+                Ok(Ok(rows)) => rows,
+                Ok(Err(error)) => return (Some(segment), Err(error.into())),
+                Err(_) => return (Some(segment), Err(CpuPanic.into())),
+            };
+            match segment.writer.append(rows) {
+                Ok(()) => {
+                    segment.added(&parts);
+                    (Some(segment), Ok(()))
+                }
+                Err(error) => (None, Err(error.into())),
+            }
+        };
+        cpu::run(job).await.unwrap_or_else(|panic| (None, Err(panic.into())))
+    }
+
+    /// Completes `segment`, which has the rows of the frames `runs` of `stream`.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError`]; never the storage's.
+    pub async fn finish(&self, segment: GrowingSegment, stream: &Stream, runs: &Runs) -> Result<Sealed, CommitError> {
+        let GrowingSegment { writer, time, permit } = segment;
+        let Stream { table, aek } = stream;
+        let (identity, created) = (*writer.identity(), self.clock.now());
+        let SegmentIdentity { cluster, workspace, segment, .. } = identity;
+        let (min_time, max_time) = time.unwrap_or((created, created));
+        let coverage: Vec<_> = runs
+            .iter()
+            .map(|run| CoverageRow {
+                file: run.file,
                 table: table.row.id,
                 aek: aek.id(),
-                first: first.sequence,
-                last: last.sequence,
+                first: run.first,
+                last: run.last,
                 segment: Some(segment),
             })
             .collect();
@@ -145,7 +242,7 @@ impl Committer {
             key: column.key.into(),
         });
         let footer = SegmentFooter {
-            cluster: table.cluster,
+            cluster,
             workspace,
             workspace_name: table.workspace_name.to_string(),
             table: table.row.id,
@@ -153,7 +250,7 @@ impl Committer {
             aek: aek.id(),
             aek_generation: aek.generation(),
             segment,
-            rows: batch.rows(),
+            rows: runs.records(),
             min_time,
             max_time,
             created,
@@ -163,15 +260,14 @@ impl Committer {
                 .map(|range| FooterCoverage { file: range.file, first: range.first, last: range.last })
                 .collect(),
         };
-        let (encoder, job) = (Arc::clone(&self.encoder), Arc::clone(batch));
-        let sealed = cpu::run(move |_| encoder.encode(&identity, &job.stream.aek, &job, &footer)).await??;
+        let sealed = cpu::run(move |_| writer.finish(&footer)).await??;
         let row = SegmentRow {
             id: segment,
             workspace,
             table: table.row.id,
             aek: aek.id(),
             path: sealed.path.as_path().to_string(),
-            bytes: sealed.file.len() as u64,
+            bytes: sealed.file.content_length() as u64,
             rows: sealed.rows,
             min_time,
             max_time,
@@ -182,7 +278,7 @@ impl Committer {
         // What a segment covers was durable in the log: an older copy of the file is noticed by it.
         let attested = coverage.iter().map(|range| (range.file, range.last)).collect();
         let commit = SegmentCommit { segment: row, table: table.row.clone(), columns: Vec::new(), coverage, attested };
-        Ok(Sealed { segment: sealed, commit })
+        Ok(Sealed { segment: sealed, commit, _permit: permit })
     }
 
     /// Puts the file and adds its row; durable and visible to queries when this returns. Repeating it is harmless: a file or a row

@@ -16,7 +16,7 @@ use logseal_wal::{Disk, FileKeys, FileReader, Item, Part as FramePart, Position,
 use rayon::prelude::*;
 use thiserror::Error;
 
-use super::batch::{Stream, StreamKey};
+use super::stream::{Stream, StreamKey};
 use super::tables::{Table, Tables};
 use crate::cpu;
 

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
 use super::backlog::{Backlog, Durable, Head, LogFile};
-use super::batch::Rows;
+use super::stream::Rows;
 use crate::admission::BudgetPermit;
 use crate::meter;
 

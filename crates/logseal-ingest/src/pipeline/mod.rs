@@ -1,17 +1,19 @@
-//! What happens to a request behind the door: scan, log, batch, seal, store, catalog.
+//! What happens to a request behind the door: scan, log, seal, store, catalog.
 //!
 //! A request is acknowledged once its bytes are compressed, sealed and durable in the write-ahead log; its rows have then joined
-//! the backlog, where queries see them. Batches become segments later; only then does the log lose them.
+//! the backlog, where queries see them. They become segments later; only then does the log lose them.
 //!
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`tables`] | the tables and columns of each workspace |
 //! | [`request`] | one request's bytes to rows, and to what the log keeps of it |
 //! | [`journal`] | the thread that writes a cluster's log |
-//! | [`batch`] | parts, batches and the rule of cutting; pure |
+//! | [`stream`] | rows of a stream, runs of its frames, and the rule of cutting; pure |
 //! | [`backlog`] | everything that is acknowledged and in no segment yet; pure behind one lock |
-//! | [`commit`] | one attempt to make a batch a segment |
-//! | [`cutter`] | the task that cuts batches, drives their commits and retires files of the log |
+//! | [`commit`] | the steps that make rows a segment |
+//! | `sealer` | brings rows to their end by these steps: into a segment or into quarantine |
+//! | [`cutter`] | the task that sees to it in time, and that retires files of the log |
+//! | [`quarantine`] | where frames go that cannot become rows |
 //! | [`frames`] | frames of the log back to rows |
 //! | [`replay`] | the task that loads frames which are only in the log |
 //! | [`recovery`] | what a start finds in the log's folder |
@@ -20,16 +22,18 @@
 //! | [`settings`] | the `[wal]` table |
 
 pub mod backlog;
-pub mod batch;
 pub mod commit;
 pub mod cutter;
 pub mod frames;
 pub mod journal;
+pub mod quarantine;
 pub mod recovery;
 pub mod registry;
 pub mod replay;
 pub mod request;
+mod sealer;
 pub mod settings;
+pub mod stream;
 pub mod tables;
 pub mod unsealed;
 
@@ -46,9 +50,9 @@ use metrics::counter;
 use tokio::sync::oneshot;
 use tracing::debug;
 
-use self::batch::{Rows, Stream};
 use self::journal::{Journal, Submission, Trouble};
 use self::request::{ScannedRequest, scan};
+use self::stream::{Rows, Stream};
 use self::tables::Tables;
 use crate::door::{Accepted, Intake, IntakeError, IntakeRequest};
 use crate::meter;
@@ -76,7 +80,7 @@ impl Journals {
     }
 }
 
-/// The intake that logs requests and batches their rows.
+/// The intake that logs requests and gives their rows to the backlog.
 #[derive(Debug)]
 pub struct Pipeline {
     /// The tables that scans assign.

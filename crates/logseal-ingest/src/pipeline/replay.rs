@@ -17,8 +17,8 @@ use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
 use super::backlog::{Backlog, Cursor, Durable};
-use super::batch::{Rows, Stream, StreamKey};
 use super::frames::{BadFrame, Coverage, Frame, FrameReader, FrameRows, Frames, FramesError, Range};
+use super::stream::{Rows, Stream, StreamKey};
 use crate::admission::Budget;
 use crate::error::Chain;
 use crate::meter;

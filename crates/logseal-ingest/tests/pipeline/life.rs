@@ -15,6 +15,7 @@ use logseal_ingest::pipeline::commit::Committer;
 use logseal_ingest::pipeline::cutter::{Cutter, CutterParts};
 use logseal_ingest::pipeline::frames::{Coverage, Frames};
 use logseal_ingest::pipeline::journal::{Journal, JournalThread};
+use logseal_ingest::pipeline::quarantine::Quarantine;
 use logseal_ingest::pipeline::recovery::recover;
 use logseal_ingest::pipeline::registry::CatalogRegistry;
 use logseal_ingest::pipeline::replay::Replay;
@@ -24,8 +25,8 @@ use logseal_ingest::pipeline::{Journals, Pipeline};
 use logseal_ingest::{Budget, Door, IngestError};
 use logseal_keys::Keyring;
 use logseal_otlp::{ScanLimits, SchemaLimits};
-use logseal_segment::SegmentStore;
 use logseal_segment::properties::decryption_properties;
+use logseal_segment::{SegmentSettings, SegmentStore};
 use logseal_wal::{Disk, Writer, WriterParts, WriterSettings};
 use object_store::ObjectStoreExt as _;
 use object_store::path::Path;
@@ -144,12 +145,14 @@ impl Parts {
                 catalog: catalog.clone(),
                 store: SegmentStore::durable(Arc::new(world.store.clone())),
                 encoder: Arc::<Poisoned>::clone(&world.encoder),
+                settings: SegmentSettings { row_group_bytes: settings.row_group_bytes, ..SegmentSettings::default() },
+                budget: Arc::clone(&budget),
                 ids: ids.clone(),
                 clock: Arc::new(SystemClock),
             },
             backlog: Arc::clone(&backlog),
-            disk: Arc::clone(&disk),
-            quarantine: QUARANTINE.into(),
+            frames: frames.clone(),
+            quarantine: Quarantine::new(Arc::clone(&disk), QUARANTINE.into(), catalog.clone()),
         });
         let coverage = Coverage::new(&catalog.coverage().await.unwrap());
         let journals: Arc<Journals> = Arc::default();

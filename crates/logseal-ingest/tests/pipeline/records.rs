@@ -4,10 +4,9 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Mutex;
 
 use arrow::array::{AsArray as _, RecordBatch};
-use logseal_crypto::Aek;
-use logseal_ingest::pipeline::batch::CutBatch;
 use logseal_ingest::pipeline::commit::{Encoder, ParquetEncoder};
-use logseal_segment::{SealedSegment, SegmentError, SegmentFooter, SegmentIdentity, SegmentSettings};
+use logseal_segment::SegmentError;
+use logseal_segment::encode::{SealedRows, SegmentWriter};
 use logseal_testkit::ship::{attribute, text};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value::Value};
@@ -78,16 +77,10 @@ impl Poisoned {
 }
 
 impl Encoder for Poisoned {
-    fn encode(
-        &self,
-        identity: &SegmentIdentity,
-        aek: &Aek,
-        batch: &CutBatch,
-        footer: &SegmentFooter,
-    ) -> Result<SealedSegment, SegmentError> {
+    fn encode(&self, segment: &SegmentWriter, chunks: &[RecordBatch]) -> Result<SealedRows, SegmentError> {
         let poisoned = self.0.lock().unwrap().clone();
-        let mut records = batch.parts.iter().flat_map(|part| &part.chunks).flat_map(|chunk| ids(&chunk.batch));
+        let mut records = chunks.iter().flat_map(ids);
         assert!(!records.any(|id| poisoned.contains(&id.number)), "expected by this test: the record is poisoned");
-        ParquetEncoder(SegmentSettings::default()).encode(identity, aek, batch, footer)
+        ParquetEncoder.encode(segment, chunks)
     }
 }

@@ -24,7 +24,7 @@ struct KeyCopies(SegmentStore);
 #[async_trait]
 impl WrappedKeyStore for KeyCopies {
     async fn put_new(&self, path: &Path, content: Vec<u8>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        Ok(self.0.put_new(path, content.into()).await?)
+        Ok(self.0.put_new(path, content).await?)
     }
 }
 
@@ -140,7 +140,7 @@ impl Deployment {
         let settings = SegmentSettings { row_group_bytes: 1 << 20, zstd_level: 1 };
         let sealed = encode::seal(&identity, aek, &[chunk], &footer, &settings, OsRandom).unwrap();
         let path = sealed.path.as_path().clone();
-        let bytes = sealed.file.len() as u64;
+        let bytes = sealed.file.content_length() as u64;
         self.store.put_new(&path, sealed.file).await.unwrap();
         StoredObject { path, bytes }
     }
@@ -304,7 +304,7 @@ async fn what_does_not_open_is_named_and_harms_nothing_else() {
         ("notes/readme.txt".to_owned(), b"hello".to_vec()),
     ];
     for (path, content) in &planted {
-        deployment.store.put_new(&Path::from(path.as_str()), content.clone().into()).await.unwrap();
+        deployment.store.put_new(&Path::from(path.as_str()), content.clone()).await.unwrap();
     }
     let before = deployment.objects().await;
     let rebuild = deployment.rebuild("catalog.sqlite").await;

@@ -69,12 +69,25 @@ pub(crate) fn footer(chunks: &[RecordBatch]) -> SegmentFooter {
     }
 }
 
-pub(crate) fn sealed(chunks: &[RecordBatch], row_group_bytes: usize) -> (SealedSegment, Dek) {
+/// A sealed segment in one piece.
+pub(crate) struct Sealed {
+    pub(crate) file: Bytes,
+    pub(crate) rows: u64,
+    pub(crate) wrapped: WrappedDek,
+}
+
+impl From<SealedSegment> for Sealed {
+    fn from(segment: SealedSegment) -> Self {
+        Self { file: segment.file.into(), rows: segment.rows, wrapped: segment.wrapped }
+    }
+}
+
+pub(crate) fn sealed(chunks: &[RecordBatch], row_group_bytes: usize) -> (Sealed, Dek) {
     let aek = aek();
     let settings = SegmentSettings { row_group_bytes, ..SegmentSettings::default() };
     let sealed = seal(&identity(), &aek, chunks, &footer(chunks), &settings, OsRandom).unwrap();
     let dek = aek.unwrap_dek(identity().segment, &sealed.wrapped, sealed.commitment).unwrap();
-    (sealed, dek)
+    (sealed.into(), dek)
 }
 
 fn read(file: Bytes, dek: &Dek, wrapped: &WrappedDek, aad: &aad::Aad) -> Result<(RecordBatch, usize), String> {
@@ -209,4 +222,47 @@ fn every_segment_has_a_key_of_its_own() {
     let (second, second_dek) = sealed(&chunk, 1 << 24);
     assert!(!first_dek.key().ct_eq(second_dek.key()));
     assert_ne!(first.file, second.file);
+}
+
+/// Scenario: a segment grows by three calls; between them rows with an unknown column are refused, and rows are encoded that are never
+/// added. Guarantee: the file has what was added, in order, and nothing else.
+#[test]
+fn a_segment_has_what_was_added_and_nothing_else() {
+    let aek = aek();
+    let parts = [chunk(0, 100, "a"), chunk(100, 150, "b"), chunk(150, 400, "a")];
+    let schema = union_schema(parts.iter().map(RecordBatch::schema_ref)).unwrap();
+    let mut writer = SegmentWriter::begin(identity(), &aek, schema, &SegmentSettings::default(), OsRandom).unwrap();
+    let mut bytes = writer.memory_bytes();
+    for part in &parts {
+        let unknown = [part.clone(), chunk(0, 10, "c")];
+        assert!(!writer.takes(&unknown));
+        assert!(matches!(writer.encode(&unknown), Err(SegmentError::Schema(_))));
+        drop(writer.encode(&[chunk(7000, 9000, "a")]).unwrap());
+        let rows = writer.encode(std::slice::from_ref(part)).unwrap();
+        writer.append(rows).unwrap();
+        assert!(writer.memory_bytes() > bytes);
+        bytes = writer.memory_bytes();
+    }
+    assert!(!format!("{writer:?}").contains(&format!("{:?}", writer.dek.key().expose())));
+    let sealed = writer.finish(&footer(&parts)).unwrap();
+    let dek = aek.unwrap_dek(identity().segment, &sealed.wrapped, sealed.commitment).unwrap();
+    let (batch, groups) = read(sealed.file.into(), &dek, &sealed.wrapped, &prefix()).unwrap();
+    let ids = batch.column_by_name("id").unwrap().as_primitive::<arrow::datatypes::Int64Type>().values().to_vec();
+    assert_eq!((ids, groups), ((0..400).collect::<Vec<_>>(), 3));
+}
+
+#[test]
+fn a_footer_that_counts_other_rows_is_refused() {
+    let parts = [chunk(0, 100, "a")];
+    let mut writer = SegmentWriter::begin(
+        identity(),
+        &aek(),
+        Arc::clone(parts[0].schema_ref()),
+        &SegmentSettings::default(),
+        OsRandom,
+    )
+    .unwrap();
+    let rows = writer.encode(&parts).unwrap();
+    writer.append(rows).unwrap();
+    assert!(matches!(writer.finish(&footer(&[])), Err(SegmentError::Footer(_))));
 }

@@ -4,10 +4,10 @@ use bytes::Bytes;
 use logseal_crypto::{OsRandom, aad};
 
 use super::*;
-use crate::encode::tests::{CANARY, aek, chunk, footer, identity, prefix, sealed};
-use crate::{SealedSegment, SegmentSettings, encode};
+use crate::encode::tests::{CANARY, Sealed, aek, chunk, footer, identity, prefix, sealed};
+use crate::{SegmentSettings, encode};
 
-fn written() -> (SealedSegment, Dek, SegmentFooter) {
+fn written() -> (Sealed, Dek, SegmentFooter) {
     let chunks = [chunk(0, 50, "a"), chunk(50, 60, "b")];
     let (segment, dek) = sealed(&chunks, 1 << 24);
     (segment, dek, footer(&chunks))
@@ -95,7 +95,7 @@ fn a_footer_keeps_its_format_and_another_one_is_refused_without_quoting_it() {
         id("05"),
         id("04"),
     );
-    assert_eq!(footer.to_json(), json);
+    assert_eq!(footer.to_key_value().value.unwrap(), json);
     assert_eq!(SegmentFooter::parse(&json).unwrap(), footer);
     let extended = json.replace("\"created\"", "\"new\":1,\"created\"");
     assert_eq!(SegmentFooter::parse(&extended).unwrap(), footer, "a field more is passed over");

@@ -43,7 +43,7 @@ pub(crate) struct KeyCopies(pub(crate) SegmentStore);
 #[async_trait]
 impl WrappedKeyStore for KeyCopies {
     async fn put_new(&self, path: &Path, content: Vec<u8>) -> Result<(), Box<dyn Error + Send + Sync>> {
-        Ok(self.0.put_new(path, content.into()).await?)
+        Ok(self.0.put_new(path, content).await?)
     }
 }
 

@@ -6,14 +6,15 @@ use std::time::Duration;
 use logseal_core::{ClusterId, IdGenerator, NodeId};
 use logseal_crypto::OsRandom;
 use logseal_ingest::pipeline::backlog::Backlog;
-use logseal_ingest::pipeline::batch::CutRule;
 use logseal_ingest::pipeline::commit::{Committer, ParquetEncoder};
 use logseal_ingest::pipeline::cutter::{Cutter, CutterParts};
 use logseal_ingest::pipeline::frames::{Coverage, Frames};
 use logseal_ingest::pipeline::journal::{Journal, JournalThread, SpaceLimits};
+use logseal_ingest::pipeline::quarantine::Quarantine;
 use logseal_ingest::pipeline::recovery::recover;
 use logseal_ingest::pipeline::registry::CatalogRegistry;
 use logseal_ingest::pipeline::replay::Replay;
+use logseal_ingest::pipeline::stream::CutRule;
 use logseal_ingest::pipeline::{Journals, Pipeline};
 use logseal_ingest::{Budget, Door};
 use logseal_otlp::ScanLimits;
@@ -57,10 +58,10 @@ impl Ingest {
         };
         let cutter = Cutter::start(CutterParts {
             rule: cut_rule(config),
-            committer: committer(state, config),
+            committer: committer(state, config, &budget),
             backlog: Arc::clone(&backlog),
-            disk: Arc::clone(&disk),
-            quarantine: data_dir.join("quarantine"),
+            frames: frames.clone(),
+            quarantine: quarantine(state, data_dir, &disk),
         });
         let node =
             node(data_dir, &state.ids).map_err(CommandError::io("find the node's folder of the write-ahead log"))?;
@@ -166,18 +167,23 @@ fn cut_rule(config: &Config) -> CutRule {
     CutRule {
         max_age: Duration::from_millis(config.segment.max_age_ms),
         target_file_bytes: config.segment.target_bytes,
-        // A quarter of the budget: while one batch is being sealed, others can grow.
-        max_arrow_bytes: config.ingest.memory_budget_bytes / 4,
+        row_group_bytes: config.segment.row_group_bytes,
     }
 }
 
-fn committer(state: &State, config: &Config) -> Committer {
+fn quarantine(state: &State, data_dir: &DataDir, disk: &Arc<dyn Disk>) -> Quarantine {
+    Quarantine::new(Arc::clone(disk), data_dir.join("quarantine"), state.catalog.clone())
+}
+
+fn committer(state: &State, config: &Config, budget: &Arc<Budget>) -> Committer {
     let segment = &config.segment;
     let settings = SegmentSettings { row_group_bytes: segment.row_group_bytes, zstd_level: segment.zstd_level };
     Committer {
         catalog: state.catalog.clone(),
         store: state.store.clone(),
-        encoder: Arc::new(ParquetEncoder(settings)),
+        encoder: Arc::new(ParquetEncoder),
+        settings,
+        budget: Arc::clone(budget),
         ids: state.ids.clone(),
         clock: Arc::clone(&state.clock),
     }

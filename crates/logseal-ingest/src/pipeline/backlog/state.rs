@@ -1,6 +1,7 @@
-//! The state behind the lock: streams with their batches, and the files of each cluster's log.
+//! The state behind the lock: streams, and the files of each cluster's log.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,68 +9,10 @@ use logseal_core::{ClusterId, UnixNanos, WalFileId, WorkspaceId};
 use logseal_wal::Position;
 use tokio::time::Instant;
 
-use super::{Durable, Head, Pinned};
-use crate::pipeline::batch::{CutBatch, CutRule, OpenBatch, Part, Stream, StreamKey};
-
-/// What a stream's segments are assumed to shrink to before one was written: the low end of what logs do.
-const FIRST_FILE_BYTES_PER_ARROW_BYTE: f64 = 0.25;
-
-/// A file of the log.
-#[derive(Debug)]
-pub struct LogFile {
-    /// Its id.
-    pub id: WalFileId,
-    /// Where it is.
-    pub path: PathBuf,
-    /// Its size.
-    pub bytes: u64,
-    /// Its last frame; `None` while it is written.
-    pub end: Option<u64>,
-    /// The last durable frame.
-    durable: u64,
-    /// Loaded parts that are in no segment yet.
-    pending: u64,
-    /// Held by queries that read the file.
-    pins: Arc<()>,
-    retiring: bool,
-}
-
-impl LogFile {
-    /// A file of `bytes` with frames up to `end`, `None` while it is written.
-    #[must_use]
-    pub fn new(id: WalFileId, path: PathBuf, bytes: u64, end: Option<u64>) -> Self {
-        Self { id, path, bytes, end, durable: end.unwrap_or(0), pending: 0, pins: Arc::new(()), retiring: false }
-    }
-}
-
-/// The next frame to replay.
-#[derive(Clone, Debug)]
-pub struct Cursor {
-    /// The frame.
-    pub next: Position,
-    /// Its file.
-    pub path: PathBuf,
-    /// The last frame of the file that may be read now.
-    pub durable: u64,
-    /// Whether the file has ended there.
-    pub ended: bool,
-    /// The file after it.
-    pub following: Option<WalFileId>,
-}
-
-/// Frames of one file that are only in the log.
-#[derive(Clone, Debug)]
-pub struct Parked {
-    /// The file.
-    pub file: WalFileId,
-    /// Where it is.
-    pub path: PathBuf,
-    /// The first of the frames.
-    pub first: u64,
-    /// The last of them.
-    pub last: u64,
-    _pin: Arc<()>,
-}
+use super::files::{Cursor, Feed, LogFile};
+use super::streams::StreamState;
+use super::{Closed, Durable, Head, Lot, Pinned};
+use crate::pipeline::stream::{CutRule, Part, Rows, StreamKey};
 
 /// Sums.
 #[derive(Clone, Copy, Debug, Default)]
@@ -86,39 +29,12 @@ pub struct Totals {
     pub parked_bytes: u64,
 }
 
-#[derive(Debug, Default)]
-struct Feed {
-    files: VecDeque<LogFile>,
-    /// From this frame on nothing is loaded.
-    parked_from: Option<Position>,
-    parked_records: u64,
-    parked_since: Option<UnixNanos>,
-}
-
-impl Feed {
-    fn file_mut(&mut self, id: WalFileId) -> Option<&mut LogFile> {
-        self.files.iter_mut().rev().find(|file| file.id == id)
-    }
-
-    fn index(&self, id: WalFileId) -> Option<usize> {
-        self.files.iter().position(|file| file.id == id)
-    }
-}
-
-#[derive(Debug)]
-struct StreamState {
-    stream: Stream,
-    open: Option<OpenBatch>,
-    cut: Vec<Arc<CutBatch>>,
-    file_bytes_per_arrow_byte: f64,
-}
-
 /// What became of a group.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Joined {
-    /// Its rows are in batches.
+    /// Its rows are in memory.
     Loaded,
-    /// They are, and a batch was opened or could be full.
+    /// They are, and there may be something to seal, now or in time.
     CutDue,
     /// It is only in the log, as what came before it.
     Parked,
@@ -133,7 +49,8 @@ pub(super) struct State {
     /// Streams whose last frame that the replay passed is settled elsewhere.
     interrupted: HashSet<StreamKey>,
     feeds: HashMap<ClusterId, Feed>,
-    cut_bytes: usize,
+    /// Segments that were closed so far.
+    closed: u64,
     store_fails: bool,
 }
 
@@ -166,7 +83,7 @@ impl State {
         }
         if feed.parked_from.is_some() {
             for request in &group {
-                feed.parked_records += request.rows.iter().map(super::Rows::count).sum::<u64>();
+                feed.parked_records += request.rows.iter().map(Rows::count).sum::<u64>();
                 feed.parked_since.get_or_insert(request.received);
             }
             return if was_parked { Joined::Parked } else { Joined::BeganParking };
@@ -179,7 +96,7 @@ impl State {
             // All was caught up with before: what came since is loaded, and `next` is behind it.
             return true;
         }
-        let records: u64 = frames.iter().flat_map(|frame| &frame.rows).map(super::Rows::count).sum();
+        let records: u64 = frames.iter().flat_map(|frame| &frame.rows).map(Rows::count).sum();
         self.load(cluster, frames, now);
         let Some(feed) = self.feeds.get_mut(&cluster) else { return true };
         feed.parked_records = feed.parked_records.saturating_sub(records);
@@ -194,10 +111,10 @@ impl State {
         caught_up
     }
 
-    /// Adds rows to their streams' batches; true when a batch was opened or could be full.
+    /// Adds rows to their streams; true when there may be a lot to seal, now or in time.
     fn load(&mut self, cluster: ClusterId, group: Vec<Durable>, now: Instant) -> bool {
         let Some(feed) = self.feeds.get_mut(&cluster) else { return false };
-        let mut opened = false;
+        let mut due = false;
         for Durable { position, received, rows, settled } in group {
             self.interrupted.extend(settled);
             if let Some(file) = feed.file_mut(position.file) {
@@ -206,20 +123,11 @@ impl State {
             for rows in rows {
                 let key = rows.stream.key();
                 let starts_run = self.interrupted.remove(&key);
-                let stream = self.streams.entry(key).or_insert_with(|| StreamState {
-                    stream: rows.stream.clone(),
-                    open: None,
-                    cut: Vec::new(),
-                    file_bytes_per_arrow_byte: FIRST_FILE_BYTES_PER_ARROW_BYTE,
-                });
-                opened |= stream.open.is_none();
-                let batch = stream.open.get_or_insert_with(|| OpenBatch::new(now));
-                batch.add(Arc::new(Part::new(rows, position, received, starts_run)));
-                // Exactly when it is full is the rule's question; a megabyte is worth asking it.
-                opened |= batch.bytes >= 1 << 20;
+                let stream = self.streams.entry(key).or_insert_with(|| StreamState::new(rows.stream.clone()));
+                due |= stream.add(Part::new(rows, position, received, starts_run), now);
             }
         }
-        opened
+        due
     }
 
     pub(super) fn file_ended(&mut self, cluster: ClusterId, ended: LogFile) {
@@ -252,66 +160,106 @@ impl State {
         }
     }
 
-    /// `pressed` is set when memory is short: then the largest batches are cut, as long as less than so many bytes are on their way
-    /// into segments.
-    pub(super) fn cut(
-        &mut self,
-        rule: &CutRule,
-        now: Instant,
-        everything: bool,
-        pressed: Option<usize>,
-    ) -> Vec<Arc<CutBatch>> {
-        let mut batches = Vec::new();
-        for stream in self.streams.values_mut() {
-            let ratio = stream.file_bytes_per_arrow_byte;
-            let due = |batch: &OpenBatch| everything || batch.due(rule) <= now || batch.is_full(rule, ratio);
-            if stream.open.as_ref().is_some_and(due) {
-                batches.extend(stream.cut());
-            }
+    /// What is to be sealed or closed by the rule. `budget` is set when memory is short: all of it, in bytes.
+    pub(super) fn lots(&mut self, rule: &CutRule, now: Instant, everything: bool, budget: Option<usize>) -> Vec<Lot> {
+        let due = self.streams.values_mut().filter_map(|stream| stream.lot(rule, now, everything));
+        let mut lots: Vec<_> = due.collect();
+        if let Some(budget) = budget {
+            let under_way: usize = self.streams.values().map(StreamState::sealing_bytes).sum();
+            self.seal_largest((budget / 8).saturating_sub(under_way), rule, now, &mut lots);
         }
-        self.cut_bytes += batches.iter().map(|batch| batch.bytes).sum::<usize>();
-        if let Some(most) = pressed {
-            let mut open: Vec<_> = self.streams.values_mut().filter(|stream| stream.open.is_some()).collect();
-            open.sort_by_key(|stream| std::cmp::Reverse(stream.open.as_ref().map_or(0, |batch| batch.bytes)));
-            let mut open = open.into_iter();
-            while self.cut_bytes < most
-                && let Some(stream) = open.next()
-            {
-                let cut = stream.cut();
-                self.cut_bytes += cut.as_ref().map_or(0, |batch| batch.bytes);
-                batches.extend(cut);
+        lots
+    }
+
+    /// Seals the largest rows that wait until `bytes` are under way.
+    fn seal_largest(&mut self, mut bytes: usize, rule: &CutRule, now: Instant, lots: &mut Vec<Lot>) {
+        let idle = self.streams.values_mut().filter(|stream| !stream.is_busy() && stream.waiting_bytes() > 0);
+        let mut idle: Vec<_> = idle.collect();
+        idle.sort_by_key(|stream| Reverse(stream.waiting_bytes()));
+        for stream in idle {
+            if bytes == 0 {
+                break;
             }
+            let before = stream.waiting_bytes();
+            lots.push(stream.take(rule.row_group_bytes, false, now));
+            bytes = bytes.saturating_sub(before - stream.waiting_bytes());
         }
-        batches
+    }
+
+    /// Closes the largest growing segments until all of them together take at most `bytes`.
+    pub(super) fn close_largest(&mut self, bytes: usize, now: Instant) -> Vec<Lot> {
+        let mut together: usize = self.streams.values().map(StreamState::growing_bytes).sum();
+        if together <= bytes {
+            return Vec::new();
+        }
+        let idle = self.streams.values_mut().filter(|stream| !stream.is_busy() && stream.growing_bytes() > 0);
+        let mut idle: Vec<_> = idle.collect();
+        idle.sort_by_key(|stream| Reverse(stream.growing_bytes()));
+        let mut lots = Vec::new();
+        for stream in idle {
+            if together <= bytes {
+                break;
+            }
+            together -= stream.growing_bytes();
+            lots.push(stream.take(0, false, now).closing());
+        }
+        lots
+    }
+
+    /// Moves rows out of memory that are sealed, the largest streams' first, until `bytes` of them are out.
+    pub(super) fn evict(&mut self, bytes: usize) -> Vec<Arc<Part>> {
+        let mut streams: Vec<_> = self.streams.values_mut().map(|stream| (stream.resident_bytes(), stream)).collect();
+        streams.sort_by_key(|(bytes, _)| Reverse(*bytes));
+        let (mut evicted, mut freed) = (Vec::new(), 0);
+        for (resident, stream) in streams {
+            if freed >= bytes || resident == 0 {
+                break;
+            }
+            stream.evict(&mut evicted);
+            freed += resident;
+        }
+        evicted
     }
 
     pub(super) fn next_due(&self, rule: &CutRule) -> Option<Instant> {
-        self.streams.values().filter_map(|stream| stream.open.as_ref()).map(|batch| batch.due(rule)).min()
+        self.streams.values().filter_map(|stream| stream.due(rule)).min()
     }
 
-    pub(super) fn settled(&mut self, batch: &Arc<CutBatch>, file_bytes: Option<usize>) {
-        self.cut_bytes = self.cut_bytes.saturating_sub(batch.bytes);
-        let cluster = batch.stream.table.cluster;
-        if let Some(feed) = self.feeds.get_mut(&cluster) {
-            for part in &batch.parts {
-                if let Some(file) = feed.file_mut(part.position.file) {
-                    file.pending = file.pending.saturating_sub(1);
-                }
-            }
+    pub(super) fn grown(&mut self, key: StreamKey, parts: &[(Arc<Part>, bool)], growing_bytes: usize) {
+        let Some(stream) = self.streams.get_mut(&key) else { return };
+        stream.grown(parts, growing_bytes);
+        if let Some(feed) = self.feeds.get_mut(&stream.stream.table.cluster) {
+            let set_aside = parts.iter().filter(|(_, sealed)| !sealed);
+            set_aside.for_each(|(part, _)| feed.settled(part.position.file, 1));
         }
-        let key = batch.stream.key();
+    }
+
+    pub(super) fn close(&mut self, key: StreamKey) -> Option<Closed> {
+        self.closed += 1;
+        self.streams.get_mut(&key)?.close(self.closed)
+    }
+
+    pub(super) fn release(&mut self, key: StreamKey, now: Instant) {
         if let Some(stream) = self.streams.get_mut(&key) {
-            stream.cut.retain(|known| !Arc::ptr_eq(known, batch));
-            if let Some(bytes) = file_bytes {
-                stream.file_bytes_per_arrow_byte = bytes as f64 / batch.bytes.max(1) as f64;
-            }
+            stream.release(now);
+            self.forget_if_idle(key);
         }
     }
 
-    pub(super) fn halved(&mut self, batch: &Arc<CutBatch>, halves: [Arc<CutBatch>; 2]) {
-        if let Some(stream) = self.streams.get_mut(&batch.stream.key()) {
-            stream.cut.retain(|known| !Arc::ptr_eq(known, batch));
-            stream.cut.extend(halves);
+    pub(super) fn settled(&mut self, closed: &Closed) {
+        if let Some(feed) = self.feeds.get_mut(&closed.stream.table.cluster) {
+            closed.runs.iter().for_each(|run| feed.settled(run.file, run.frames));
+        }
+        let key = closed.stream.key();
+        if let Some(stream) = self.streams.get_mut(&key) {
+            stream.settled(closed.number);
+            self.forget_if_idle(key);
+        }
+    }
+
+    fn forget_if_idle(&mut self, key: StreamKey) {
+        if self.streams.get(&key).is_some_and(StreamState::is_idle) {
+            self.streams.remove(&key);
         }
     }
 
@@ -324,24 +272,11 @@ impl State {
     }
 
     pub(super) fn retirable(&mut self) -> Vec<(ClusterId, WalFileId, PathBuf)> {
-        let mut retirable = Vec::new();
-        for (cluster, feed) in &mut self.feeds {
-            let replayed = match feed.parked_from {
-                None => feed.files.len(),
-                Some(next) => feed.index(next.file).unwrap_or(0),
-            };
-            for file in feed.files.iter_mut().take(replayed) {
-                let unused = Arc::strong_count(&file.pins) == 1;
-                if file.end.is_none() || file.pending > 0 || !unused {
-                    break;
-                }
-                if !file.retiring {
-                    file.retiring = true;
-                    retirable.push((*cluster, file.id, file.path.clone()));
-                }
-            }
-        }
-        retirable
+        let of_cluster = |(cluster, feed): (&ClusterId, &mut Feed)| {
+            let cluster = *cluster;
+            feed.retirable().into_iter().map(move |(id, path)| (cluster, id, path))
+        };
+        self.feeds.iter_mut().flat_map(of_cluster).collect()
     }
 
     pub(super) fn retired(&mut self, cluster: ClusterId, id: WalFileId) {
@@ -358,35 +293,25 @@ impl State {
 
     pub(super) fn pin(&self, cluster: ClusterId, workspace: WorkspaceId) -> Pinned {
         let mut pinned = Pinned::default();
+        let feed = self.feeds.get(&cluster);
         for state in self.streams.values().filter(|state| state.stream.workspace() == workspace) {
             pinned.parts.extend(state.parts().map(|part| (state.stream.clone(), Arc::clone(part))));
+            let evicted = state.evicted().filter_map(|run| feed?.parked_run(run, state.stream.key()));
+            pinned.parked.extend(evicted);
         }
-        let Some(feed) = self.feeds.get(&cluster) else { return pinned };
-        let Some(next) = feed.parked_from else { return pinned };
-        let first_file = feed.index(next.file).unwrap_or(0);
-        for file in feed.files.iter().skip(first_file).filter(|file| file.durable > 0) {
-            let first = if file.id == next.file { next.sequence } else { 1 };
-            let (id, path, last) = (file.id, file.path.clone(), file.durable);
-            if first <= last {
-                pinned.parked.push(Parked { file: id, path, first, last, _pin: Arc::clone(&file.pins) });
-            }
-        }
+        pinned.parked.extend(feed.into_iter().flat_map(Feed::parked));
         pinned
     }
 
     pub(super) fn totals(&self) -> Totals {
         let mut totals = Totals::default();
-        let mut oldest = |time: Option<UnixNanos>| {
-            totals.oldest = totals.oldest.into_iter().chain(time).min();
-        };
-        for stream in self.streams.values() {
-            oldest(stream.open.as_ref().and_then(|batch| batch.parts.first()).map(|part| part.received));
-            stream.cut.iter().for_each(|batch| oldest(batch.parts.first().map(|part| part.received)));
+        let streams = self.streams.values().map(StreamState::unsealed);
+        let parked = self.feeds.values().map(|feed| (feed.parked_records, feed.parked_since));
+        for (records, oldest) in streams.chain(parked) {
+            totals.records += records;
+            totals.oldest = totals.oldest.into_iter().chain(oldest).min();
         }
-        self.feeds.values().for_each(|feed| oldest(feed.parked_since));
-        totals.records = self.streams.values().flat_map(StreamState::parts).map(|part| part.rows).sum();
         for feed in self.feeds.values() {
-            totals.records += feed.parked_records;
             totals.files += feed.files.len();
             totals.bytes += feed.files.iter().map(|file| file.bytes).sum::<u64>();
             if let Some(index) = feed.parked_from.and_then(|next| feed.index(next.file)) {
@@ -402,19 +327,5 @@ impl State {
 
     pub(super) fn log_bytes(&self, cluster: ClusterId) -> u64 {
         self.feeds.get(&cluster).map_or(0, |feed| feed.files.iter().map(|file| file.bytes).sum())
-    }
-}
-
-impl StreamState {
-    /// Closes the open batch.
-    fn cut(&mut self) -> Option<Arc<CutBatch>> {
-        let batch = CutBatch::new(self.stream.clone(), self.open.take()?.parts);
-        self.cut.push(Arc::clone(&batch));
-        Some(batch)
-    }
-
-    fn parts(&self) -> impl Iterator<Item = &Arc<Part>> {
-        let cut = self.cut.iter().flat_map(|batch| &batch.parts);
-        cut.chain(self.open.iter().flat_map(|batch| &batch.parts))
     }
 }

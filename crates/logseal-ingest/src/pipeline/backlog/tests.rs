@@ -18,9 +18,9 @@ use crate::pipeline::tables::WorkspaceTables;
 const CLUSTER: ClusterId = ClusterId::from_bytes([1; 16]);
 const WORKSPACE: WorkspaceId = WorkspaceId::from_bytes([2; 16]);
 
-/// Cuts nothing by itself.
+/// Seals nothing by itself.
 const NEVER: CutRule =
-    CutRule { max_age: Duration::from_secs(3600), target_file_bytes: usize::MAX, max_arrow_bytes: usize::MAX };
+    CutRule { max_age: Duration::from_secs(3600), target_file_bytes: usize::MAX, row_group_bytes: usize::MAX };
 
 /// A backlog of one cluster and one workspace.
 pub(in crate::pipeline) struct Fixture {
@@ -96,8 +96,26 @@ impl Fixture {
         self.backlog.join(CLUSTER, vec![self.durable(n, sequence, tables)], head, self.now);
     }
 
-    fn cut_all(&self) -> Vec<Arc<CutBatch>> {
-        self.backlog.cut(&NEVER, self.now, true)
+    /// Lots of everything that waits, as the cutter takes them.
+    fn take_all(&self) -> Vec<Lot> {
+        let mut lots = self.backlog.lots(&NEVER, self.now, true);
+        lots.sort_by_key(|lot| lot.stream.table.row.name.as_str().to_owned());
+        lots
+    }
+
+    /// Seals all of `lot`, as `bytes` of pages, and closes the segment if it asks for that.
+    fn seal(&self, lot: &Lot, bytes: usize) -> Option<Closed> {
+        let key = lot.stream.key();
+        let sealed: Vec<_> = lot.parts.iter().map(|part| (Arc::clone(part), true)).collect();
+        self.backlog.grown(key, &sealed, bytes);
+        let closed = if lot.close { self.backlog.close(key) } else { None };
+        self.backlog.release(key, self.now);
+        closed
+    }
+
+    /// Everything that waits is sealed and closed.
+    fn close_all(&self) -> Vec<Closed> {
+        self.take_all().iter().map(|lot| self.seal(lot, 100).unwrap()).collect()
     }
 
     fn retirable(&self) -> Vec<WalFileId> {
@@ -116,7 +134,9 @@ impl Fixture {
         let pinned = self.backlog.pin(CLUSTER, WORKSPACE);
         let mut loaded: Vec<_> = pinned.parts.iter().map(|(_, part)| part.position.sequence).collect();
         loaded.sort_unstable();
-        (loaded, pinned.parked.iter().map(|parked| (parked.first, parked.last)).collect())
+        let mut parked: Vec<_> = pinned.parked.iter().map(|parked| (parked.first, parked.last)).collect();
+        parked.sort_unstable();
+        (loaded, parked)
     }
 
     /// Takes of the budget all but `free` bytes.
@@ -125,64 +145,120 @@ impl Fixture {
     }
 }
 
-fn sequences(batch: &CutBatch) -> Vec<u64> {
-    batch.parts.iter().map(|part| part.position.sequence).collect()
+fn sequences(lot: &Lot) -> Vec<u64> {
+    lot.parts.iter().map(|part| part.position.sequence).collect()
+}
+
+fn ranges(closed: &Closed) -> Vec<(u64, u64)> {
+    closed.runs.iter().map(|run| (run.first, run.last)).collect()
 }
 
 const PLENTY: usize = 1 << 30;
 
 #[test]
-fn a_batch_is_cut_at_its_age_with_its_parts_in_the_order_of_the_log() {
+fn a_segment_is_closed_at_its_age_with_its_parts_in_the_order_of_the_log() {
     let fixture = Fixture::new(PLENTY);
     for sequence in [3, 4, 6] {
         fixture.join(1, sequence, &[("a", 1)]);
     }
     let due = fixture.now + NEVER.max_age;
     assert_eq!(fixture.backlog.next_due(&NEVER), Some(due));
-    assert!(fixture.backlog.cut(&NEVER, due - Duration::from_nanos(1), false).is_empty());
-    let batches = fixture.backlog.cut(&NEVER, due, false);
-    assert_eq!(batches.iter().map(|batch| sequences(batch)).collect::<Vec<_>>(), [[3, 4, 6]]);
+    assert!(fixture.backlog.lots(&NEVER, due - Duration::from_nanos(1), false).is_empty());
+    let lots = fixture.backlog.lots(&NEVER, due, false);
+    assert_eq!(lots.iter().map(|lot| (sequences(lot), lot.close)).collect::<Vec<_>>(), [(vec![3, 4, 6], true)]);
+    assert_eq!(fixture.backlog.next_due(&NEVER), None, "it is taken");
+    assert_eq!(ranges(&fixture.seal(&lots[0], 100).unwrap()), [(3, 6)]);
     assert_eq!(fixture.backlog.next_due(&NEVER), None);
 }
 
+/// Scenario: rows for two row groups and a half. Guarantee: the segment grows lot by lot, one at a time, and is closed at the age of its
+/// first record, with all of them.
 #[test]
-fn a_batch_is_cut_at_its_size_in_memory_and_at_its_files_expected_size() {
+fn a_segment_grows_by_row_groups_and_is_as_old_as_its_first_record() {
     let fixture = Fixture::new(PLENTY);
     fixture.join(1, 1, &[("a", 10)]);
     let bytes = fixture.backlog.pin(CLUSTER, WORKSPACE).parts[0].1.bytes;
-    let cut = |rule: &CutRule| fixture.backlog.cut(rule, fixture.now, false);
-    assert!(cut(&CutRule { max_arrow_bytes: bytes + 1, ..NEVER }).is_empty());
-    assert_eq!(cut(&CutRule { max_arrow_bytes: bytes, ..NEVER }).len(), 1);
+    let rule = CutRule { row_group_bytes: 2 * bytes, ..NEVER };
+    let lots = || fixture.backlog.lots(&rule, fixture.now, false);
+    assert!(lots().is_empty());
+    (2..=5).for_each(|sequence| fixture.join(1, sequence, &[("a", 10)]));
+    let first = lots();
+    assert_eq!((sequences(&first[0]), first[0].close), (vec![1, 2], false));
+    assert!(lots().is_empty(), "the next one waits for it");
+    assert!(fixture.seal(&first[0], 100).is_none());
+    let second = lots();
+    assert_eq!((sequences(&second[0]), second[0].close), (vec![3, 4], false));
+    fixture.seal(&second[0], 200);
+    assert!(lots().is_empty(), "half a row group is left");
+    assert_eq!(fixture.pinned(), (vec![1, 2, 3, 4, 5], vec![]), "what is sealed is still in memory");
 
-    // Before the first segment a file is taken for a quarter of the memory.
-    let half = CutRule { target_file_bytes: bytes / 2, ..NEVER };
-    fixture.join(1, 2, &[("a", 10)]);
-    assert!(cut(&half).is_empty());
-    fixture.join(1, 3, &[("a", 10)]);
-    let batches = cut(&half);
-    assert_eq!(sequences(&batches[0]), [2, 3]);
-    // From then on it is what the last one had.
-    fixture.backlog.settled(&batches[0], Some(batches[0].bytes));
-    fixture.join(1, 4, &[("a", 10)]);
-    assert_eq!(cut(&half).len(), 1);
+    let due = fixture.now + rule.max_age;
+    assert_eq!(fixture.backlog.next_due(&rule), Some(due));
+    let last = fixture.backlog.lots(&rule, due, false);
+    assert_eq!((sequences(&last[0]), last[0].close), (vec![5], true));
+    let closed = fixture.seal(&last[0], 300).unwrap();
+    assert_eq!((ranges(&closed), closed.runs.records()), (vec![(1, 5)], 50));
+    assert_eq!(fixture.pinned().0, [1, 2, 3, 4, 5], "it is not stored yet");
+    fixture.backlog.settled(&closed);
+    assert_eq!(fixture.pinned(), (vec![], vec![]));
 }
 
-/// Scenario: three quarters of the budget are taken, and neither stream is due. Guarantee: the largest batch is cut; the others only if
-/// less than a quarter of the budget would be on its way into segments.
+/// Scenario: three quarters of the budget are taken, first by sealed rows of one stream, then by rows that wait. Guarantee: sealed rows
+/// go first and are then read from the log, once; what was pinned stays. Only when that is not enough the largest rows that wait are
+/// sealed.
 #[test]
-fn short_memory_cuts_the_largest_batch() {
-    for (small_joins, expected) in [(false, 1), (true, 2)] {
-        let fixture = Fixture::new(1 << 20);
-        fixture.join(1, 1, &[("small", 1)]);
-        while fixture.budget.free() > fixture.budget.total() * (if small_joins { 9 } else { 7 }) / 10 {
-            fixture.join(1, 2, &[("large", 200)]);
-        }
-        assert!(fixture.backlog.cut(&NEVER, fixture.now, false).is_empty(), "memory is not short yet");
-        let _ballast = fixture.leave(1000);
-        let batches = fixture.backlog.cut(&NEVER, fixture.now, false);
-        assert_eq!(batches.len(), expected);
-        assert_eq!(batches[0].stream.table.row.name.as_str(), "large");
+fn short_memory_evicts_sealed_rows_and_then_seals_the_largest() {
+    let fixture = Fixture::new(1 << 20);
+    fixture.join(1, 1, &[("sealed", 400)]);
+    let lots = fixture.take_all();
+    fixture.seal(&lots[0], 100);
+    fixture.join(1, 2, &[("small", 1), ("sealed", 1)]);
+    let held = fixture.backlog.pin(CLUSTER, WORKSPACE);
+    assert_eq!(fixture.pinned(), (vec![1, 2, 2], vec![]));
+    let before = fixture.budget.free();
+    let ballast = fixture.leave(1000);
+    fixture.backlog.lots(&NEVER, fixture.now, false);
+    assert_eq!(fixture.pinned(), (vec![2, 2], vec![(1, 1)]));
+    let parked = fixture.backlog.pin(CLUSTER, WORKSPACE).parked.remove(0);
+    assert_eq!(parked.of.map(|run| (run.stream == lots[0].stream.key(), run.records)), Some((true, 400)));
+    assert_eq!(fixture.budget.free(), 1000, "a query still reads them");
+    drop((held, ballast));
+    assert!(fixture.budget.free() > before, "then they are gone");
+    assert_eq!(fixture.backlog.totals().records, 402, "they count as before");
+}
+
+/// Scenario: rows that wait take what is short. Guarantee: the largest are sealed, as many as are worth doing at once.
+#[test]
+fn short_memory_seals_the_largest_rows_that_wait() {
+    let fixture = Fixture::new(1 << 20);
+    fixture.join(1, 1, &[("small", 1)]);
+    while fixture.budget.free() > fixture.budget.total() * 7 / 10 {
+        fixture.join(1, 2, &[("large", 200)]);
     }
+    assert!(fixture.backlog.lots(&NEVER, fixture.now, false).is_empty(), "memory is not short yet");
+    let _ballast = fixture.leave(1000);
+    let lots = fixture.backlog.lots(&NEVER, fixture.now, false);
+    let taken: Vec<_> = lots.iter().map(|lot| (lot.stream.table.row.name.as_str().to_owned(), lot.close)).collect();
+    assert_eq!(taken, [("large".to_owned(), false)]);
+    assert!(fixture.backlog.lots(&NEVER, fixture.now, false).is_empty(), "enough is under way");
+}
+
+/// Scenario: two growing segments take more than three eighths of the budget. Guarantee: the larger one is closed.
+#[test]
+fn growing_segments_that_take_too_much_are_closed_largest_first() {
+    let fixture = Fixture::new(1 << 20);
+    fixture.join(1, 1, &[("a", 1), ("b", 1)]);
+    let mut lots = fixture.take_all();
+    lots.iter_mut().for_each(|lot| lot.close = false);
+    fixture.seal(&lots[0], 300 << 10);
+    fixture.seal(&lots[1], 80 << 10);
+    assert!(fixture.backlog.lots(&NEVER, fixture.now, false).is_empty());
+    fixture.join(1, 2, &[("b", 1)]);
+    fixture.backlog.grown(lots[1].stream.key(), &[], 90 << 10);
+    let lots = fixture.backlog.lots(&NEVER, fixture.now, false);
+    let taken: Vec<_> =
+        lots.iter().map(|lot| (lot.stream.table.row.name.as_str(), lot.parts.len(), lot.close)).collect();
+    assert_eq!(taken, [("a", 0, true)]);
 }
 
 /// Scenario: the store fails and half of the budget is taken; later there is room again. Guarantee: requests stay in the log alone, in one
@@ -257,13 +333,30 @@ fn a_settled_frame_divides_a_range() {
     ];
     assert!(fixture.backlog.replayed(CLUSTER, frames, position(1, 10), fixture.now));
     fixture.join(2, 3, &[("a", 1)]);
-    let of = |table: &str, batches: &[Arc<CutBatch>]| {
-        let batch = batches.iter().find(|batch| batch.stream.table.row.name.as_str() == table).unwrap();
-        batch.ranges().iter().map(|(first, last)| (first.sequence, last.sequence)).collect::<Vec<_>>()
-    };
-    let batches = fixture.cut_all();
-    assert_eq!(of("a", &batches), [(3, 3), (6, 8), (3, 3)]);
-    assert_eq!(of("b", &batches), [(3, 6)]);
+    let closed = fixture.close_all();
+    assert_eq!(ranges(&closed[0]), [(3, 3), (6, 8), (3, 3)]);
+    assert_eq!(ranges(&closed[1]), [(3, 6)]);
+}
+
+/// Scenario: of five frames the second and the last are set aside while they are sealed. Guarantee: the segment's runs lie around them,
+/// also that of the next lot; their file does not wait for them.
+#[test]
+fn a_frame_that_is_set_aside_divides_a_range() {
+    let fixture = Fixture::new(PLENTY);
+    (1..=5).for_each(|sequence| fixture.join(1, sequence, &[("a", 1)]));
+    let lot = fixture.take_all().remove(0);
+    let outcome = |part: &Arc<Part>| (Arc::clone(part), ![2, 5].contains(&part.position.sequence));
+    let outcomes: Vec<_> = lot.parts.iter().map(outcome).collect();
+    fixture.backlog.grown(lot.stream.key(), &outcomes, 100);
+    assert_eq!(fixture.pinned().0, [1, 3, 4]);
+    fixture.backlog.release(lot.stream.key(), fixture.now);
+    fixture.join(1, 6, &[("a", 1)]);
+    let closed = fixture.close_all();
+    assert_eq!(ranges(&closed[0]), [(1, 1), (3, 4), (6, 6)]);
+    fixture.backlog.file_ended(CLUSTER, file(1, Some(6)));
+    assert!(fixture.retirable().is_empty());
+    fixture.backlog.settled(&closed[0]);
+    assert_eq!(fixture.retirable(), [id(1)]);
 }
 
 /// Scenario: two files end; the younger one's records are stored first. Guarantee: a file goes when each of its parts is settled, never
@@ -272,18 +365,18 @@ fn a_settled_frame_divides_a_range() {
 fn files_go_in_order_when_their_parts_are_settled() {
     let fixture = Fixture::new(PLENTY);
     fixture.join(1, 3, &[("a", 1), ("b", 1)]);
-    let first = fixture.cut_all();
+    let first = fixture.close_all();
     fixture.backlog.file_ended(CLUSTER, file(1, Some(3)));
     fixture.join(2, 3, &[("a", 1)]);
-    let second = fixture.cut_all();
-    fixture.backlog.settled(&second[0], Some(10));
+    let second = fixture.close_all();
+    fixture.backlog.settled(&second[0]);
     fixture.backlog.file_ended(CLUSTER, file(2, Some(4)));
     fixture.join(3, 3, &[("a", 1)]);
     assert_eq!(fixture.pinned().0, [3, 3, 3], "what is settled is not pinned");
 
-    fixture.backlog.settled(&first[0], Some(10));
+    fixture.backlog.settled(&first[0]);
     assert!(fixture.retirable().is_empty(), "a part of the first file is in no segment yet");
-    fixture.backlog.settled(&first[1], None);
+    fixture.backlog.settled(&first[1]);
     assert_eq!(fixture.retirable(), [id(1), id(2)]);
     assert!(fixture.retirable().is_empty(), "each is given once");
     fixture.backlog.not_retired(CLUSTER, id(1));
@@ -293,23 +386,6 @@ fn files_go_in_order_when_their_parts_are_settled() {
     fixture.backlog.retired(CLUSTER, id(2));
     assert_eq!((fixture.backlog.log_bytes(CLUSTER), fixture.backlog.totals().files), (300, 1));
     assert_eq!(fixture.backlog.path_of(CLUSTER, id(3)), Some(path(3)));
-}
-
-/// Scenario: a batch goes on as its halves. Guarantee: its rows stay pinned once, and its file waits for both.
-#[test]
-fn halves_stay_pinned_and_hold_the_file() {
-    let fixture = Fixture::new(PLENTY);
-    fixture.join(1, 3, &[("a", 1)]);
-    fixture.join(1, 4, &[("a", 1)]);
-    let batch = fixture.cut_all().remove(0);
-    fixture.backlog.file_ended(CLUSTER, file(1, Some(4)));
-    let (first, second) = batch.halves().unwrap();
-    fixture.backlog.halved(&batch, [Arc::clone(&first), Arc::clone(&second)]);
-    assert_eq!(fixture.pinned().0, [3, 4]);
-    fixture.backlog.settled(&first, Some(1));
-    assert_eq!((fixture.pinned().0, fixture.retirable()), (vec![4], vec![]));
-    fixture.backlog.settled(&second, None);
-    assert_eq!((fixture.pinned().0, fixture.retirable()), (vec![], vec![id(1)]));
 }
 
 /// Scenario: a query reads a parked file that is replayed and stored meanwhile. Guarantee: the file stays until the query ends.

@@ -1,0 +1,346 @@
+//! Brings every frame that it is given to its end: into a segment or into quarantine.
+//!
+//! Rows that cannot be encoded twice are halved until the frame is found that breaks the encoder: it goes, still sealed, into
+//! quarantine, and the others go on. A commit that fails for the storage's sake is repeated for as long as it takes, and the log takes
+//! the load meanwhile. A segment that cannot be finished, or whose frames another one has in part, is made again from the log.
+
+use std::collections::HashMap;
+use std::fmt::{self, Debug};
+use std::mem::take;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use logseal_catalog::Catalog;
+use logseal_wal::Position;
+use metrics::{counter, histogram};
+use thiserror::Error;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, error, warn};
+
+use super::backlog::{Backlog, Closed, Lot};
+use super::commit::{CommitError, Committer, GrowingSegment, Sealed};
+use super::frames::{Coverage, Frame, FrameReader, Frames, FramesError, Range};
+use super::quarantine::{Quarantine, QuarantineError};
+use super::stream::{CutRule, Part, Rows, Run, Runs, Stream, StreamKey};
+use crate::error::Chain;
+use crate::meter;
+
+/// Lots that are sealed at the same time: while one waits for its turn on the compute threads the other keeps them busy.
+const LOTS: usize = 2;
+
+/// Segments that are stored at the same time: enough to keep the store's syncs busy, few enough not to besiege one that fails.
+const PUTS: usize = 2;
+
+/// First and longest pause after a failure of the storage; resuming must take less than 10 s once there is space again.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(4));
+
+/// Attempts after which rows that fail for their own sake are halved.
+const ATTEMPTS: u32 = 2;
+
+/// Seals, stores, repeats.
+pub(super) struct Sealer {
+    pub(super) rule: CutRule,
+    pub(super) committer: Committer,
+    pub(super) backlog: Arc<Backlog>,
+    pub(super) frames: Frames,
+    pub(super) quarantine: Quarantine,
+    /// The growing segment of each stream that has one and whose lot is not under way.
+    growing: Mutex<HashMap<StreamKey, GrowingSegment>>,
+    lots: Semaphore,
+    puts: Semaphore,
+}
+
+/// Why a segment could not be made again from the log.
+#[derive(Debug, Error)]
+enum RemakeError {
+    #[error("cannot read its frames")]
+    Frames(#[from] FramesError),
+    #[error("cannot put a frame into quarantine")]
+    Quarantine(#[from] QuarantineError),
+    #[error("cannot seal or store it")]
+    Commit(#[from] CommitError),
+    #[error("its file of the log is not there")]
+    NoFile,
+}
+
+/// A growing segment after parts were added: those with true are in it, the others break the encoder.
+struct Added {
+    segment: GrowingSegment,
+    parts: Vec<(Arc<Part>, bool)>,
+}
+
+impl Sealer {
+    pub(super) fn new(
+        rule: CutRule,
+        committer: Committer,
+        backlog: Arc<Backlog>,
+        frames: Frames,
+        quarantine: Quarantine,
+    ) -> Self {
+        let (lots, puts) = (Semaphore::new(LOTS), Semaphore::new(PUTS));
+        Self { rule, committer, backlog, frames, quarantine, growing: Mutex::default(), lots, puts }
+    }
+
+    pub(super) fn catalog(&self) -> &Catalog {
+        &self.committer.catalog
+    }
+
+    /// Seals `lot` into its stream's growing segment, and stores what is complete with it.
+    pub(super) async fn grow(self: Arc<Self>, lot: Lot) {
+        let Ok(slot) = self.lots.acquire().await else { return };
+        let (stream, key) = (lot.stream.clone(), lot.stream.key());
+        let mut growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        let mut complete = Vec::new();
+        let mut waiting = Vec::from_iter((!lot.parts.is_empty()).then_some((lot.parts, 0)));
+        while let Some((mut parts, failures)) = waiting.pop() {
+            let begun = match growing.take() {
+                Some(segment) if segment.takes(&parts) => Ok(segment),
+                full => {
+                    // Columns that were there before are likely to come again.
+                    let begun = self.committer.begin(&stream, &parts, full.as_ref().map(GrowingSegment::schema));
+                    complete.extend(self.close(&stream, full));
+                    begun
+                }
+            };
+            let added = match begun {
+                Ok(segment) => self.add(segment, parts.clone()).await,
+                Err(error) => Err(error),
+            };
+            match added {
+                Ok(Added { segment, parts }) => {
+                    self.set_all_aside(&stream, &parts).await;
+                    self.backlog.grown(key, &parts, segment.memory_bytes());
+                    growing = Some(segment);
+                }
+                Err(error) => {
+                    // Not the encoder's failure, which leaves the segment as it was: this one is lost.
+                    warn!(table = %key.table, frames = parts.len(), error = %Chain(&error), "a growing segment is made again from the log");
+                    complete.extend(self.close(&stream, None));
+                    sleep(PAUSE.0).await;
+                    if failures + 1 < ATTEMPTS {
+                        waiting.push((parts, failures + 1));
+                    } else if parts.len() > 1 {
+                        let second = parts.split_off(parts.len() / 2);
+                        waiting.extend([(second, 0), (parts, 0)]);
+                    } else {
+                        let parts: Vec<_> = parts.into_iter().map(|part| (part, false)).collect();
+                        self.set_all_aside(&stream, &parts).await;
+                        self.backlog.grown(key, &parts, 0);
+                    }
+                }
+            }
+        }
+        let big = |segment: &GrowingSegment| segment.file_bytes() >= self.rule.target_file_bytes;
+        if lot.close || growing.as_ref().is_some_and(big) {
+            complete.extend(self.close(&stream, growing.take()));
+        }
+        if let Some(segment) = growing {
+            self.growing.lock().unwrap_or_else(PoisonError::into_inner).insert(key, segment);
+        }
+        drop(slot);
+        self.backlog.release(key, Instant::now());
+        for (closed, segment) in complete {
+            self.complete(closed, segment).await;
+        }
+    }
+
+    /// Closes the stream's growing segment; without `segment` it is lost. Nothing if it has no rows.
+    fn close(&self, stream: &Stream, segment: Option<GrowingSegment>) -> Option<(Closed, Option<GrowingSegment>)> {
+        self.backlog.close(stream.key()).map(|closed| (closed, segment))
+    }
+
+    /// Adds `parts` to `segment`, without those that break the encoder.
+    async fn add(&self, segment: GrowingSegment, parts: Vec<Arc<Part>>) -> Result<Added, CommitError> {
+        let mut added = Added { segment, parts: Vec::with_capacity(parts.len()) };
+        let mut waiting = vec![(parts, 0)];
+        while let Some((mut parts, failures)) = waiting.pop() {
+            let (segment, outcome) = self.committer.add(added.segment, &parts).await;
+            let Some(segment) = segment else {
+                return Err(outcome.err().unwrap_or(CommitError::Panic(crate::cpu::CpuPanic)));
+            };
+            added.segment = segment;
+            match outcome {
+                Ok(()) => added.parts.extend(parts.into_iter().map(|part| (part, true))),
+                Err(_) if failures + 1 < ATTEMPTS => waiting.push((parts, failures + 1)),
+                Err(error) if parts.len() > 1 => {
+                    warn!(frames = parts.len(), error = %Chain(&error), "rows cannot be encoded together and are halved");
+                    let second = parts.split_off(parts.len() / 2);
+                    waiting.extend([(second, 0), (parts, 0)]);
+                }
+                Err(error) => {
+                    let sequences: Vec<_> = parts.iter().map(|part| part.position.sequence).collect();
+                    error!(?sequences, error = %Chain(&error), "a frame cannot become rows of a segment");
+                    added.parts.extend(parts.into_iter().map(|part| (part, false)));
+                }
+            }
+        }
+        Ok(added)
+    }
+
+    /// Puts those of `parts` with false into quarantine.
+    async fn set_all_aside(&self, stream: &Stream, parts: &[(Arc<Part>, bool)]) {
+        for (part, _) in parts.iter().filter(|(_, sealed)| !sealed) {
+            self.set_aside(stream, part.position, part.rows).await;
+        }
+    }
+
+    /// Puts a frame into quarantine, as often as it takes.
+    async fn set_aside(&self, stream: &Stream, position: Position, rows: u64) {
+        let mut pause = PAUSE.0;
+        loop {
+            let error = match self.backlog.path_of(stream.table.cluster, position.file) {
+                None => "its file of the log is not there".to_owned(),
+                Some(source) => match self.quarantine.frame(&source, position, &[stream.key()]).await {
+                    Ok(aside) => {
+                        let Position { file: log, sequence } = position;
+                        error!(table = %stream.key().table, %log, sequence, rows, file = %aside.display(), "a frame is in quarantine");
+                        return;
+                    }
+                    Err(error) => Chain(&error).to_string(),
+                },
+            };
+            warn!(error, "a frame cannot be put into quarantine now, trying again");
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE.1);
+        }
+    }
+
+    /// Brings the frames of `closed` to their end.
+    async fn complete(&self, closed: Closed, segment: Option<GrowingSegment>) {
+        let Ok(_slot) = self.puts.acquire().await else { return };
+        let started = Instant::now();
+        let sealed = match segment {
+            Some(segment) => self.committer.finish(segment, &closed.stream, &closed.runs).await.map(Some),
+            None => Ok(None),
+        };
+        let stored = match sealed {
+            Ok(Some(sealed)) => self.store(&closed.stream, &sealed, started).await.map(|()| true),
+            Ok(None) => Ok(false),
+            Err(error) => Err(error),
+        };
+        match stored {
+            Ok(true) => {}
+            Ok(false) => self.remake(&closed).await,
+            Err(error) => {
+                error!(table = %closed.stream.key().table, error = %Chain(&error), "a segment is made again from the log");
+                self.remake(&closed).await;
+            }
+        }
+        self.backlog.settled(&closed);
+    }
+
+    /// Repeats a commit until it succeeds or fails for another reason than the storage's.
+    async fn store(&self, stream: &Stream, sealed: &Sealed, started: Instant) -> Result<(), CommitError> {
+        let (table, file_bytes, mut pause) = (stream.key().table, sealed.file_bytes(), PAUSE.0);
+        loop {
+            match self.committer.store(sealed).await {
+                Ok(()) => {
+                    self.backlog.store_failed(false);
+                    counter!(meter::SEGMENTS, "outcome" => "stored").increment(1);
+                    counter!(meter::SEGMENT_BYTES).increment(file_bytes as u64);
+                    histogram!(meter::SEGMENT_SECONDS).record(started.elapsed().as_secs_f64());
+                    debug!(%table, file_bytes, "segment stored");
+                    return Ok(());
+                }
+                Err(error) => {
+                    let outcome = if error.is_covered() { "covered" } else { "failed" };
+                    counter!(meter::SEGMENTS, "outcome" => outcome).increment(1);
+                    if !error.is_storage() {
+                        return Err(error);
+                    }
+                    self.backlog.store_failed(true);
+                    warn!(%table, error = %Chain(&error), "segment not stored, trying again; the log keeps its records");
+                    sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE.1);
+                }
+            }
+        }
+    }
+
+    /// Makes segments of those frames of `closed` that are in none, from the log, as often as it takes.
+    async fn remake(&self, closed: &Closed) {
+        let mut pause = PAUSE.0;
+        while let Err(error) = self.try_remake(closed).await {
+            warn!(table = %closed.stream.key().table, error = %Chain(&error), "a segment cannot be made again from the log now, trying again");
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE.1);
+        }
+    }
+
+    async fn try_remake(&self, closed: &Closed) -> Result<(), RemakeError> {
+        let coverage = Coverage::new(&self.catalog().coverage().await.map_err(CommitError::from)?);
+        for run in closed.runs.iter() {
+            self.remake_run(&closed.stream, run, &coverage).await?;
+        }
+        Ok(())
+    }
+
+    async fn remake_run(&self, stream: &Stream, run: &Run, coverage: &Coverage) -> Result<(), RemakeError> {
+        let (file, key) = (run.file, stream.key());
+        let path = self.backlog.path_of(stream.table.cluster, file).ok_or(RemakeError::NoFile)?;
+        let range = Range { file, path: path.clone(), first: run.first, last: run.last };
+        let mut reader = FrameReader::open(&self.frames, &range).await?;
+        let wanted = |position, _, stream| stream == key && !coverage.covers(position, stream);
+        let (mut parts, mut bytes, mut apart) = (Vec::new(), 0, false);
+        while let Some(lot) = reader.next(wanted).await? {
+            for Frame { sequence, received, streams, unwanted, rows } in lot {
+                let position = Position { file, sequence };
+                if streams.is_empty() {
+                    apart |= unwanted.contains(&key);
+                    continue;
+                }
+                let rows = match rows {
+                    Ok(rows) => rows,
+                    Err(_) => {
+                        self.quarantine.frame(&path, position, &streams).await?;
+                        apart = true;
+                        continue;
+                    }
+                };
+                for rows in rows {
+                    let permit = self.committer.budget.overdraw(rows.bytes());
+                    let rows = Rows { stream: rows.stream, chunks: rows.chunks, permit };
+                    let part = Part::new(rows, position, received, take(&mut apart));
+                    bytes += part.bytes;
+                    parts.push(Arc::new(part));
+                }
+            }
+            if bytes >= self.rule.row_group_bytes {
+                bytes = 0;
+                self.seal_and_store(stream, take(&mut parts)).await?;
+            }
+        }
+        self.seal_and_store(stream, parts).await
+    }
+
+    /// A segment of its own for `parts`.
+    async fn seal_and_store(&self, stream: &Stream, parts: Vec<Arc<Part>>) -> Result<(), RemakeError> {
+        if parts.is_empty() {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let segment = self.committer.begin(stream, &parts, None)?;
+        let Added { segment, parts } = self.add(segment, parts).await?;
+        self.set_all_aside(stream, &parts).await;
+        let (mut runs, mut apart) = (Runs::default(), false);
+        for (part, sealed) in &parts {
+            if *sealed {
+                runs.push(part, take(&mut apart) || part.starts_run);
+            } else {
+                apart = true;
+            }
+        }
+        if !runs.is_empty() {
+            let sealed = self.committer.finish(segment, stream, &runs).await?;
+            self.store(stream, &sealed, started).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealer").field("rule", &self.rule).finish_non_exhaustive()
+    }
+}
