@@ -1,22 +1,25 @@
-//! Words that every other Logseal crate uses: ids, time, randomness, names and limits.
+//! Words that every other Logseal crate uses: ids, time, randomness, names, limits, and how errors are shown.
 //!
 //! Nothing here performs I/O beyond reading the clock, and nothing is asynchronous. Time and randomness are traits, so
 //! that callers receive them as values and tests can replace them.
 //!
 //! | module | what it holds |
 //! | --- | --- |
+//! | [`chain`] | [`Chain`]: an error with its causes on one line |
 //! | [`clock`] | [`Clock`], [`SystemClock`], [`UnixNanos`] |
 //! | [`id`] | typed UUIDs: [`WorkspaceId`], [`SegmentId`], ... and their generator |
 //! | [`limit`] | sizes that bound what the outside world can make the server do |
 //! | [`random`] | [`RandomSource`], implemented by `logseal-crypto` |
 //! | [`table_name`] | [`TableName`] |
 
+pub mod chain;
 pub mod clock;
 pub mod id;
 pub mod limit;
 pub mod random;
 pub mod table_name;
 
+pub use chain::Chain;
 pub use clock::{Clock, SystemClock, UnixNanos};
 pub use id::{AekId, ClusterId, IdGenerator, NodeId, SegmentId, TableId, WalFileId, WorkspaceId};
 pub use random::RandomSource;

@@ -1,9 +1,9 @@
 //! Failures of the ingestor itself; what a caller is told is [`crate::door::Refusal`].
 
 use std::error::Error;
-use std::fmt::{self, Display};
 use std::io;
 
+pub(crate) use logseal_core::Chain;
 use thiserror::Error;
 
 /// The ingestor could not start or go on.
@@ -26,19 +26,4 @@ pub enum IngestError {
     /// The HTTP/2 transport stopped.
     #[error("the gRPC server stopped")]
     Transport(#[source] tonic::transport::Error),
-}
-
-/// An error with its causes on one line, for the log.
-pub(crate) struct Chain<'e>(pub(crate) &'e dyn Error);
-
-impl Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut next = self.0.source();
-        while let Some(cause) = next {
-            write!(f, ": {cause}")?;
-            next = cause.source();
-        }
-        Ok(())
-    }
 }

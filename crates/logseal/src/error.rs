@@ -1,9 +1,9 @@
 //! What can go wrong with a command, in words that say what to do.
 
 use std::error::Error;
-use std::fmt::{self, Display};
 use std::path::PathBuf;
 
+pub(crate) use logseal_core::Chain;
 use thiserror::Error;
 
 /// A failed command.
@@ -76,20 +76,5 @@ impl CommandError {
     /// Whether the command line or configuration is at fault: exit code 2.
     pub(crate) fn is_usage(&self) -> bool {
         matches!(self, Self::Config(_))
-    }
-}
-
-/// An error with its causes on one line.
-pub(crate) struct Chain<'e>(pub(crate) &'e dyn Error);
-
-impl Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut next = self.0.source();
-        while let Some(cause) = next {
-            write!(f, ": {cause}")?;
-            next = cause.source();
-        }
-        Ok(())
     }
 }
