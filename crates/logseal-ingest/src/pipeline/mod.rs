@@ -13,8 +13,8 @@
 //! | [`commit`] | the steps that make rows a segment |
 //! | `sealer` | brings rows to their end by these steps: into a segment or into quarantine |
 //! | [`cutter`] | the task that sees to it in time, and that retires files of the log |
-//! | [`quarantine`] | where frames go that cannot become rows |
 //! | [`frames`] | frames of the log back to rows |
+//! | [`quarantine`] | where parts of the log go that become rows of no segment |
 //! | [`replay`] | the task that loads frames which are only in the log |
 //! | [`recovery`] | what a start finds in the log's folder |
 //! | [`registry`] | the catalog as the register of the log's files |

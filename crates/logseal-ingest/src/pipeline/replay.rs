@@ -4,20 +4,23 @@
 //! budget, so that new requests have room beside it. New requests are logged and acknowledged meanwhile; their frames are parked
 //! behind the cursor and loaded in their turn.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use logseal_catalog::{Catalog, Change, CoverageRow};
+use logseal_catalog::Catalog;
 use logseal_core::{ClusterId, WalFileId};
-use logseal_wal::{Bound, Damage, Evidence, FileSurvey, Position, WalError};
+use logseal_wal::{Bound, Damage, FileSurvey, Position};
 use metrics::counter;
+use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
 use super::backlog::{Backlog, Cursor, Durable};
 use super::frames::{BadFrame, Coverage, Frame, FrameReader, FrameRows, Frames, FramesError, Range};
+use super::quarantine::{Quarantine, QuarantineError};
 use super::stream::{Rows, Stream, StreamKey};
 use crate::admission::Budget;
 use crate::error::Chain;
@@ -52,15 +55,37 @@ pub struct Replay {
     pub replaying: watch::Sender<bool>,
 }
 
+/// Why the replay does not go on now.
+#[derive(Debug, Error)]
+enum ReplayError {
+    #[error(transparent)]
+    Frames(#[from] FramesError),
+    #[error(transparent)]
+    Quarantine(#[from] QuarantineError),
+}
+
+/// What outlasts a try that failed, so that the next one does not report it again.
+#[derive(Debug)]
+struct Progress {
+    quarantine: Quarantine,
+    /// The file that was surveyed last.
+    surveyed: Option<WalFileId>,
+    /// Its damages that are still to be put aside.
+    damages: VecDeque<Damage>,
+}
+
 impl Replay {
     /// Runs until the task is dropped.
     pub async fn run(self) {
+        let (disk, folder) = (Arc::clone(&self.frames.disk), self.quarantine.clone());
+        let quarantine = Quarantine::new(disk, folder, self.catalog.clone());
+        let mut progress = Progress { quarantine, surveyed: None, damages: VecDeque::new() };
         loop {
             // Made before the look, so that a cursor that is set in between wakes it.
             let due = self.backlog.replay_due.notified();
             while let Some(cursor) = self.backlog.cursor(self.cluster) {
                 self.set_replaying(true);
-                if let Err(error) = self.file(&cursor).await {
+                if let Err(error) = self.file(&cursor, &mut progress).await {
                     warn!(cluster = %self.cluster, error = %Chain(&error), "the log cannot be replayed now, trying again");
                     sleep(PAUSE).await;
                 }
@@ -78,12 +103,12 @@ impl Replay {
     }
 
     /// Loads the cursor's file up to where it is durable now.
-    async fn file(&self, cursor: &Cursor) -> Result<(), FramesError> {
+    async fn file(&self, cursor: &Cursor, progress: &mut Progress) -> Result<(), ReplayError> {
         let file = cursor.next.file;
         if cursor.next.sequence == 1
             && let Some((_, bound)) = self.bounds.iter().find(|(known, _)| *known == file)
         {
-            self.survey(&cursor.path, *bound).await?;
+            self.survey(file, &cursor.path, *bound, progress).await?;
         }
         let range = Range { file, path: cursor.path.clone(), first: cursor.next.sequence, last: cursor.durable };
         if range.first <= range.last {
@@ -94,7 +119,7 @@ impl Replay {
             while let Some(lot) = reader.next(wanted).await? {
                 frames_read += lot.iter().filter(|frame| !frame.streams.is_empty()).count();
                 if let Some(last) = lot.last().map(|frame| frame.sequence)
-                    && self.load(file, &cursor.path, lot, Position { file, sequence: last + 1 }).await?
+                    && self.load(&progress.quarantine, &cursor.path, lot, Position { file, sequence: last + 1 }).await?
                 {
                     // From here on new frames are loaded as they come: this cursor no longer says where to go on.
                     return Ok(());
@@ -111,13 +136,19 @@ impl Replay {
     }
 
     /// Loads `lot`, behind which the frame `next` comes; true when nothing is parked any more. After an error the cursor is at the frame that caused it.
-    async fn load(&self, file: WalFileId, path: &Path, lot: Vec<Frame>, next: Position) -> Result<bool, FramesError> {
+    async fn load(
+        &self,
+        quarantine: &Quarantine,
+        path: &Path,
+        lot: Vec<Frame>,
+        next: Position,
+    ) -> Result<bool, ReplayError> {
         while !self.backlog.has_room_for_replay() {
             sleep(ROOM).await;
         }
         let mut loaded = Vec::with_capacity(lot.len());
         for Frame { sequence, received, streams, unwanted, rows } in lot {
-            let position = Position { file, sequence };
+            let position = Position { file: next.file, sequence };
             match rows {
                 Ok(rows) if rows.is_empty() => {
                     loaded.push(Durable { position, received, rows: Vec::new(), settled: unwanted });
@@ -125,7 +156,7 @@ impl Replay {
                 Ok(rows) => {
                     if let Err(error) = self.keep_tables(&rows).await {
                         self.backlog.replayed(self.cluster, loaded, position, Instant::now());
-                        return Err(error);
+                        return Err(error.into());
                     }
                     let bytes = rows.iter().map(FrameRows::bytes).sum();
                     let mut permit = match self.budget.try_take(bytes) {
@@ -145,9 +176,9 @@ impl Replay {
                     loaded.push(Durable { position, received, rows, settled: unwanted });
                 }
                 Err(bad) => {
-                    if let Err(error) = self.put_aside(path, position, bad, &streams).await {
+                    if let Err(error) = self.put_aside(quarantine, path, position, bad, &streams).await {
                         self.backlog.replayed(self.cluster, loaded, position, Instant::now());
-                        return Err(error);
+                        return Err(error.into());
                     }
                     let settled = [streams, unwanted].concat();
                     loaded.push(Durable { position, received, rows: Vec::new(), settled });
@@ -174,71 +205,76 @@ impl Replay {
     /// deleted with the only copy.
     async fn put_aside(
         &self,
+        quarantine: &Quarantine,
         path: &Path,
         position: Position,
         reason: BadFrame,
         streams: &[StreamKey],
-    ) -> Result<(), FramesError> {
-        let (file, sequence) = (position.file, position.sequence);
-        let (disk, source, folder) = (Arc::clone(&self.frames.disk), path.to_owned(), self.quarantine.clone());
-        let evidence = Evidence::Frames { first: sequence, last: sequence };
-        let work = move || logseal_wal::quarantine(&*disk, &source, &evidence, &folder);
-        let aside = tokio::task::spawn_blocking(work).await.map_err(|_| FramesError::Broken)??;
-        let row = |stream: &StreamKey| CoverageRow {
-            file,
-            table: stream.table,
-            aek: stream.aek,
-            first: sequence,
-            last: sequence,
-            segment: None,
+    ) -> Result<(), QuarantineError> {
+        let Position { file, sequence } = position;
+        let known = quarantine.has(file, sequence, sequence).await;
+        let (aside, noted) = match quarantine.frame(path, position, streams).await {
+            // Of no use to try again: a row whose table is unknown cannot be noted.
+            Err(QuarantineError::Note { aside, source }) if source.is_decision() => (aside, false),
+            aside => (aside?, true),
         };
-        let noted = self.catalog.apply(Change::Quarantine(streams.iter().map(row).collect())).await;
-        if let Err(error) = &noted
-            && !error.is_decision()
-        {
-            return Err(FramesError::Note(error.clone()));
+        let (cluster, aside) = (self.cluster, aside.display());
+        if known && (!noted || streams.is_empty()) {
+            // Without a note such a frame is found at each start, as long as its file is there.
+            info!(%cluster, %file, sequence, %reason, %aside, noted, "a frame of the log is in quarantine since an earlier start");
+        } else {
+            error!(%cluster, %file, sequence, %reason, %aside, noted, "a frame of the log is in quarantine");
         }
-        counter!(meter::QUARANTINED).increment(1);
-        // A row whose table is unknown cannot be noted: such a frame is put aside again at each start, as long as its file is there.
-        error!(cluster = %self.cluster, %file, sequence, %reason, aside = %aside.display(), noted = noted.is_ok(), "a frame of the log is in quarantine");
         Ok(())
     }
 
-    /// Reports what is wrong with a file, puts damaged parts aside, and tells the backlog how much is in it.
-    async fn survey(&self, path: &Path, bound: Bound) -> Result<(), FramesError> {
-        let (disk, file) = (Arc::clone(&self.frames.disk), path.to_owned());
-        let work = move || logseal_wal::survey_file(&*disk, &file, &bound);
-        let survey = tokio::task::spawn_blocking(work).await.map_err(|_| FramesError::Broken)??;
-        self.report(path, &survey).await?;
-        self.backlog.parked_records(self.cluster, survey.records, survey.header.created);
+    /// Reports what is wrong with a file, tells the backlog how much is in it, and puts damaged parts aside. A try after a failure goes
+    /// on where that one stopped.
+    async fn survey(
+        &self,
+        file: WalFileId,
+        path: &Path,
+        bound: Bound,
+        progress: &mut Progress,
+    ) -> Result<(), ReplayError> {
+        let Progress { quarantine, surveyed, damages } = progress;
+        if *surveyed != Some(file) {
+            let (disk, source) = (Arc::clone(&self.frames.disk), path.to_owned());
+            let work = move || logseal_wal::survey_file(&*disk, &source, &bound);
+            let survey = tokio::task::spawn_blocking(work).await.map_err(|_| FramesError::Broken)?;
+            let survey = survey.map_err(FramesError::Log)?;
+            self.report(quarantine, file, &survey).await;
+            self.backlog.parked_records(self.cluster, survey.records, survey.header.created);
+            (*surveyed, *damages) = (Some(file), survey.damages.into());
+        }
+        while let Some(damage) = damages.front() {
+            if let Some(aside) = quarantine.damage(path, file, damage).await? {
+                let (cluster, file) = (self.cluster, aside.path.display());
+                if aside.new {
+                    error!(%cluster, %file, "a damaged part of the log is in quarantine");
+                } else {
+                    info!(%cluster, %file, "a damaged part of the log is in quarantine since an earlier start");
+                }
+            }
+            damages.pop_front();
+        }
         Ok(())
     }
 
-    async fn report(&self, path: &Path, survey: &FileSurvey) -> Result<(), FramesError> {
+    /// Damage of which there is a copy was reported and counted when that was made.
+    async fn report(&self, quarantine: &Quarantine, id: WalFileId, survey: &FileSurvey) {
+        let (cluster, file) = (self.cluster, survey.path.display());
         for alteration in &survey.alterations {
             counter!(meter::WAL_DAMAGE).increment(1);
-            error!(cluster = %self.cluster, file = %path.display(), ?alteration, "a file of the log is not the one that it should be");
+            error!(%cluster, %file, ?alteration, "a file of the log is not the one that it should be");
         }
         for damage in &survey.damages {
-            counter!(meter::WAL_DAMAGE).increment(1);
-            error!(cluster = %self.cluster, file = %path.display(), %damage, "the log is damaged");
+            if quarantine.has(id, damage.first, damage.last).await {
+                info!(%cluster, %file, %damage, "the log is damaged, as an earlier start reported");
+            } else {
+                counter!(meter::WAL_DAMAGE).increment(1);
+                error!(%cluster, %file, %damage, "the log is damaged");
+            }
         }
-        if survey.damages.is_empty() {
-            return Ok(());
-        }
-        let (disk, source, folder) = (Arc::clone(&self.frames.disk), path.to_owned(), self.quarantine.clone());
-        let damages = survey.damages.clone();
-        let work = move || -> Result<Vec<PathBuf>, WalError> {
-            let put_aside =
-                |damage: &Damage| logseal_wal::quarantine(&*disk, &source, &Evidence::Damage(damage.clone()), &folder);
-            // Of frames that are missing, and of a header copy, there is nothing to keep.
-            damages.iter().map(put_aside).filter(|aside| !matches!(aside, Err(WalError::NoEvidence { .. }))).collect()
-        };
-        let aside = tokio::task::spawn_blocking(work).await.map_err(|_| FramesError::Broken)??;
-        for file in aside {
-            counter!(meter::QUARANTINED).increment(1);
-            error!(cluster = %self.cluster, file = %file.display(), "a damaged part of the log is in quarantine");
-        }
-        Ok(())
     }
 }

@@ -5,6 +5,7 @@
     reason = "functions that tests share may fail their test; clippy exempts only test functions"
 )]
 
+mod aside;
 mod counters;
 mod life;
 mod once;

@@ -17,17 +17,17 @@ use crate::settings::Settings;
 use crate::world::{World, cluster, until};
 
 /// Counts of damage, of lost files and of what went into quarantine.
-fn counts() -> [u64; 3] {
+pub(crate) fn counts() -> [u64; 3] {
     [meter::WAL_DAMAGE, meter::WAL_LOST, meter::QUARANTINED].map(counted)
 }
 
-fn since(before: [u64; 3]) -> [u64; 3] {
+pub(crate) fn since(before: [u64; 3]) -> [u64; 3] {
     let now = counts();
     [0, 1, 2].map(|index| now[index] - before[index])
 }
 
 /// A life that took three requests for one stream and was killed; its file and the records.
-fn killed(world: &Arc<World>) -> (PathBuf, Vec<Id>) {
+pub(crate) fn killed(world: &Arc<World>) -> (PathBuf, Vec<Id>) {
     let life = world.start(&Settings::default());
     let records = life.run(async |parts| {
         let mut records = Vec::new();
@@ -44,7 +44,7 @@ fn killed(world: &Arc<World>) -> (PathBuf, Vec<Id>) {
     (files[0].clone(), records)
 }
 
-fn sealed_entries(world: &World, file: &Path) -> Vec<SealedEntry> {
+pub(crate) fn sealed_entries(world: &World, file: &Path) -> Vec<SealedEntry> {
     let mut reader = FileReader::open(&world.disk, file).unwrap();
     let mut entries = Vec::new();
     while let Some(item) = reader.next_item().unwrap() {
