@@ -91,7 +91,8 @@ fn failed(path: &Path) -> impl FnOnce(io::Error) -> CatalogError {
     move |source| CatalogError::Backup { path, source: Arc::new(source) }
 }
 
-async fn open(file: &Path) -> Result<SqliteConnection, CatalogError> {
+/// Opens the catalog in `file` for reading.
+pub(crate) async fn open(file: &Path) -> Result<SqliteConnection, CatalogError> {
     let options = SqliteConnectOptions::new()
         .filename(file)
         .read_only(true)
@@ -101,9 +102,10 @@ async fn open(file: &Path) -> Result<SqliteConnection, CatalogError> {
     SqliteConnection::connect_with(&options).await.map_err(CatalogError::sql("open"))
 }
 
-async fn check_format(connection: &mut SqliteConnection) -> Result<(), CatalogError> {
+/// The format of a catalog that this version can read.
+pub(crate) async fn check_format(connection: &mut SqliteConnection) -> Result<i64, CatalogError> {
     match catalog::format(connection).await? {
-        1..=schema::FORMAT => Ok(()),
+        known @ 1..=schema::FORMAT => Ok(known),
         found => Err(CatalogError::Format { found, known: schema::FORMAT }),
     }
 }

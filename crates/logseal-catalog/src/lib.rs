@@ -18,12 +18,14 @@
 //! | [`writer`] | [`Change`] and the task that applies them |
 //! | `changes` | what each change does, in SQL |
 //! | [`mod@backup`] | [`backup()`]: a copy while a server runs |
+//! | [`coverage`] | [`coverage_of`]: settled frames of some files, for who only looks |
 //! | `schema` | the SQL of the tables |
 
 pub mod backup;
 pub mod catalog;
 mod changes;
 mod codec;
+pub mod coverage;
 pub mod error;
 pub mod rows;
 mod schema;
@@ -31,6 +33,7 @@ pub mod writer;
 
 pub use backup::backup;
 pub use catalog::{Catalog, Snapshot};
+pub use coverage::coverage_of;
 pub use error::CatalogError;
 pub use rows::{
     AekRow, ClusterRow, ColumnRow, CoverageRow, KekRow, SegmentRow, TableRow, WalFileRow, WalFileState,
