@@ -170,10 +170,19 @@ pub(crate) struct OfflineOptions {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum WalCommand {
-    /// Show the files of a log with their positions, key ids and tables, without any key
+    /// Show the files of a log with their positions, key ids and tables, without any key of theirs
+    ///
+    /// Of a data directory also which frames the catalog has as settled, in which segment or in quarantine. The catalog's rows are
+    /// checked with the root key.
     Inspect {
         /// A data directory, a folder of its log, or its quarantine
         dir: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the parts of the log that are in quarantine, without any key; the server may run or not
+    Quarantine {
         /// Print JSON
         #[arg(long)]
         json: bool,

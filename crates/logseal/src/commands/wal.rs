@@ -1,9 +1,12 @@
 //! `logseal wal`: what the write-ahead log shows without any key, and whether it is intact.
 
-use std::collections::BTreeMap;
+mod quarantine;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use logseal_catalog::CoverageRow;
 use logseal_core::{AekId, TableId, WalFileId};
 use logseal_crypto::Aek;
 use logseal_keys::Keyring;
@@ -14,8 +17,10 @@ use serde::Serialize;
 
 use crate::cli::WalCommand;
 use crate::commands::{print_json, print_table};
+use crate::config::Config;
 use crate::error::{Chain, CommandError};
-use crate::serve::offline_keyring;
+use crate::root_key;
+use crate::serve::{offline_keyring, text_variables};
 
 /// A file of the log, as shown.
 #[derive(Serialize)]
@@ -36,7 +41,10 @@ struct File {
     /// Bytes at the end that were never acknowledged.
     torn_bytes: u64,
     keys: Vec<Key>,
+    /// What the file has.
     coverage: Vec<Covered>,
+    /// What the catalog says became of it; `null` when no catalog was asked.
+    settled: Option<Vec<Settled>>,
     problems: Vec<String>,
 }
 
@@ -61,9 +69,36 @@ struct Covered {
     records: u64,
 }
 
+/// Frames of one table and account key that are in a segment or in quarantine.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Settled {
+    table: String,
+    aek_id: String,
+    first: u64,
+    last: u64,
+    /// Which segment has them.
+    segment: Option<String>,
+    quarantined: bool,
+}
+
+impl From<&CoverageRow> for Settled {
+    fn from(row: &CoverageRow) -> Self {
+        Self {
+            table: row.table.to_string(),
+            aek_id: row.aek.to_string(),
+            first: row.first,
+            last: row.last,
+            segment: row.segment.map(|segment| segment.to_string()),
+            quarantined: row.segment.is_none(),
+        }
+    }
+}
+
 pub(crate) async fn run(data_dir: &Path, command: &WalCommand) -> Result<(), CommandError> {
     match command {
-        WalCommand::Inspect { dir, json } => inspect(dir, *json),
+        WalCommand::Inspect { dir, json } => inspect(dir, *json).await,
+        WalCommand::Quarantine { json } => quarantine::list(data_dir, *json),
         WalCommand::Verify { dir, with_keys, json } => {
             let keyring = if *with_keys { Some(offline_keyring(data_dir).await?) } else { None };
             verify(dir, keyring.as_deref(), *json).await
@@ -71,13 +106,29 @@ pub(crate) async fn run(data_dir: &Path, command: &WalCommand) -> Result<(), Com
     }
 }
 
-fn inspect(dir: &Path, json: bool) -> Result<(), CommandError> {
-    let mut shown = Vec::new();
+async fn inspect(dir: &Path, json: bool) -> Result<(), CommandError> {
+    let (mut shown, mut ids) = (Vec::new(), BTreeSet::new());
     for (_, survey) in surveys(dir)? {
         for file in &survey.files {
             shown.push(show(file, None)?);
+            ids.insert(file.header.file);
         }
     }
+    let ids: Vec<_> = ids.into_iter().collect();
+    // Asked after the files were read: what was settled meanwhile is shown as settled.
+    let is_known = match settled(dir, &ids).await {
+        Ok(rows) => {
+            for file in &mut shown {
+                let own = rows.iter().filter(|row| row.file.to_string() == file.file);
+                file.settled = Some(own.map(Settled::from).collect());
+            }
+            true
+        }
+        Err(reason) => {
+            tell(&format!("which frames are in segments or in quarantine is not shown: {}", Chain(&reason)));
+            false
+        }
+    };
     if json {
         return print_json(&shown);
     }
@@ -88,7 +139,11 @@ fn inspect(dir: &Path, json: bool) -> Result<(), CommandError> {
                 |id: &str, frames: &Covered| format!("{id} {}..{}: {}", frames.first, frames.last, frames.records);
             let coverage: Vec<_> = file.coverage.iter().map(|covered| name(&covered.table, covered)).collect();
             let keys: Vec<_> = file.keys.iter().map(|key| key.aek_id.clone()).collect();
-            vec![
+            let settled = file.settled.iter().flatten().map(|settled| {
+                let place = settled.segment.as_ref().map_or("quarantine".to_owned(), |id| format!("segment {id}"));
+                format!("{} {}..{}: {place}", settled.table, settled.first, settled.last)
+            });
+            let mut row = vec![
                 file.path.display().to_string(),
                 file.bytes.to_string(),
                 file.entries.to_string(),
@@ -98,10 +153,12 @@ fn inspect(dir: &Path, json: bool) -> Result<(), CommandError> {
                 file.problems.len().to_string(),
                 keys.join(", "),
                 coverage.join(", "),
-            ]
+            ];
+            row.extend(is_known.then(|| settled.collect::<Vec<_>>().join(", ")));
+            row
         })
         .collect();
-    let header = [
+    let mut header = vec![
         "FILE",
         "BYTES",
         "ENTRIES",
@@ -112,7 +169,22 @@ fn inspect(dir: &Path, json: bool) -> Result<(), CommandError> {
         "ACCOUNT KEYS (AEK)",
         "TABLE FRAMES: RECORDS",
     ];
+    header.extend(is_known.then_some("SETTLED FRAMES: WHERE"));
     print_table(&header, &rows)
+}
+
+/// The catalog's rows for `files`, if `dir` is a data directory.
+async fn settled(dir: &Path, files: &[WalFileId]) -> Result<Vec<CoverageRow>, CommandError> {
+    let catalog = dir.join("catalog.sqlite");
+    let looking = CommandError::io(format!("look for `{}`", catalog.display()));
+    if !catalog.try_exists().map_err(looking)? {
+        return Err(CommandError::Refused(format!("`{}` has no catalog", dir.display())));
+    }
+    let config = Config::load(None, text_variables(), &[])?;
+    let root = root_key::existing(dir, &config.vault.root_key_file)?;
+    let failed =
+        |error: logseal_catalog::CatalogError| CommandError::Catalog { what: "read the catalog", source: error.into() };
+    logseal_catalog::coverage_of(&catalog, &root.catalog_mac(), files).await.map_err(failed)
 }
 
 async fn verify(dir: &Path, keyring: Option<&Keyring>, json: bool) -> Result<(), CommandError> {
@@ -260,6 +332,7 @@ fn show(survey: &FileSurvey, aeks: Option<&AccountKeys>) -> Result<File, Command
         torn_bytes: survey.torn.as_ref().map_or(0, |torn| torn.bytes),
         keys: keys.into_values().collect(),
         coverage: coverage.into_values().collect(),
+        settled: None,
         problems,
     })
 }

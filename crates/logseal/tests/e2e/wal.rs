@@ -1,10 +1,13 @@
 //! The write-ahead log from outside: what a killed server leaves, and what `logseal wal` says of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use logseal_testkit::canary::files_below;
 use logseal_testkit::ship;
-use serde_json::Value;
+use logseal_wal::{FileReader, Item, SealedEntry, SystemDisk};
+use serde_json::{Value, json};
 
 use crate::Deployment;
 use crate::lifecycle::request;
@@ -13,6 +16,44 @@ fn log_files(deployment: &Deployment) -> Vec<PathBuf> {
     let mut files = files_below(&deployment.data_dir().join("wal"));
     files.sort();
     files
+}
+
+/// A command on files, whether a server runs or not.
+fn logseal(deployment: &Deployment, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_logseal"));
+    command.args(arguments).arg("--data-dir").arg(deployment.data_dir()).output().expect("the binary starts")
+}
+
+/// The array that a command prints, and what it tells beside it.
+fn array(output: &Output) -> (Vec<Value>, String) {
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{told}");
+    (serde_json::from_slice(&output.stdout).expect("JSON alone"), told)
+}
+
+/// Asks again and again until the answer is there.
+fn until<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(answer) = answer() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "{what}: this takes a moment, not a minute");
+        std::thread::yield_now();
+    }
+}
+
+fn entries(file: &Path) -> Vec<SealedEntry> {
+    let mut reader = FileReader::open(&SystemDisk, file).expect("a file of the log");
+    let items = std::iter::from_fn(|| reader.next_item().expect("readable"));
+    items.filter_map(|item| if let Item::Entry(entry) = item { Some(entry) } else { None }).collect()
+}
+
+/// CRC-32 (ISO-HDLC), bit by bit.
+fn crc(bytes: &[u8]) -> [u8; 4] {
+    let step = |crc: u32, _| if crc & 1 == 1 { (crc >> 1) ^ 0xEDB8_8320 } else { crc >> 1 };
+    let crc = bytes.iter().fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step));
+    (!crc).to_le_bytes()
 }
 
 /// A killed server whose log holds two requests with three records.
@@ -77,8 +118,130 @@ async fn verify_finds_a_flipped_bit() {
     bytes[1_450] ^= 4;
     std::fs::write(&file, bytes).expect("written");
     let dir = deployment.data_dir().join("wal");
-    let verified = std::process::Command::new(env!("CARGO_BIN_EXE_logseal")).args(["wal", "verify"]).arg(dir).output();
+    let verified = Command::new(env!("CARGO_BIN_EXE_logseal")).args(["wal", "verify"]).arg(dir).output();
     let verified = verified.expect("the binary starts");
     let told = String::from_utf8_lossy(&verified.stderr).into_owned();
     assert!(!verified.status.success() && told.contains("is lost"), "{told}");
+}
+
+/// Scenario: of three requests in a killed server's log one has a flipped bit and one was altered with right checksums; the server
+/// starts twice and ends. Guarantee: `wal quarantine` lists both, with what is known of them, while a server runs, after it was killed,
+/// and when their log is gone; `wal inspect` says which one the catalog knows; the second start has nothing new to report.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_quarantine_is_listed() {
+    let deployment = Deployment::new();
+    let keep = ["segment.max_age_ms=600000"];
+    let server = deployment.start_with(&keep);
+    for bodies in [["one", "two"].as_slice(), &["three"], &["four"]] {
+        ship::export(&server, &request(bodies)).await.expect("accepted");
+    }
+    server.kill();
+    let listed = || array(&logseal(&deployment, &["wal", "quarantine", "--json"])).0;
+    assert_eq!(listed(), Vec::<Value>::new());
+
+    let file = log_files(&deployment).remove(0);
+    let (found, mut bytes) = (entries(&file), std::fs::read(&file).expect("the log"));
+    let frame = |entry: &SealedEntry| entry.offset as usize..entry.offset as usize + entry.frame_bytes();
+    bytes[frame(&found[0]).end - 1] ^= 1;
+    let forged = &mut bytes[frame(&found[1])];
+    let metadata_bytes = u32::from_le_bytes(forged[24..28].try_into().expect("four bytes"));
+    let body = 48 + metadata_bytes as usize;
+    forged[body] ^= 1;
+    let body_crc = crc(&forged[body..]);
+    forged[40..44].copy_from_slice(&body_crc);
+    let head_crc = crc(&forged[..44]);
+    forged[44..48].copy_from_slice(&head_crc);
+    std::fs::write(&file, bytes).expect("written");
+
+    let server = deployment.start_with(&keep);
+    until("the replay", || server.log().contains("a frame of the log is in quarantine").then_some(()));
+    let running = listed();
+    let data_dir = deployment.data_dir();
+    let (inspected, told) = array(&server.run(&["wal", "inspect", &data_dir.to_string_lossy(), "--json"]));
+    assert!(!told.contains("not shown"), "{told}");
+    let of_log = inspected.iter().find(|shown| shown["path"] == json!(file)).expect("the file");
+    let stem = file.file_stem().expect("a name").to_string_lossy();
+    let expect = |entry: &SealedEntry, records: u64, received: Value, reason: Value| {
+        let path = data_dir.join(format!("quarantine/{stem}.{0}-{0}.wal", entry.sequence));
+        let bytes = std::fs::metadata(&path).expect("the copy").len();
+        json!({"path": path, "file": stem, "cluster": of_log["cluster"], "first": entry.sequence, "last": entry.sequence,
+               "frames": 1, "records": records, "received": received, "bytes": bytes, "reason": reason})
+    };
+    let both = [
+        expect(&found[0], 2, Value::Null, json!("damaged: its body")),
+        expect(&found[1], 1, json!(found[1].received.0), Value::Null),
+    ];
+    assert_eq!(running, both);
+    let settled = of_log["settled"].as_array().expect("the catalog was asked");
+    assert_eq!(settled.len(), 1, "damage is in no stream that anybody could name: {settled:?}");
+    let (first, last) = (&settled[0]["first"], &settled[0]["last"]);
+    assert_eq!((first, last), (&json!(found[1].sequence), &json!(found[1].sequence)));
+    assert_eq!((&settled[0]["segment"], &settled[0]["quarantined"]), (&Value::Null, &json!(true)));
+    let table = logseal(&deployment, &["wal", "quarantine"]).stdout;
+    let table = String::from_utf8_lossy(&table);
+    assert!(table.contains("REASON") && table.contains("damaged: its body") && table.contains("intact"), "{table}");
+    let table = server.run(&["wal", "inspect", &data_dir.to_string_lossy()]).stdout;
+    let table = String::from_utf8_lossy(&table);
+    assert!(table.contains("SETTLED FRAMES") && table.contains(": quarantine"), "{table}");
+
+    let errors = |log: &str| log.lines().filter(|line| line.contains("ERROR")).count();
+    let reported = errors(&server.log());
+    server.kill();
+    assert_eq!(listed(), both, "without a server");
+    let server = deployment.start();
+    until("the replay", || server.log().contains("the log is replayed").then_some(()));
+    assert_eq!(errors(&server.log()), reported, "reported once: {}", server.log());
+    assert!(server.stop().success());
+    assert_eq!(log_files(&deployment), Vec::<PathBuf>::new());
+    assert_eq!(listed(), both, "without their log");
+
+    // What another tool put there, and what a crash left of a copy.
+    let folder = data_dir.join("quarantine");
+    let copy = std::fs::read(both[1]["path"].as_str().expect("a path")).expect("the copy");
+    std::fs::write(folder.join("rubbish.wal"), b"rubbish").expect("written");
+    std::fs::write(folder.join(format!("{stem}.{0}-{0}.wal", found[2].sequence)), &copy[..1100]).expect("written");
+    let reasons: Vec<_> = listed().iter().map(|shown| shown["reason"].to_string()).collect();
+    let has = |words: &str| reasons.iter().filter(|reason| reason.contains(words)).count();
+    assert_eq!((reasons.len(), has("cannot be read"), has("half copied")), (4, 1, 1), "{reasons:?}");
+}
+
+/// Scenario: a record is in a segment and its file of the log still there; the log's folder is inspected, the data directory is, and it is
+/// with another root key. Guarantee: the segment is named where there is a catalog; where there is none, or its rows do not hold, that
+/// is said and nothing made up.
+#[tokio::test(flavor = "multi_thread")]
+async fn inspect_names_the_segment_of_settled_frames() {
+    let deployment = Deployment::new();
+    let server = deployment.start();
+    ship::export(&server, &request(&["one"])).await.expect("accepted");
+    let segment = until("a segment", || array(&server.run(&["segment", "list", "--json"])).0.pop());
+    let (data_dir, log) = (deployment.data_dir(), deployment.data_dir().join("wal"));
+    let inspect = |dir: &Path| ["wal", "inspect", &dir.to_string_lossy(), "--json"].map(str::to_owned);
+    let asked = |dir: &Path| {
+        let arguments = inspect(dir);
+        array(&logseal(&deployment, &arguments.each_ref().map(String::as_str)))
+    };
+    let mut server = Some(server);
+    for when in ["while it runs", "after it was killed"] {
+        let (files, told) = asked(&data_dir);
+        let settled = &files[0]["settled"][0];
+        assert_eq!(
+            (&settled["segment"], &settled["quarantined"]),
+            (&segment["id"], &json!(false)),
+            "{when}: {files:?}"
+        );
+        assert_eq!((&settled["first"], &settled["table"]), (&json!(3), &files[0]["coverage"][0]["table"]), "{when}");
+        assert_eq!(told, "", "{when}");
+        let (files, told) = asked(&log);
+        assert_eq!(files[0]["settled"], Value::Null, "{when}");
+        assert!(told.contains("has no catalog"), "{when}: {told}");
+        if let Some(server) = server.take() {
+            server.kill();
+        }
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_logseal"));
+    let wrong =
+        command.args(inspect(&data_dir)).env("LOGSEAL_ROOT_KEY", "5".repeat(64)).output().expect("the binary starts");
+    let (files, told) = array(&wrong);
+    assert_eq!(files[0]["settled"], Value::Null);
+    assert!(told.contains("integrity"), "{told}");
 }
