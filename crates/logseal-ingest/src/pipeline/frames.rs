@@ -142,9 +142,6 @@ pub enum FramesError {
     /// A key is not available now.
     #[error("a key of the write-ahead log is not available")]
     Key(#[from] KeyError),
-    /// That a frame is in quarantine could not be noted.
-    #[error("cannot note in the catalog that a frame is in quarantine")]
-    Note(#[source] CatalogError),
     /// A table or column of its records could not be added.
     #[error("cannot add a table of the write-ahead log to the catalog")]
     Table(#[source] CatalogError),

@@ -58,6 +58,18 @@ pub enum QuarantineError {
     },
 }
 
+impl QuarantineError {
+    /// Whether repeating does not help: the frame is no longer readable where it was, or the catalog decided.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Copy(error) => matches!(error, WalError::NoEvidence { .. }),
+            Self::Note { source, .. } => source.is_decision(),
+            Self::Broken => false,
+        }
+    }
+}
+
 impl Quarantine {
     /// A quarantine in `folder`, which is made when something goes there.
     #[must_use]

@@ -5,7 +5,7 @@
 //! behind the cursor and loaded in their turn.
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,10 +45,10 @@ pub struct Replay {
     pub coverage: Coverage,
     /// How each file of earlier lives is judged.
     pub bounds: Vec<(WalFileId, Bound)>,
-    /// Where quarantined frames are noted.
+    /// Where tables and columns are added that it lacks.
     pub catalog: Catalog,
-    /// Where they go.
-    pub quarantine: PathBuf,
+    /// Where frames go that give no rows.
+    pub quarantine: Quarantine,
     /// Covers what is loaded.
     pub budget: Arc<Budget>,
     /// True while something is parked, from the start on.
@@ -65,9 +65,8 @@ enum ReplayError {
 }
 
 /// What outlasts a try that failed, so that the next one does not report it again.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Progress {
-    quarantine: Quarantine,
     /// The file that was surveyed last.
     surveyed: Option<WalFileId>,
     /// Its damages that are still to be put aside.
@@ -77,9 +76,7 @@ struct Progress {
 impl Replay {
     /// Runs until the task is dropped.
     pub async fn run(self) {
-        let (disk, folder) = (Arc::clone(&self.frames.disk), self.quarantine.clone());
-        let quarantine = Quarantine::new(disk, folder, self.catalog.clone());
-        let mut progress = Progress { quarantine, surveyed: None, damages: VecDeque::new() };
+        let mut progress = Progress::default();
         loop {
             // Made before the look, so that a cursor that is set in between wakes it.
             let due = self.backlog.replay_due.notified();
@@ -119,7 +116,7 @@ impl Replay {
             while let Some(lot) = reader.next(wanted).await? {
                 frames_read += lot.iter().filter(|frame| !frame.streams.is_empty()).count();
                 if let Some(last) = lot.last().map(|frame| frame.sequence)
-                    && self.load(&progress.quarantine, &cursor.path, lot, Position { file, sequence: last + 1 }).await?
+                    && self.load(&cursor.path, lot, Position { file, sequence: last + 1 }).await?
                 {
                     // From here on new frames are loaded as they come: this cursor no longer says where to go on.
                     return Ok(());
@@ -136,13 +133,7 @@ impl Replay {
     }
 
     /// Loads `lot`, behind which the frame `next` comes; true when nothing is parked any more. After an error the cursor is at the frame that caused it.
-    async fn load(
-        &self,
-        quarantine: &Quarantine,
-        path: &Path,
-        lot: Vec<Frame>,
-        next: Position,
-    ) -> Result<bool, ReplayError> {
+    async fn load(&self, path: &Path, lot: Vec<Frame>, next: Position) -> Result<bool, ReplayError> {
         while !self.backlog.has_room_for_replay() {
             sleep(ROOM).await;
         }
@@ -176,7 +167,7 @@ impl Replay {
                     loaded.push(Durable { position, received, rows, settled: unwanted });
                 }
                 Err(bad) => {
-                    if let Err(error) = self.put_aside(quarantine, path, position, bad, &streams).await {
+                    if let Err(error) = self.put_aside(path, position, bad, &streams).await {
                         self.backlog.replayed(self.cluster, loaded, position, Instant::now());
                         return Err(error.into());
                     }
@@ -205,15 +196,14 @@ impl Replay {
     /// deleted with the only copy.
     async fn put_aside(
         &self,
-        quarantine: &Quarantine,
         path: &Path,
         position: Position,
         reason: BadFrame,
         streams: &[StreamKey],
     ) -> Result<(), QuarantineError> {
         let Position { file, sequence } = position;
-        let known = quarantine.has(file, sequence, sequence).await;
-        let (aside, noted) = match quarantine.frame(path, position, streams).await {
+        let known = self.quarantine.has(file, sequence, sequence).await;
+        let (aside, noted) = match self.quarantine.frame(path, position, streams).await {
             // Of no use to try again: a row whose table is unknown cannot be noted.
             Err(QuarantineError::Note { aside, source }) if source.is_decision() => (aside, false),
             aside => (aside?, true),
@@ -237,18 +227,18 @@ impl Replay {
         bound: Bound,
         progress: &mut Progress,
     ) -> Result<(), ReplayError> {
-        let Progress { quarantine, surveyed, damages } = progress;
+        let Progress { surveyed, damages } = progress;
         if *surveyed != Some(file) {
             let (disk, source) = (Arc::clone(&self.frames.disk), path.to_owned());
             let work = move || logseal_wal::survey_file(&*disk, &source, &bound);
             let survey = tokio::task::spawn_blocking(work).await.map_err(|_| FramesError::Broken)?;
             let survey = survey.map_err(FramesError::Log)?;
-            self.report(quarantine, file, &survey).await;
+            self.report(file, &survey).await;
             self.backlog.parked_records(self.cluster, survey.records, survey.header.created);
             (*surveyed, *damages) = (Some(file), survey.damages.into());
         }
         while let Some(damage) = damages.front() {
-            if let Some(aside) = quarantine.damage(path, file, damage).await? {
+            if let Some(aside) = self.quarantine.damage(path, file, damage).await? {
                 let (cluster, file) = (self.cluster, aside.path.display());
                 if aside.new {
                     error!(%cluster, %file, "a damaged part of the log is in quarantine");
@@ -262,14 +252,14 @@ impl Replay {
     }
 
     /// Damage of which there is a copy was reported and counted when that was made.
-    async fn report(&self, quarantine: &Quarantine, id: WalFileId, survey: &FileSurvey) {
+    async fn report(&self, id: WalFileId, survey: &FileSurvey) {
         let (cluster, file) = (self.cluster, survey.path.display());
         for alteration in &survey.alterations {
             counter!(meter::WAL_DAMAGE).increment(1);
             error!(%cluster, %file, ?alteration, "a file of the log is not the one that it should be");
         }
         for damage in &survey.damages {
-            if quarantine.has(id, damage.first, damage.last).await {
+            if self.quarantine.has(id, damage.first, damage.last).await {
                 info!(%cluster, %file, %damage, "the log is damaged, as an earlier start reported");
             } else {
                 counter!(meter::WAL_DAMAGE).increment(1);

@@ -88,7 +88,7 @@ impl Sealer {
 
     /// Seals `lot` into its stream's growing segment, and stores what is complete with it.
     pub(super) async fn grow(self: Arc<Self>, lot: Lot) {
-        let Ok(slot) = self.lots.acquire().await else { return };
+        let mut turn = self.lots.acquire().await.ok();
         let (stream, key) = (lot.stream.clone(), lot.stream.key());
         let mut growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
         let mut complete = Vec::new();
@@ -109,7 +109,12 @@ impl Sealer {
             };
             match added {
                 Ok(Added { segment, parts }) => {
-                    self.set_all_aside(&stream, &parts).await;
+                    if parts.iter().any(|(_, sealed)| !sealed) {
+                        // This may take long: other streams go on meanwhile.
+                        drop(turn.take());
+                        self.set_all_aside(&stream, &parts).await;
+                        turn = self.lots.acquire().await.ok();
+                    }
                     self.backlog.grown(key, &parts, segment.memory_bytes());
                     growing = Some(segment);
                 }
@@ -138,7 +143,7 @@ impl Sealer {
         if let Some(segment) = growing {
             self.growing.lock().unwrap_or_else(PoisonError::into_inner).insert(key, segment);
         }
-        drop(slot);
+        drop(turn);
         self.backlog.release(key, Instant::now());
         for (closed, segment) in complete {
             self.complete(closed, segment).await;
@@ -187,16 +192,18 @@ impl Sealer {
 
     /// Puts a frame into quarantine, as often as it takes.
     async fn set_aside(&self, stream: &Stream, position: Position, rows: u64) {
+        let report = |file: &str, trouble: &str| {
+            let Position { file: log, sequence } = position;
+            error!(table = %stream.key().table, %log, sequence, rows, file, trouble, "a frame is in quarantine");
+        };
         let mut pause = PAUSE.0;
         loop {
             let error = match self.backlog.path_of(stream.table.cluster, position.file) {
                 None => "its file of the log is not there".to_owned(),
                 Some(source) => match self.quarantine.frame(&source, position, &[stream.key()]).await {
-                    Ok(aside) => {
-                        let Position { file: log, sequence } = position;
-                        error!(table = %stream.key().table, %log, sequence, rows, file = %aside.display(), "a frame is in quarantine");
-                        return;
-                    }
+                    Ok(aside) => return report(&aside.display().to_string(), ""),
+                    // Neither passes by itself; waiting for it would only hold up the stream's other records.
+                    Err(error) if error.is_final() => return report("", &Chain(&error).to_string()),
                     Err(error) => Chain(&error).to_string(),
                 },
             };

@@ -139,6 +139,7 @@ impl Parts {
             tables: Arc::clone(&tables),
             limits: Arc::clone(&limits),
         };
+        let quarantine = Quarantine::new(Arc::clone(&disk), QUARANTINE.into(), catalog.clone());
         let cutter = Cutter::start(CutterParts {
             rule: settings.rule(),
             committer: Committer {
@@ -152,7 +153,7 @@ impl Parts {
             },
             backlog: Arc::clone(&backlog),
             frames: frames.clone(),
-            quarantine: Quarantine::new(Arc::clone(&disk), QUARANTINE.into(), catalog.clone()),
+            quarantine: quarantine.clone(),
         });
         let coverage = Coverage::new(&catalog.coverage().await.unwrap());
         let journals: Arc<Journals> = Arc::default();
@@ -193,7 +194,7 @@ impl Parts {
                 coverage: coverage.clone(),
                 bounds: recovered.bounds,
                 catalog: catalog.clone(),
-                quarantine: QUARANTINE.into(),
+                quarantine: quarantine.clone(),
                 budget: Arc::clone(&budget),
                 replaying,
             };

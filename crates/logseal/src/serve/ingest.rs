@@ -39,6 +39,7 @@ pub(super) struct Ingest {
     pub(super) endings: Vec<oneshot::Receiver<()>>,
     /// Clusters by name, and whether their log is still being replayed.
     pub(super) replaying: Vec<(String, watch::Receiver<bool>)>,
+    quarantine: Quarantine,
     budget: Arc<Budget>,
 }
 
@@ -56,12 +57,13 @@ impl Ingest {
             tables: Arc::clone(&state.tables),
             limits: Arc::new(scan_limits(config)),
         };
+        let quarantine = Quarantine::new(Arc::clone(&disk), data_dir.join("quarantine"), state.catalog.clone());
         let cutter = Cutter::start(CutterParts {
             rule: cut_rule(config),
             committer: committer(state, config, &budget),
             backlog: Arc::clone(&backlog),
             frames: frames.clone(),
-            quarantine: quarantine(state, data_dir, &disk),
+            quarantine: quarantine.clone(),
         });
         let node =
             node(data_dir, &state.ids).map_err(CommandError::io("find the node's folder of the write-ahead log"))?;
@@ -72,6 +74,7 @@ impl Ingest {
             journals: Arc::default(),
             endings: Vec::new(),
             replaying: Vec::new(),
+            quarantine,
             budget,
         };
         let rows = state.catalog.coverage().await.map_err(CommandError::start(recovering))?;
@@ -124,7 +127,7 @@ impl Ingest {
             coverage,
             bounds: recovered.bounds,
             catalog: state.catalog.clone(),
-            quarantine: data_dir.join("quarantine"),
+            quarantine: self.quarantine.clone(),
             budget: Arc::clone(&self.budget),
             replaying,
         };
@@ -169,10 +172,6 @@ fn cut_rule(config: &Config) -> CutRule {
         target_file_bytes: config.segment.target_bytes,
         row_group_bytes: config.segment.row_group_bytes,
     }
-}
-
-fn quarantine(state: &State, data_dir: &DataDir, disk: &Arc<dyn Disk>) -> Quarantine {
-    Quarantine::new(Arc::clone(disk), data_dir.join("quarantine"), state.catalog.clone())
 }
 
 fn committer(state: &State, config: &Config, budget: &Arc<Budget>) -> Committer {
