@@ -1,16 +1,20 @@
 //! The one bridge from async tasks to compute threads.
 //!
-//! Async threads are for waiting: work of more than about half a millisecond runs on rayon's global pool, so that it
-//! neither delays other calls nor exceeds the number of cores. A panic is contained and becomes an error. A job whose
-//! caller is gone is skipped if it has not begun, and can ask [`Awaited`] while it runs.
+//! Async threads are for waiting: work of more than about half a millisecond runs on rayon workers, so that it neither delays other
+//! calls nor exceeds the number of cores. Work that a client waits for has rayon's global pool for itself: a row group takes each
+//! core for ten milliseconds and more, and a worker never leaves one for a request. Between the two pools the system shares the
+//! cores. A panic is contained and becomes an error. A job whose caller is gone is skipped if it has not begun, and can ask
+//! [`Awaited`] while it runs.
 
 use std::fmt::{self, Debug};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::LazyLock;
 
 use metrics::gauge;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use thiserror::Error;
 use tokio::sync::oneshot;
-use tracing::Span;
+use tracing::{Span, warn};
 
 use crate::meter::CPU_JOBS;
 
@@ -39,7 +43,13 @@ impl Debug for Awaited<'_> {
     }
 }
 
-/// Runs `work` on a compute thread, in the caller's tracing span.
+/// Workers for what nobody waits for; `None` if the system starts no threads for them.
+static BACKGROUND: LazyLock<Option<ThreadPool>> = LazyLock::new(|| {
+    let named = ThreadPoolBuilder::new().thread_name(|index| format!("logseal-seal-{index}"));
+    named.build().inspect_err(|error| warn!(%error, "segments are sealed on the threads of requests")).ok()
+});
+
+/// Runs `work`, for which a client waits, on a compute thread, in the caller's tracing span.
 ///
 /// Dropping the future cancels work that has not begun; everything that `work` owns is then dropped on a compute thread.
 ///
@@ -51,10 +61,31 @@ where
     T: Send + 'static,
     F: FnOnce(&Awaited<'_>) -> T + Send + 'static,
 {
+    spawn(None, work).await
+}
+
+/// As [`run`], for work that no client waits for.
+///
+/// # Errors
+///
+/// [`CpuPanic`] when `work` panicked.
+pub async fn run_in_background<T, F>(work: F) -> Result<T, CpuPanic>
+where
+    T: Send + 'static,
+    F: FnOnce(&Awaited<'_>) -> T + Send + 'static,
+{
+    spawn(BACKGROUND.as_ref(), work).await
+}
+
+async fn spawn<T, F>(pool: Option<&ThreadPool>, work: F) -> Result<T, CpuPanic>
+where
+    T: Send + 'static,
+    F: FnOnce(&Awaited<'_>) -> T + Send + 'static,
+{
     let (sender, receiver) = oneshot::channel();
     let span = Span::current();
     let job = Job::begin();
-    rayon::spawn(move || {
+    let task = move || {
         let _job = job;
         if sender.is_closed() {
             return;
@@ -64,7 +95,11 @@ where
         let result = catch_unwind(AssertUnwindSafe(|| span.in_scope(|| work(&Awaited(&awaited)))));
         // The caller may have gone meanwhile: then nobody wants the result.
         drop(sender.send(result));
-    });
+    };
+    match pool {
+        Some(pool) => pool.spawn(task),
+        None => rayon::spawn(task),
+    }
     match receiver.await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(_)) | Err(_) => Err(CpuPanic),
@@ -89,13 +124,40 @@ impl Drop for Job {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::sync::{Arc, Mutex, mpsc};
+
+    use tokio::task::JoinHandle;
 
     use super::*;
 
     #[tokio::test]
     async fn the_result_comes_back() {
         assert_eq!(run(|awaited| (awaited.get(), 6 * 7)).await, Ok((true, 42)));
+    }
+
+    /// Scenario: every thread for requests is busy, or every one for segments. Guarantee: the other work goes on.
+    #[tokio::test]
+    async fn neither_kind_of_work_waits_for_the_other() {
+        let (release, released) = mpsc::channel::<()>();
+        let released = Arc::new(Mutex::new(released));
+        let all = rayon::current_num_threads();
+        let block = || {
+            let released = Arc::clone(&released);
+            move |_: &Awaited<'_>| released.lock().expect("no panic").recv().expect("the test sends")
+        };
+        let requests: Vec<_> = (0..all).map(|_| tokio::spawn(run(block()))).collect();
+        assert_eq!(run_in_background(|_| 1).await, Ok(1));
+        finish(requests, &release).await;
+        let segments: Vec<_> = (0..all).map(|_| tokio::spawn(run_in_background(block()))).collect();
+        assert_eq!(run(|_| 1).await, Ok(1));
+        finish(segments, &release).await;
+    }
+
+    async fn finish(blocked: Vec<JoinHandle<Result<(), CpuPanic>>>, release: &mpsc::Sender<()>) {
+        blocked.iter().for_each(|_| release.send(()).expect("the jobs wait"));
+        for job in blocked {
+            assert_eq!(job.await.expect("not aborted"), Ok(()));
+        }
     }
 
     /// Scenario: work panics. Guarantee: the caller gets an error and the pool goes on.

@@ -47,7 +47,9 @@ pub const SEGMENT_SECONDS: &str = "logseal_segment_commit_seconds";
 pub const REFUSALS: &str = "logseal_ingest_refusals_total";
 /// How long ago the oldest record was received that is in no segment.
 pub const OLDEST_UNSEALED: &str = "logseal_ingest_oldest_unsealed_seconds";
-/// Frames that could not become rows of a segment and were put aside.
+/// Rows that were sealed and moved out of memory before their segment was stored.
+pub const EVICTED_BYTES: &str = "logseal_ingest_evicted_bytes_total";
+/// Parts of the log that were put into quarantine.
 pub const QUARANTINED: &str = "logseal_quarantined_total";
 /// Files of the log.
 pub const WAL_FILES: &str = "logseal_wal_files";
@@ -71,6 +73,7 @@ pub fn describe() {
     describe_counter!(REQUESTS, Unit::Count, "calls by outcome");
     describe_counter!(RECORDS, Unit::Count, "records of answered calls by outcome");
     describe_counter!(BYTES, Unit::Bytes, "body bytes on the wire and after decompression");
+    describe_counter!(EVICTED_BYTES, Unit::Bytes, "sealed rows moved out of memory before their segment was stored");
     describe_gauge!(IN_FLIGHT_BYTES, Unit::Bytes, "bytes of the memory budget that are taken");
     describe_gauge!(HELD_CALLS, Unit::Count, "calls that wait for budget or pace");
     describe_histogram!(ACKNOWLEDGEMENT, Unit::Seconds, "time from a call's header to its acknowledgement");

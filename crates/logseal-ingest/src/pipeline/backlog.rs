@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use logseal_core::{ClusterId, UnixNanos, WalFileId, WorkspaceId};
 use logseal_wal::Position;
+use metrics::counter;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
@@ -29,6 +30,7 @@ pub use self::state::Totals;
 use self::state::{Joined, State};
 use super::stream::{CutRule, Part, Rows, Runs, Stream, StreamKey};
 use crate::admission::Budget;
+use crate::meter;
 
 /// A request whose frame is durable.
 #[derive(Debug)]
@@ -175,6 +177,10 @@ impl Backlog {
         } else {
             Vec::new()
         };
+        if !evicted.is_empty() {
+            let bytes: usize = evicted.iter().map(|part| part.bytes).sum();
+            counter!(meter::EVICTED_BYTES).increment(bytes as u64);
+        }
         drop(evicted);
         let pressed = self.is_pressed().then_some(total);
         let mut state = self.state();

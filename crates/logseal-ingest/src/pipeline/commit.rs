@@ -210,7 +210,7 @@ impl Committer {
                 Err(error) => (None, Err(error.into())),
             }
         };
-        cpu::run(job).await.unwrap_or_else(|panic| (None, Err(panic.into())))
+        cpu::run_in_background(job).await.unwrap_or_else(|panic| (None, Err(panic.into())))
     }
 
     /// Completes `segment`, which has the rows of the frames `runs` of `stream`.
@@ -260,7 +260,7 @@ impl Committer {
                 .map(|range| FooterCoverage { file: range.file, first: range.first, last: range.last })
                 .collect(),
         };
-        let sealed = cpu::run(move |_| writer.finish(&footer)).await??;
+        let sealed = cpu::run_in_background(move |_| writer.finish(&footer)).await??;
         let row = SegmentRow {
             id: segment,
             workspace,
