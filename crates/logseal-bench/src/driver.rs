@@ -1,9 +1,17 @@
-//! The load driver: keeps a fixed number of requests in flight and measures until the last acknowledgement.
+//! The load driver: keeps requests in flight and measures until the last acknowledgement.
 //!
-//! It is a closed loop: a worker sends its next request when the previous one was answered, so a slow server is offered
-//! less, and latencies hold only for the configured number in flight. Each worker counts by itself; the counts are
-//! added up at the end, so that workers share nothing but the next request's number.
+//! Without a rate it is a closed loop: a worker sends its next request when the previous one was answered, so a slow
+//! server is offered less, and latencies hold only for the configured number in flight.
+//!
+//! With a rate the pace is open: each request has a time at which it is due, and a worker that is free waits for the
+//! next one's. When none is free in time, the request starts late, and its latency counts from when it was due: were it
+//! counted from the start, a server that stalls would be measured only by the few requests that it let begin
+//! (*coordinated omission*).
+//!
+//! Each worker counts by itself; the counts are added up at the end, so that workers share nothing but the next
+//! request's number.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,15 +22,18 @@ use prost::Message;
 use tokio::task::{JoinSet, spawn_blocking};
 use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 use crate::codec::RawCodec;
 use crate::latency::Histogram;
-use crate::plan::Plan;
-use crate::retry::wait_before_resend;
+use crate::plan::{Order, Plan};
+use crate::retry::{told_wait, wait_before_resend};
 use crate::{BenchError, BenchSettings, LatencyMs, Report, ServerProbe};
 
 const EXPORT: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+
+/// A request that starts this much after its time is late. Well above what timers and a busy machine take.
+const LATE: Duration = Duration::from_millis(10);
 
 /// Sends the records that `settings` describe and reports what became of them.
 ///
@@ -53,6 +64,7 @@ pub async fn run(settings: BenchSettings, server: Option<ServerProbe>) -> Result
                     grpc: Grpc::new(channel.clone()),
                     plan: Arc::clone(&plan),
                     settings: Arc::clone(&settings),
+                    started,
                     tally: Tally::default(),
                 };
                 workers.spawn(worker.work());
@@ -106,28 +118,47 @@ struct Worker {
     grpc: Grpc<Channel>,
     plan: Arc<Plan>,
     settings: Arc<BenchSettings>,
+    /// When the run began.
+    started: Instant,
     tally: Tally,
 }
 
 impl Worker {
     async fn work(mut self) -> Tally {
-        while let Some((body, records)) = self.plan.take() {
-            self.deliver(body, records).await;
+        while let Some(Order { body, records, due }) = self.plan.take() {
+            let start = self.wait_until(due).await;
+            self.deliver(body, records, start).await;
         }
         self.tally
     }
 
+    /// Waits until a request is due, and returns the time from which on its latency counts.
+    async fn wait_until(&mut self, due: Option<Duration>) -> Instant {
+        let Some(due) = due else { return Instant::now() };
+        let due = self.started + due;
+        tokio::time::sleep_until(due.into()).await;
+        if due.elapsed() > LATE {
+            self.tally.late += 1;
+        }
+        due
+    }
+
     /// Sends one request until it is acknowledged or given up.
-    async fn deliver(&mut self, body: Bytes, records: u64) {
+    async fn deliver(&mut self, body: Bytes, records: u64, start: Instant) {
         let first_attempt = Instant::now();
+        let mut first_refusal = None;
         for attempt in 0.. {
             let status = match self.call(body.clone()).await {
                 Ok(answer) => {
-                    self.tally.acknowledged(&answer, body.len(), records, first_attempt);
+                    self.tally.acknowledged(&answer, body.len(), records, start, first_refusal);
                     return;
                 }
                 Err(status) => status,
             };
+            if is_refusal(&status) {
+                first_refusal.get_or_insert_with(Instant::now);
+                self.tally.refused_without_retry_info += u64::from(told_wait(&status).is_none());
+            }
             let wait = wait_before_resend(&status, attempt, self.settings.longest_wait)
                 .filter(|wait| first_attempt.elapsed() + *wait <= self.settings.retry_for);
             let Some(wait) = wait else {
@@ -141,12 +172,22 @@ impl Worker {
 
     async fn call(&mut self, body: Bytes) -> Result<Bytes, Status> {
         // The channel is not ready while it reconnects: as good as an unreachable server.
-        self.grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        self.grpc.ready().await.map_err(|error| {
+            let mut status = Status::unavailable(error.to_string());
+            status.set_source(Arc::new(error));
+            status
+        })?;
         let mut request = Request::new(body);
         request.metadata_mut().insert("authorization", self.settings.authorization.clone());
         let answer = self.grpc.unary(request, PathAndQuery::from_static(EXPORT), RawCodec).await?;
         Ok(answer.into_inner())
     }
+}
+
+/// Whether the server refused the request for now. A status that this process made up, of a broken connection for
+/// instance, has its cause as a source; one that came over the wire has none.
+fn is_refusal(status: &Status) -> bool {
+    status.source().is_none() && matches!(status.code(), Code::Unavailable | Code::ResourceExhausted)
 }
 
 /// What became of a worker's requests.
@@ -156,16 +197,30 @@ struct Tally {
     bytes: u64,
     rejected: u64,
     retried: u64,
+    late: u64,
+    refused_without_retry_info: u64,
     errors: u64,
     first_error: Option<String>,
     latency: Histogram,
+    /// From the first refusal on; made when there is one.
+    resent: Option<Histogram>,
     last_acknowledgement: Option<Instant>,
 }
 
 impl Tally {
-    fn acknowledged(&mut self, answer: &Bytes, bytes: usize, records: u64, first_attempt: Instant) {
+    fn acknowledged(
+        &mut self,
+        answer: &Bytes,
+        bytes: usize,
+        records: u64,
+        start: Instant,
+        first_refusal: Option<Instant>,
+    ) {
         let now = Instant::now();
-        self.latency.record(now.duration_since(first_attempt));
+        self.latency.record(now.duration_since(start));
+        if let Some(refusal) = first_refusal {
+            self.resent.get_or_insert_default().record(now.duration_since(refusal));
+        }
         self.last_acknowledgement = Some(now);
         let rejected = rejected_in(answer).min(records);
         self.rejected += rejected;
@@ -185,9 +240,14 @@ impl Tally {
         self.bytes += other.bytes;
         self.rejected += other.rejected;
         self.retried += other.retried;
+        self.late += other.late;
+        self.refused_without_retry_info += other.refused_without_retry_info;
         self.errors += other.errors;
         self.first_error = self.first_error.take().or(other.first_error);
         self.latency.merge(&other.latency);
+        if let Some(resent) = &other.resent {
+            self.resent.get_or_insert_default().merge(resent);
+        }
         self.last_acknowledgement = self.last_acknowledgement.max(other.last_acknowledgement);
     }
 
@@ -199,6 +259,8 @@ impl Tally {
             batch: settings.batch,
             connections: settings.connections,
             in_flight: settings.in_flight,
+            rate: settings.rate,
+            late: settings.rate.map(|_| self.late),
             records_acked: self.records,
             seconds,
             records_per_s: rate(self.records),
@@ -206,6 +268,8 @@ impl Tally {
             latency_ms: LatencyMs::from(&self.latency),
             rejected: self.rejected,
             retried: self.retried,
+            resent_accepted_p99_ms: self.resent.map(|resent| resent.percentile(99.0) as f64 / 1e3),
+            refused_without_retry_info: self.refused_without_retry_info,
             errors: self.errors,
             first_error: self.first_error,
             server_cpu_s: None,

@@ -17,6 +17,13 @@ pub struct Report {
     pub connections: usize,
     /// Requests in flight on each connection.
     pub in_flight: usize,
+    /// Records a second that were to be sent, at an open pace; absent in a closed loop.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u64>,
+    /// Requests that started more than 10 ms after their time, because every call in flight was taken or this process
+    /// did not get its core; absent in a closed loop, where requests have no time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub late: Option<u64>,
     /// Records that the server acknowledged, without those it rejected.
     pub records_acked: u64,
     /// From the first request's start to the last acknowledgement.
@@ -25,12 +32,20 @@ pub struct Report {
     pub records_per_s: f64,
     /// OTLP bytes of the acknowledged requests, without HTTP/2 and gRPC framing, a second.
     pub bytes_per_s: f64,
-    /// From a request's first attempt to its acknowledgement, resends and waits included.
+    /// From a request's start to its acknowledgement, resends and waits included. At an open pace the start is the
+    /// time at which the request was due: what a slow server keeps from being sent counts as its latency. Timers are
+    /// exact to a millisecond there.
     pub latency_ms: LatencyMs,
     /// Records that the server refused by partial success.
     pub rejected: u64,
     /// Attempts beyond the first, of all requests. The server may have stored an attempt whose answer was lost.
     pub retried: u64,
+    /// 99 of 100 requests that were refused at least once (`UNAVAILABLE` or `RESOURCE_EXHAUSTED`) and accepted later
+    /// took no longer from the first refusal to the acknowledgement, in milliseconds; absent if there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resent_accepted_p99_ms: Option<f64>,
+    /// Such refusals that did not say with `RetryInfo` when to come back.
+    pub refused_without_retry_info: u64,
     /// Requests given up: a final refusal, or resent for too long.
     pub errors: u64,
     /// The first such refusal, as the server said it.
@@ -82,6 +97,9 @@ impl Display for Report {
         let (batch, connections, in_flight) = (self.batch, self.connections, self.in_flight);
         line("payload", format!("{}, {batch} records a request", self.payload))?;
         line("connections", format!("{connections}, each with {in_flight} requests in flight"))?;
+        if let (Some(rate), Some(late)) = (self.rate, self.late) {
+            line("open pace", format!("{rate} records a second, {late} requests started late"))?;
+        }
         line("records acknowledged", self.records_acked.to_string())?;
         line("seconds", format!("{:.3}", self.seconds))?;
         line("records a second", format!("{:.0}", self.records_per_s))?;
@@ -89,6 +107,12 @@ impl Display for Report {
         line("latency ms", format!("p50 {p50:.2}   p95 {p95:.2}   p99 {p99:.2}   max {max:.2}"))?;
         line("rejected records", self.rejected.to_string())?;
         line("resent requests", self.retried.to_string())?;
+        if let Some(p99) = self.resent_accepted_p99_ms {
+            line("refused, accepted", format!("p99 {p99:.0} ms from the first refusal"))?;
+        }
+        if self.refused_without_retry_info > 0 {
+            line("without RetryInfo", format!("{} refusals", self.refused_without_retry_info))?;
+        }
         line("failed requests", self.errors.to_string())?;
         if let Some(error) = &self.first_error {
             line("first failure", error.clone())?;
@@ -119,6 +143,8 @@ mod tests {
             batch: 1_000,
             connections: 4,
             in_flight: 8,
+            rate: Some(500_000),
+            late: Some(7),
             records_acked: 1_000_000,
             seconds: 2.5,
             records_per_s: 400_000.0,
@@ -126,6 +152,8 @@ mod tests {
             latency_ms: LatencyMs { p50: 5.0, p95: 9.0, p99: 12.0, max: 30.5 },
             rejected: 0,
             retried: 3,
+            resent_accepted_p99_ms: Some(1_250.0),
+            refused_without_retry_info: 1,
             errors: 0,
             first_error: None,
             server_cpu_s: Some(2.0),
@@ -145,6 +173,10 @@ mod tests {
             "bytes_per_s",
             "rejected",
             "retried",
+            "rate",
+            "late",
+            "resent_accepted_p99_ms",
+            "refused_without_retry_info",
             "errors",
             "server_cpu_s",
             "server_peak_rss_bytes",
@@ -159,6 +191,17 @@ mod tests {
         }
         assert_eq!(json["payload"], "a");
         assert!(json.get("first_error").is_none());
+    }
+
+    #[test]
+    fn a_closed_loop_without_refusals_has_no_fields_about_either() {
+        let closed = Report { rate: None, late: None, resent_accepted_p99_ms: None, ..report() };
+        let json = serde_json::to_value(&closed).expect("serializes");
+        for name in ["rate", "late", "resent_accepted_p99_ms"] {
+            assert!(json.get(name).is_none(), "{name}");
+        }
+        assert!(json["refused_without_retry_info"].is_number());
+        assert!(!closed.to_string().contains("pace"));
     }
 
     #[test]

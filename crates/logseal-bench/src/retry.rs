@@ -48,7 +48,8 @@ pub(crate) fn wait_before_resend(status: &Status, attempt: u32, longest: Duratio
     retryable.then(|| told.unwrap_or_else(own).min(longest))
 }
 
-fn told_wait(status: &Status) -> Option<Duration> {
+/// The wait that the server asked for with `RetryInfo`, if it did.
+pub(crate) fn told_wait(status: &Status) -> Option<Duration> {
     let details = RpcStatus::decode(status.details()).ok()?.details;
     let any = details.iter().find(|any| any.type_url.ends_with("/google.rpc.RetryInfo"))?;
     let delay = RetryInfo::decode(any.value.as_slice()).ok()?.retry_delay?;

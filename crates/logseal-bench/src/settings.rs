@@ -11,6 +11,9 @@ use crate::Payload;
 /// Most connections and most calls in flight on one of them; a larger number is a mistake in the command line.
 const MOST_CONNECTIONS: usize = 1_024;
 
+/// Highest rate: three orders of magnitude above what a machine can send.
+const HIGHEST_RATE: u64 = 1_000_000_000;
+
 /// Settings of one run.
 #[derive(Clone, Debug)]
 pub struct BenchSettings {
@@ -26,13 +29,16 @@ pub struct BenchSettings {
     pub base_time: UnixNanos,
     /// Records to send in all. 1,000,000: some seconds on a small server.
     pub records: u64,
+    /// Records a second, at an open pace: each request has a time at which it starts, whether or not those before it
+    /// were answered. `None`, the default: a closed loop, as fast as answers come.
+    pub rate: Option<u64>,
     /// Records a request; the last request may hold fewer. The payload's own number.
     pub batch: usize,
     /// TCP connections. 4: more than the cores of a small server, so that no connection's task is the limit.
     pub connections: usize,
     /// Requests waiting for their acknowledgement, on each connection. 8: with 4 connections of 1,000 records enough to
     /// saturate a server that acknowledges after an fsync. One that acknowledges late (after a segment, say) needs
-    /// `rate * latency / batch` over all connections.
+    /// `rate * latency / batch` over all connections. At an open pace a request that finds none free starts late.
     pub in_flight: usize,
     /// Encoded requests kept in memory and sent in turn. 96 MiB: about 275,000 records of payload a, far more than a
     /// row group holds, so that repeats do not flatter the compression.
@@ -68,6 +74,7 @@ impl BenchSettings {
             seed: 1,
             base_time,
             records: 1_000_000,
+            rate: None,
             batch: payload.default_batch(),
             connections: 4,
             in_flight: 8,
@@ -86,6 +93,9 @@ impl BenchSettings {
         // The largest request that any server of ours accepts holds fewer records than this.
         check("batch", self.batch as u64, 1_000_000)?;
         check("connections", self.connections as u64, MOST_CONNECTIONS as u64)?;
+        if let Some(rate) = self.rate {
+            check("rate", rate, HIGHEST_RATE)?;
+        }
         check("in_flight", self.in_flight as u64, MOST_CONNECTIONS as u64)
     }
 }
@@ -148,12 +158,14 @@ mod tests {
     #[test]
     fn zero_and_absurd_numbers_are_refused() {
         assert!(settings().validate().is_ok());
-        let edits: [fn(&mut BenchSettings); 5] = [
+        let edits: [fn(&mut BenchSettings); 7] = [
             |s| s.records = 0,
             |s| s.batch = 0,
             |s| s.connections = 0,
             |s| s.in_flight = 0,
             |s| s.connections = 100_000,
+            |s| s.rate = Some(0),
+            |s| s.rate = Some(u64::MAX),
         ];
         for edit in edits {
             let mut bad = settings();

@@ -214,6 +214,12 @@ pub(crate) struct BenchIngestOptions {
     /// Records to ship
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     pub(crate) records: u64,
+    /// Records a second, sent at an open pace: each request starts at its time, answered or not those before it
+    ///
+    /// Requests that find no call in flight free start late, and their latency counts from the time at which they were
+    /// due. Without it each call sends its next request when the previous one was answered.
+    #[arg(long, value_name = "RECORDS_PER_S", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) rate: Option<u64>,
     /// Records a request [default: what the payload says]
     #[arg(long, value_name = "N")]
     pub(crate) batch: Option<usize>,

@@ -10,12 +10,12 @@ use std::task::{Context, Poll};
 use logseal_core::UnixNanos;
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceRequest};
 use tokio::sync::Barrier;
+use tonic::Response;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::server::{NamedService, UnaryService};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tonic::{Code, Response};
 
 use super::*;
 use crate::Payload;
@@ -33,6 +33,7 @@ struct Scripted(Arc<State>);
 struct State {
     script: Mutex<VecDeque<Answer>>,
     received: Mutex<Vec<Bytes>>,
+    arrivals: Mutex<Vec<Instant>>,
     authorizations: Mutex<Vec<String>>,
     waiting: AtomicUsize,
     most_waiting: AtomicUsize,
@@ -70,6 +71,7 @@ impl UnaryService<Bytes> for Scripted {
         Box::pin(async move {
             let waiting = state.waiting.fetch_add(1, Ordering::SeqCst) + 1;
             state.most_waiting.fetch_max(waiting, Ordering::SeqCst);
+            state.arrivals.lock().expect("no panic").push(Instant::now());
             let header = request.metadata().get("authorization").and_then(|v| v.to_str().ok()).unwrap_or_default();
             state.authorizations.lock().expect("no panic").push(header.to_owned());
             let answer = state.script.lock().expect("no panic").pop_front().unwrap_or(Ok(Bytes::new()));
@@ -154,6 +156,52 @@ async fn a_busy_server_gets_the_same_request_again_after_the_wait_it_asked_for()
     assert_eq!(server.0.received.lock().expect("no panic").len(), 10);
     // The waits belong to the latency that a shipper sees.
     assert!(report.latency_ms.max >= 160.0, "{:?}", report.latency_ms);
+    // Two waits and two answers after the first refusal.
+    assert!(report.resent_accepted_p99_ms.is_some_and(|millis| millis >= 2.0 * (80.0 + 30.0)), "{report}");
+    assert_eq!(report.refused_without_retry_info, 0);
+}
+
+#[tokio::test]
+async fn refusals_that_do_not_say_when_to_come_back_are_counted_final_or_not() {
+    let told = with_retry_info(Code::ResourceExhausted, prost_types::Duration { seconds: 0, nanos: 1 });
+    let script = [Status::unavailable("busy"), told, Status::aborted("lost"), Status::resource_exhausted("too large")];
+    let (_server, settings) = scripted(script.into_iter().map(Err).collect()).await;
+    let report = run(settings, None).await.expect("runs");
+    assert_eq!((report.refused_without_retry_info, report.errors), (2, 1), "{report}");
+    assert!(report.resent_accepted_p99_ms.is_none(), "the one request that was refused was given up: {report}");
+}
+
+#[tokio::test]
+async fn at_an_open_pace_no_request_starts_before_it_is_due() {
+    let (server, mut settings) = serving(State::default()).await;
+    settings.rate = Some(500);
+    settings.in_flight = 4;
+    let began = Instant::now();
+    let report = run(settings, None).await.expect("runs");
+    assert_eq!(counters(&report), (100, 0, 0, 0));
+    assert_eq!(report.rate, Some(500));
+    let arrivals = server.0.arrivals.lock().expect("no panic").clone();
+    assert_eq!(arrivals.len(), 10);
+    for (number, arrival) in (0..).zip(arrivals) {
+        let due = Duration::from_millis(20) * number;
+        assert!(arrival - began >= due, "request {number} came after {:?}", arrival - began);
+    }
+    assert!(report.seconds >= 0.18, "{}", report.seconds);
+    // Not all: the test's machine may well be busy for more than 10 ms.
+    assert!(report.late.is_some_and(|late| late < 10), "{report}");
+}
+
+#[tokio::test]
+async fn a_slow_server_cannot_hide_behind_requests_that_it_kept_from_starting() {
+    // One call in flight, each takes 30 ms, and every 5 ms one is due: number n waits for 25 n ms before it starts.
+    let (server, mut settings) = scripted(Vec::new()).await;
+    settings.rate = Some(2_000);
+    let report = run(settings, None).await.expect("runs");
+    assert_eq!(counters(&report), (100, 0, 0, 0));
+    assert!(report.late.is_some_and(|late| late >= 9), "{report}");
+    let latency = report.latency_ms;
+    assert!(latency.p50 >= 130.0 && latency.max >= 255.0, "{latency:?}");
+    assert_eq!(server.0.most_waiting.load(Ordering::SeqCst), 1, "no more calls than allowed");
 }
 
 #[tokio::test]
@@ -194,6 +242,7 @@ async fn a_call_without_an_answer_is_lost_after_the_timeout() {
     let report = run(settings, None).await.expect("runs");
     assert_eq!((report.records_acked, report.errors), (0, 1), "{report}");
     assert!(report.retried >= 1);
+    assert_eq!(report.refused_without_retry_info, 0, "nobody refused anything");
 }
 
 #[tokio::test]

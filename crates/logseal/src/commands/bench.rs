@@ -59,6 +59,7 @@ fn settings(management: &Management, options: &BenchIngestOptions) -> Result<Ben
     let base_time = UnixNanos(SystemClock.now().0 - BASE_TIME_AGO_NS);
     let mut settings = BenchSettings::new(endpoint, &credentials.workspace_key, payload, base_time)?;
     settings.records = options.records;
+    settings.rate = options.rate;
     settings.connections = options.connections;
     settings.batch = options.batch.unwrap_or(settings.batch);
     // While an acknowledgement waits for its segment, many calls have to be under way to keep the server busy.
