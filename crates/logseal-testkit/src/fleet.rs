@@ -371,7 +371,8 @@ struct RetryDelay {
 }
 
 /// The pause that a refusal asks for, if it says so in both places where clients look.
-fn retry_pause(status: &Status) -> Option<Duration> {
+#[must_use]
+pub fn retry_pause(status: &Status) -> Option<Duration> {
     let needle = b"google.rpc.RetryInfo";
     let in_details = status.details().windows(needle.len()).any(|window| window == needle);
     let trailer = status.metadata().get_bin("google.rpc.retryinfo-bin")?.to_bytes().ok()?;

@@ -112,7 +112,16 @@ impl Server {
     ///
     /// What the command printed on stderr when it failed.
     pub fn query(&self, sql: &str) -> Result<Vec<Value>, String> {
-        let output = self.run(&["query", sql, "--format", "json"]);
+        self.query_in("default", sql)
+    }
+
+    /// The rows of a query of the workspace named `workspace`, as JSON objects.
+    ///
+    /// # Errors
+    ///
+    /// What the command printed on stderr when it failed.
+    pub fn query_in(&self, workspace: &str, sql: &str) -> Result<Vec<Value>, String> {
+        let output = self.run(&["query", sql, "--workspace", workspace, "--format", "json"]);
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());
         }
@@ -139,9 +148,13 @@ impl Server {
     /// Where there is no `/proc`.
     #[must_use]
     pub fn peak_memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("Linux");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
-        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+        Memory::of(self.process_id()).expect("Linux, and a running process").peak
+    }
+
+    /// The process's id.
+    #[must_use]
+    pub fn process_id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Everything that the server wrote to stderr.
@@ -183,6 +196,30 @@ impl Server {
             assert!(Instant::now() < deadline, "still running after SIGTERM; its stderr:\n{}", self.log());
             thread::park_timeout(Duration::from_millis(10));
         }
+    }
+}
+
+/// Resident memory of a process, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memory {
+    /// All of it now.
+    pub resident: u64,
+    /// What of it is no file's: heap and stacks.
+    pub anonymous: u64,
+    /// The largest `resident` so far.
+    pub peak: u64,
+}
+
+impl Memory {
+    /// The memory of the process `id`; `None` when it is gone, or where there is no `/proc`.
+    #[must_use]
+    pub fn of(id: u32) -> Option<Self> {
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+        let bytes = |name: &str| {
+            let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+            Some(value.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+        };
+        Some(Self { resident: bytes("VmRSS")?, anonymous: bytes("RssAnon")?, peak: bytes("VmHWM")? })
     }
 }
 
