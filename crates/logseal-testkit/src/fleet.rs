@@ -379,3 +379,31 @@ pub fn retry_pause(status: &Status) -> Option<Duration> {
     let delay = RetryInfo::decode(trailer).ok()?.delay.filter(|_| in_details)?;
     Some(Duration::new(delay.seconds.try_into().ok()?, delay.nanos.try_into().ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use tonic::metadata::{MetadataMap, MetadataValue};
+
+    use super::*;
+
+    /// Scenario: refusals that say when to come back in both places, in one, in none. Guarantee: only both count, since
+    /// stock clients look in one or the other.
+    #[test]
+    fn a_pause_counts_only_if_every_client_finds_it() {
+        let info = RetryInfo { delay: Some(RetryDelay { seconds: 1, nanos: 500_000_000 }) }.encode_to_vec();
+        let check = |details: &'static [u8], trailer: Option<&[u8]>, expect: Option<Duration>| {
+            let mut metadata = MetadataMap::new();
+            if let Some(trailer) = trailer {
+                metadata.insert_bin("google.rpc.retryinfo-bin", MetadataValue::from_bytes(trailer));
+            }
+            let status = Status::with_details_and_metadata(Code::Unavailable, "busy", details.into(), metadata);
+            assert_eq!(retry_pause(&status), expect, "{status:?}");
+        };
+        let details = b"type.googleapis.com/google.rpc.RetryInfo";
+        check(details, Some(&info), Some(Duration::from_millis(1_500)));
+        check(details, None, None);
+        check(b"", Some(&info), None);
+        check(details, Some(b""), None);
+        check(b"", None, None);
+    }
+}

@@ -229,3 +229,15 @@ impl Drop for Server {
         let _ = self.child.wait();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_of_this_process_is_consistent_and_a_missing_one_has_none() {
+        let memory = Memory::of(std::process::id()).expect("Linux");
+        assert!(0 < memory.anonymous && memory.anonymous <= memory.resident && memory.resident <= memory.peak);
+        assert!(Memory::of(u32::MAX).is_none());
+    }
+}

@@ -41,8 +41,9 @@ const SATURATING: usize = 32;
 /// attempt has another whole one.
 const WINDOW: Duration = Duration::from_secs(15);
 
-/// After a burst the first acknowledgement of the load that follows comes within this time,
-const RECOVERED: Duration = Duration::from_secs(2);
+/// After a burst the first acknowledgement of the load that follows comes within this time: the burst's last requests are
+/// before it in the queue, and a call is held for 5 s at most,
+const RECOVERED: Duration = Duration::from_secs(5);
 
 /// and after this time nothing is refused any more: the burst's last resends have come by then.
 const CALM: Duration = Duration::from_secs(6);
