@@ -36,6 +36,9 @@ use crate::watch::{Series, Windows};
 /// Blocking clients that saturate two cores with requests of 1,000 records: 16 do, and more change nothing.
 const SATURATING: usize = 32;
 
+/// Records a second of a burst, at least: also where the saturated rate is measured too low, as on a machine that is busy.
+const BURST: f64 = 2e6;
+
 /// Each workspace that has a request under way all the time gets an acknowledgement in each window of this length, in the
 /// short form in each load. A call is held for 5 s at most, then told to come back within 5 s: who is refused at the first
 /// attempt has another whole one.
@@ -79,13 +82,13 @@ fn twice_as_many_blocking_clients_as_saturate_are_all_served() {
     bed.end();
 }
 
-/// Scenario: requests come at four times the rate that the server can take, from shippers that drop what finds no place
-/// in their queues; then at half of that rate. Guarantee: as above, and the load after the burst is accepted at once.
+/// Scenario: requests come at a multiple of the rate that the server can take, from shippers that drop what finds no place
+/// in their queues; then at a quarter of that rate. Guarantee: as above, and the load after the burst is accepted at once.
 #[test]
 fn a_burst_is_refused_politely_and_forgotten_when_it_is_over() {
     // The long form has the payload that takes most memory. In the two seconds of the short one a burst does not fill the
     // server's own budget, and calls would only be held.
-    let small = ["ingest.max_request_bytes=4194304", "ingest.memory_budget_bytes=67108864", "ingest.hold_ms=50"];
+    let small = ["ingest.max_request_bytes=4194304", "ingest.memory_budget_bytes=67108864", "ingest.hold_ms=200"];
     let (payload, settings, in_flight): (_, &[_], _) =
         if Form::of_run().is_long { (Payload::B, &[], 512) } else { (Payload::A, &small, 256) };
     let bed = Bed::new("burst", 0, settings);
@@ -97,10 +100,10 @@ fn a_burst_is_refused_politely_and_forgotten_when_it_is_over() {
         let saturated = load.closed(&[group], bed.form.load).await;
         let most = saturated.accepted_per_s;
         let first = saturated.finished().await;
-        let burst = load.open(&messages, 4.0 * most, in_flight, bed.form.load).await;
+        let burst = load.open(&messages, BURST.max(4.0 * most), in_flight, bed.form.load).await;
         let rate = burst.accepted_per_s;
         let length = bed.form.load.max(CALM + Duration::from_millis(500));
-        let normal = load.open(&messages, most / 2.0, in_flight, length).await;
+        let normal = load.open(&messages, most / 4.0, in_flight, length).await;
         let after = normal.began;
         let (second, third) = tokio::join!(burst.finished(), normal.finished());
         drop(series);
