@@ -42,7 +42,7 @@ impl Default for DoorSettings {
             // Node's exporter never retries, so holding is all that saves its batch. Half of the Python exporter's 10 s
             // for a whole export leaves it one more try; a collector's 5 s attempt ends the hold at 4.5 s anyway.
             hold_ms: 5_000,
-            // Each holds one DATA frame (64 KiB): 16 MiB together outside the budget.
+            // Each holds at most its stream's window (128 KiB): 32 MiB together outside the budget.
             max_held_calls: 256,
             // A collector gives an attempt 5 s and the Python exporter 10 s: later than this nobody waits any more, and
             // a body that trickles has budget which others want.

@@ -23,7 +23,7 @@ use parquet::file::writer::SerializedFileWriter;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::unify::{conform, includes, union_schema};
+use crate::unify::{conform, includes, join as join_batches, union_schema};
 use crate::{SegmentError, SegmentFooter, SegmentPath, properties};
 
 /// How segments are written.
@@ -181,19 +181,22 @@ impl SegmentWriter {
             let what = "the segment lacks a column of the rows".to_owned();
             return Err(SegmentError::Schema(ArrowError::SchemaError(what)));
         }
-        let groups = row_groups(chunks, self.leaves, self.row_group_bytes);
+        let rows: usize = chunks.iter().map(RecordBatch::num_rows).sum();
+        let join = rows < chunks.len() * JOINED_ROWS;
+        let groups = row_groups(chunks, if join { 0 } else { self.leaves }, self.row_group_bytes);
         let encode = |(index, group): (usize, &Vec<RecordBatch>)| {
             // One group at a time: the columns that a chunk lacks take memory only while its group is encoded.
-            let group: Vec<_> = group
-                .iter()
-                .map(|batch| conform(batch, &self.schema))
-                .collect::<Result<_, _>>()
-                .map_err(SegmentError::Schema)?;
+            let group = if join {
+                join_batches(group, &self.schema).map(|joined| vec![joined])
+            } else {
+                group.iter().map(|batch| conform(batch, &self.schema)).collect::<Result<_, _>>()
+            };
+            let group = group.map_err(SegmentError::Schema)?;
             let writers = self.factory.create_column_writers(self.row_groups + index).map_err(SegmentError::Encode)?;
             encode_columns(writers, &group, &self.schema).map_err(SegmentError::Encode)
         };
-        let rows = chunks.iter().map(|chunk| chunk.num_rows() as u64).sum();
-        Ok(SealedRows { groups: groups.iter().enumerate().map(encode).collect::<Result<_, _>>()?, rows })
+        let groups = groups.iter().enumerate().map(encode).collect::<Result<_, _>>()?;
+        Ok(SealedRows { groups, rows: rows as u64 })
     }
 
     /// Adds what [`SegmentWriter::encode`] made; nothing else may have been added since.
@@ -301,6 +304,10 @@ const LEAF_METADATA_BYTES: usize = 1024;
 
 /// Row groups of a segment at the most; small ones add up where memory is short.
 const MOST_ROW_GROUPS: usize = 256;
+
+/// Chunks with fewer rows on average are joined before they are encoded: one more leaf column costs the encoder as much as some
+/// hundred values.
+const JOINED_ROWS: usize = 256;
 
 /// Memory that one leaf column of one chunk takes while its row group is encoded, beside its values: arrays and level buffers.
 const LEAF_BYTES: usize = 700;

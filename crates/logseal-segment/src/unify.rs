@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray, new_null_array};
+use arrow::compute::concat;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use arrow::error::ArrowError;
 
@@ -78,15 +79,31 @@ fn same_type(left: &FieldRef, right: &FieldRef) -> Result<(), ArrowError> {
 ///
 /// [`ArrowError`] when `schema` is not a union that includes the batch's own.
 pub fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let columns = schema.fields().iter().map(|field| conform_column(batch, field));
+    RecordBatch::try_new(Arc::clone(schema), columns.collect::<Result<_, _>>()?)
+}
+
+/// `batches` one after the other as one batch under `schema`, as [`conform`] gives each.
+///
+/// # Errors
+///
+/// [`ArrowError`] when `schema` is not a union that includes the batches' own, or a column gets too large for its offsets.
+pub fn join(batches: &[RecordBatch], schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    // Column by column: what the batches lack takes memory for one column at a time.
     let columns = schema.fields().iter().map(|field| {
-        let column = batch.column_by_name(field.name());
-        match (column, field.data_type()) {
-            (Some(column), DataType::Struct(children)) => conform_struct(column, children),
-            (Some(column), _) => Ok(Arc::clone(column)),
-            (None, data_type) => Ok(new_null_array(data_type, batch.num_rows())),
-        }
+        let parts: Vec<_> =
+            batches.iter().map(|batch| conform_column(batch, field)).collect::<Result<_, ArrowError>>()?;
+        concat(&parts.iter().map(|part| &**part).collect::<Vec<_>>())
     });
     RecordBatch::try_new(Arc::clone(schema), columns.collect::<Result<_, _>>()?)
+}
+
+fn conform_column(batch: &RecordBatch, field: &FieldRef) -> Result<ArrayRef, ArrowError> {
+    match (batch.column_by_name(field.name()), field.data_type()) {
+        (Some(column), DataType::Struct(children)) => conform_struct(column, children),
+        (Some(column), _) => Ok(Arc::clone(column)),
+        (None, data_type) => Ok(new_null_array(data_type, batch.num_rows())),
+    }
 }
 
 fn conform_struct(column: &ArrayRef, children: &Fields) -> Result<ArrayRef, ArrowError> {
@@ -102,6 +119,7 @@ fn conform_struct(column: &ArrayRef, children: &Fields) -> Result<ArrayRef, Arro
 #[cfg(test)]
 mod tests {
     use arrow::array::{Int64Array, StringArray};
+    use arrow::compute::concat_batches;
 
     use super::*;
 
@@ -144,6 +162,8 @@ mod tests {
             assert_eq!(attributes.column(0).is_null(0), index != 2);
             assert_eq!(attributes.column(1).is_null(0), index == 1);
         }
+        let conformed: Vec<_> = batches.iter().map(|batch| conform(batch, &schema).unwrap()).collect();
+        assert_eq!(join(&batches, &schema).unwrap(), concat_batches(&schema, &conformed).unwrap());
     }
 
     #[test]

@@ -5,8 +5,8 @@
 //!                                                                     \----> health, reflection v1 and v1alpha
 //! ```
 //!
-//! Memory that a client can make the server take without credentials is bounded by its connections: each has at most
-//! [`CONNECTION_WINDOW`] of unread body bytes, one frame of [`FRAME_BYTES`] under way, and headers.
+//! Memory that a client can make the server take beside the budget is bounded by its calls: each has at most [`STREAM_WINDOW`] of
+//! unread body bytes until it is refused, which happens at once if it has no credentials or too many calls are held.
 
 mod answer;
 mod connection;
@@ -36,16 +36,25 @@ use tracing::{info, warn};
 use crate::IngestError;
 use crate::door::Door;
 
-/// Unread body bytes of one call: 1 MiB carries 50 MB/s over a round trip of 20 ms, and most requests whole.
-pub const STREAM_WINDOW: u32 = 1024 * 1024;
+/// Unread body bytes of one call: what each held call takes outside the budget. 128 KiB carry 6 MB/s over a round trip of 20 ms, and
+/// a connection carries many calls.
+pub const STREAM_WINDOW: u32 = 128 * 1024;
 
-/// Unread body bytes of one connection: four calls at full speed. More would let every connection take more memory that
-/// the budget does not see; HTTP/2's adaptive window is off for the same reason.
-pub const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// Unread body bytes of one connection beside those of held calls: what calls that are being read have under way. HTTP/2's adaptive
+/// window is off, since memory that it would take is outside the budget.
+pub const READING_WINDOW: u32 = 4 * 1024 * 1024;
 
-/// Largest HTTP/2 frame. Four times the default saves most of the work per frame; one such frame is less than half of a
-/// stream's window, so that a held call's first frame does not open the window for more.
-pub const FRAME_BYTES: u32 = 64 * 1024;
+/// Largest HTTP/2 frame. Twice the default saves work per frame; it is less than half of a stream's window, so that reading the first
+/// one, which says how long the body is, does not open a held call's window for more.
+pub const FRAME_BYTES: u32 = 32 * 1024;
+
+/// Unread body bytes of one connection. Held calls must never use it up: those that have their budget would wait for the rest of
+/// their bodies, and hold the budget that the others wait for.
+fn connection_window(held_calls: usize) -> u32 {
+    // What HTTP/2 can express is far more than the calls of one connection can hold.
+    let most = (1 << 31) - 1;
+    u32::try_from(held_calls).unwrap_or(most).saturating_mul(STREAM_WINDOW).saturating_add(READING_WINDOW).min(most)
+}
 
 /// Largest list of headers: a key, a trace context and room.
 const HEADER_BYTES: u32 = 16 * 1024;
@@ -85,7 +94,7 @@ pub async fn serve(listener: TcpListener, door: Door, lifecycle: Lifecycle) -> R
 
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(connection_window(limits.held_calls.min(limits.streams as usize)))
         .max_frame_size(FRAME_BYTES)
         .max_concurrent_streams(limits.streams)
         .http2_max_header_list_size(HEADER_BYTES)

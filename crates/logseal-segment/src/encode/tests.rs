@@ -266,3 +266,20 @@ fn a_footer_that_counts_other_rows_is_refused() {
     writer.append(rows).unwrap();
     assert!(matches!(writer.finish(&footer(&[])), Err(SegmentError::Footer(_))));
 }
+
+/// Scenario: many chunks of a few rows, with columns that come and go. Guarantee: they come back like any others, in as few row groups as
+/// their values need.
+#[test]
+fn small_chunks_are_joined() {
+    let chunks: Vec<_> = (0..2000).map(|i| chunk(i * 3, i * 3 + 3, ["a", "b"][i as usize % 2])).collect();
+    let bytes = chunks.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
+    let (sealed, dek) = sealed(&chunks, bytes / 3);
+    let (batch, groups) = read(sealed.file, &dek, &sealed.wrapped, &prefix()).unwrap();
+    let ids = batch.column_by_name("id").unwrap().as_primitive::<arrow::datatypes::Int64Type>().values().to_vec();
+    assert_eq!((ids, groups), ((0..6000).collect::<Vec<_>>(), 4));
+    let attributes = batch.column_by_name("attributes").unwrap().as_struct();
+    for row in [0, 3, 5996, 5999] {
+        let [a, b] = [0, 1].map(|column| attributes.column(column).is_null(row));
+        assert_eq!((a, b), (row / 3 % 2 == 1, row / 3 % 2 == 0), "row {row}");
+    }
+}

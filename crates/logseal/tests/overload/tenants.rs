@@ -96,6 +96,6 @@ impl WrappedKeyStore for Copies {
         path: &object_store::path::Path,
         content: Vec<u8>,
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
-        Ok(self.0.put_new(path, content.into()).await?)
+        Ok(self.0.put_new(path, content).await?)
     }
 }
