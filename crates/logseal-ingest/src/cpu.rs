@@ -2,8 +2,8 @@
 //!
 //! Async threads are for waiting: work of more than about half a millisecond runs on rayon workers, so that it neither delays other
 //! calls nor exceeds the number of cores. Work that a client waits for has rayon's global pool for itself: a row group takes each
-//! core for ten milliseconds and more, and a worker never leaves one for a request. Between the two pools the system shares the
-//! cores. A panic is contained and becomes an error. A job whose caller is gone is skipped if it has not begun, and can ask
+//! core for ten milliseconds and more, and a worker never leaves one for a request. Sealing has a pool of low priority: it gets what
+//! requests leave, and no less than it needs, since without sealed rows the memory budget lets no requests in. A panic is contained and becomes an error. A job whose caller is gone is skipped if it has not begun, and can ask
 //! [`Awaited`] while it runs.
 
 use std::fmt::{self, Debug};
@@ -13,6 +13,7 @@ use std::sync::LazyLock;
 use metrics::gauge;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use thiserror::Error;
+use thread_priority::{ThreadPriority, ThreadPriorityValue};
 use tokio::sync::oneshot;
 use tracing::{Span, warn};
 
@@ -43,9 +44,19 @@ impl Debug for Awaited<'_> {
     }
 }
 
+/// Priority of background threads, 0 to 99: on Linux a niceness of 5, a third of the time that a request gets while both want a core. With
+/// much less, other programs of the machine could keep the rows from being sealed.
+const BACKGROUND_PRIORITY: u8 = 35;
+
 /// Workers for what nobody waits for; `None` if the system starts no threads for them.
 static BACKGROUND: LazyLock<Option<ThreadPool>> = LazyLock::new(|| {
-    let named = ThreadPoolBuilder::new().thread_name(|index| format!("logseal-seal-{index}"));
+    let give_way = |_| {
+        let priority = ThreadPriorityValue::try_from(BACKGROUND_PRIORITY).map(ThreadPriority::Crossplatform);
+        if let Some(error) = priority.ok().and_then(|priority| priority.set_for_current().err()) {
+            warn!(?error, "sealing competes with requests: its threads cannot get a lower priority");
+        }
+    };
+    let named = ThreadPoolBuilder::new().thread_name(|index| format!("logseal-seal-{index}")).start_handler(give_way);
     named.build().inspect_err(|error| warn!(%error, "segments are sealed on the threads of requests")).ok()
 });
 
@@ -75,6 +86,14 @@ where
     F: FnOnce(&Awaited<'_>) -> T + Send + 'static,
 {
     spawn(BACKGROUND.as_ref(), work).await
+}
+
+/// Drops `value` on a background thread: giving back a million small arrays takes long enough to delay calls.
+pub fn discard(value: impl Send + 'static) {
+    match BACKGROUND.as_ref() {
+        Some(pool) => pool.spawn(move || drop(value)),
+        None => drop(value),
+    }
 }
 
 async fn spawn<T, F>(pool: Option<&ThreadPool>, work: F) -> Result<T, CpuPanic>

@@ -23,7 +23,7 @@ use parquet::file::writer::SerializedFileWriter;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::unify::{conform, includes, join as join_batches, union_schema};
+use crate::unify::{conform, distinct, includes, join as join_batches, union_schema};
 use crate::{SegmentError, SegmentFooter, SegmentPath, properties};
 
 /// How segments are written.
@@ -167,7 +167,7 @@ impl SegmentWriter {
     /// Whether the segment has the columns of all `chunks`. A segment's columns cannot become more; other rows need another one.
     #[must_use]
     pub fn takes(&self, chunks: &[RecordBatch]) -> bool {
-        chunks.iter().all(|chunk| includes(&self.schema, chunk.schema_ref()))
+        distinct(chunks.iter().map(RecordBatch::schema_ref)).all(|schema| includes(&self.schema, schema))
     }
 
     /// Encodes and seals `chunks` in their order as one row group, or as several if they are large. The segment itself stays as it is,

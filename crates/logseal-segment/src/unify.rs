@@ -19,7 +19,7 @@ use arrow::error::ArrowError;
 /// [`ArrowError::SchemaError`] when a column or a struct's child has two types.
 pub fn union_schema<'s>(schemas: impl IntoIterator<Item = &'s SchemaRef>) -> Result<SchemaRef, ArrowError> {
     let mut columns: Vec<(FieldRef, BTreeMap<String, FieldRef>)> = Vec::new();
-    for field in schemas.into_iter().flat_map(|schema| schema.fields().iter().cloned()) {
+    for field in distinct(schemas).flat_map(|schema| schema.fields().iter().cloned()) {
         let index = columns.iter().position(|(known, _)| known.name() == field.name());
         let index = index.unwrap_or_else(|| {
             columns.push((Arc::clone(&field), BTreeMap::new()));
@@ -46,6 +46,12 @@ pub fn union_schema<'s>(schemas: impl IntoIterator<Item = &'s SchemaRef>) -> Res
     let has_content =
         |field: &FieldRef| !matches!(field.data_type(), DataType::Struct(children) if children.is_empty());
     Ok(Arc::new(Schema::new(fields.filter(has_content).collect::<Fields>())))
+}
+
+/// `schemas` without those that are as the one before: most chunks of a table have the same columns.
+pub(crate) fn distinct<'s>(schemas: impl IntoIterator<Item = &'s SchemaRef>) -> impl Iterator<Item = &'s SchemaRef> {
+    let mut before: Option<&SchemaRef> = None;
+    schemas.into_iter().filter(move |schema| before.replace(schema).is_none_or(|before| before != *schema))
 }
 
 /// Whether `schema` has every column and every struct's child of `part`, with its type.

@@ -16,6 +16,7 @@ mod state;
 mod streams;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ pub use self::state::Totals;
 use self::state::{Joined, State};
 use super::stream::{CutRule, Part, Rows, Runs, Stream, StreamKey};
 use crate::admission::Budget;
-use crate::meter;
+use crate::{cpu, meter};
 
 /// A request whose frame is durable.
 #[derive(Debug)]
@@ -97,17 +98,39 @@ pub struct Pinned {
 pub struct Backlog {
     state: Mutex<State>,
     budget: Arc<Budget>,
+    /// Bytes of evicted rows whose memory is being given back.
+    evicting: Arc<AtomicUsize>,
     /// There may be something to seal, or memory is short: the cutter looks again.
     pub(super) cut_due: Notify,
     /// A cluster's cursor was set: all replays look again.
     pub(super) replay_due: Notify,
 }
 
+/// Rows on their way out of memory.
+struct Evicted {
+    parts: Vec<Arc<Part>>,
+    bytes: usize,
+    evicting: Arc<AtomicUsize>,
+}
+
+impl Drop for Evicted {
+    fn drop(&mut self) {
+        self.parts.clear();
+        self.evicting.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 impl Backlog {
     /// An empty backlog whose parts draw on `budget`.
     #[must_use]
     pub fn new(budget: Arc<Budget>) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), budget, cut_due: Notify::new(), replay_due: Notify::new() })
+        Arc::new(Self {
+            state: Mutex::default(),
+            budget,
+            evicting: Arc::default(),
+            cut_due: Notify::new(),
+            replay_due: Notify::new(),
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -170,23 +193,27 @@ impl Backlog {
     /// that.
     pub fn lots(&self, rule: &CutRule, now: Instant, everything: bool) -> Vec<Lot> {
         let total = self.budget.total();
-        let evicted = if self.is_pressed() {
-            let wanted = (total / 2).saturating_sub(self.budget.free());
-            // Given back outside the lock: it may be very much.
-            self.state().evict(wanted)
-        } else {
-            Vec::new()
-        };
-        if !evicted.is_empty() {
-            let bytes: usize = evicted.iter().map(|part| part.bytes).sum();
-            counter!(meter::EVICTED_BYTES).increment(bytes as u64);
+        if self.is_pressed() {
+            self.evict(total / 8 * 3);
         }
-        drop(evicted);
         let pressed = self.is_pressed().then_some(total);
         let mut state = self.state();
         let mut lots = state.lots(rule, now, everything, pressed);
         lots.extend(state.close_largest(total / 8 * 3, now));
         lots
+    }
+
+    /// Evicts sealed rows until `free` bytes of the budget are free, or will be soon.
+    fn evict(&self, free: usize) {
+        let on_their_way = self.evicting.load(Ordering::Relaxed);
+        let evicted = self.state().evict(free.saturating_sub(self.budget.free() + on_their_way));
+        if evicted.is_empty() {
+            return;
+        }
+        let bytes = evicted.iter().map(|part| part.bytes).sum();
+        counter!(meter::EVICTED_BYTES).increment(bytes as u64);
+        self.evicting.fetch_add(bytes, Ordering::Relaxed);
+        cpu::discard(Evicted { parts: evicted, bytes, evicting: Arc::clone(&self.evicting) });
     }
 
     /// When the next segment is old enough.
@@ -214,7 +241,8 @@ impl Backlog {
 
     /// Each frame of `closed` is in a segment that queries see, or in quarantine.
     pub fn settled(&self, closed: &Closed) {
-        self.state().settled(closed);
+        let rows = self.state().settled(closed);
+        cpu::discard(rows);
     }
 
     /// A commit failed for the store's sake (true), or succeeded (false).

@@ -42,6 +42,9 @@ impl Encoder for ParquetEncoder {
 /// Why rows are in no segment yet.
 #[derive(Debug, Error)]
 pub enum CommitError {
+    /// The segment lacks a column of the rows: they need another one.
+    #[error("the segment does not take the rows")]
+    NotTaken,
     /// The rows could not be encoded, or the store failed.
     #[error("cannot seal or store the segment")]
     Segment(#[from] SegmentError),
@@ -59,7 +62,7 @@ impl CommitError {
     pub fn is_storage(&self) -> bool {
         match self {
             Self::Segment(error) => error.is_storage(),
-            Self::Panic(_) => false,
+            Self::Panic(_) | Self::NotTaken => false,
             // Whatever else the catalog says, such as that a row was altered, is no fault of the records: they wait in the log.
             Self::Catalog(error) => !matches!(error, CatalogError::Covered { .. }),
         }
@@ -89,22 +92,16 @@ impl GrowingSegment {
         self.writer.schema()
     }
 
-    /// Whether the rows of `parts` can be added.
-    #[must_use]
-    pub fn takes(&self, parts: &[Arc<Part>]) -> bool {
-        !self.writer.is_full() && self.writer.takes(&chunks(parts))
-    }
-
     /// The memory that it takes, in bytes.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.permit.bytes()
     }
 
-    /// The size of its file so far, in bytes.
+    /// Whether it is complete: its file has `target_bytes`, or the format takes no more.
     #[must_use]
-    pub fn file_bytes(&self) -> usize {
-        self.writer.file_bytes()
+    pub fn is_full(&self, target_bytes: usize) -> bool {
+        self.writer.file_bytes() >= target_bytes || self.writer.is_full()
     }
 
     fn added(&mut self, parts: &[Arc<Part>]) {
@@ -161,14 +158,12 @@ impl Committer {
     /// # Errors
     ///
     /// [`CommitError`]; never the storage's.
-    pub fn begin(
+    pub async fn begin(
         &self,
         stream: &Stream,
         parts: &[Arc<Part>],
-        schema: Option<&SchemaRef>,
+        schema: Option<SchemaRef>,
     ) -> Result<GrowingSegment, CommitError> {
-        let chunks = parts.iter().flat_map(|part| &part.chunks).map(|chunk| chunk.batch.schema_ref());
-        let schema = union_schema(chunks.chain(schema)).map_err(SegmentError::Schema)?;
         let identity = SegmentIdentity {
             cluster: stream.table.cluster,
             workspace: stream.workspace(),
@@ -176,7 +171,13 @@ impl Committer {
             segment: SegmentId::from(self.ids.next()),
             received: parts.iter().map(|part| part.received).min().unwrap_or_else(|| self.clock.now()),
         };
-        let writer = SegmentWriter::begin(identity, &stream.aek, schema, &self.settings, OsRandom)?;
+        let (aek, parts, settings) = (Arc::clone(&stream.aek), parts.to_vec(), self.settings);
+        let job = move |_: &cpu::Awaited<'_>| {
+            let chunks = parts.iter().flat_map(|part| &part.chunks).map(|chunk| chunk.batch.schema_ref());
+            let schema = union_schema(chunks.chain(&schema)).map_err(SegmentError::Schema)?;
+            SegmentWriter::begin(identity, &aek, schema, &settings, OsRandom)
+        };
+        let writer = cpu::run_in_background(job).await??;
         let permit = self.budget.overdraw(writer.memory_bytes());
         Ok(GrowingSegment { writer, time: None, permit })
     }
@@ -195,6 +196,9 @@ impl Committer {
         let job = move |_: &cpu::Awaited<'_>| {
             let (_working, mut segment) = (working, segment);
             let chunks = chunks(&parts);
+            if !segment.writer.takes(&chunks) {
+                return (Some(segment), Err(CommitError::NotTaken));
+            }
             // The encoder has the segment for reading only: nothing in it is half done after a panic.
             let sealed = catch_unwind(AssertUnwindSafe(|| encoder.encode(&segment.writer, &chunks)));
             let rows = match sealed {

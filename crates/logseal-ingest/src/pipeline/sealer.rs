@@ -23,6 +23,7 @@ use super::commit::{CommitError, Committer, GrowingSegment, Sealed};
 use super::frames::{Coverage, Frame, FrameReader, Frames, FramesError, Range};
 use super::quarantine::{Quarantine, QuarantineError};
 use super::stream::{CutRule, Part, Rows, Run, Runs, Stream, StreamKey};
+use crate::cpu::CpuPanic;
 use crate::error::Chain;
 use crate::meter;
 
@@ -64,10 +65,12 @@ enum RemakeError {
     NoFile,
 }
 
-/// A growing segment after parts were added: those with true are in it, the others break the encoder.
-struct Added {
-    segment: GrowingSegment,
-    parts: Vec<(Arc<Part>, bool)>,
+/// What became of parts that were to be added to a growing segment.
+enum Added {
+    /// Those with true are in it, the others break the encoder.
+    Parts(GrowingSegment, Vec<(Arc<Part>, bool)>),
+    /// They need another segment.
+    Not(GrowingSegment),
 }
 
 impl Sealer {
@@ -91,24 +94,25 @@ impl Sealer {
         let mut turn = self.lots.acquire().await.ok();
         let (stream, key) = (lot.stream.clone(), lot.stream.key());
         let mut growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-        let mut complete = Vec::new();
+        let (mut complete, mut columns) = (Vec::new(), None);
         let mut waiting = Vec::from_iter((!lot.parts.is_empty()).then_some((lot.parts, 0)));
         while let Some((mut parts, failures)) = waiting.pop() {
-            let begun = match growing.take() {
-                Some(segment) if segment.takes(&parts) => Ok(segment),
-                full => {
-                    // Columns that were there before are likely to come again.
-                    let begun = self.committer.begin(&stream, &parts, full.as_ref().map(GrowingSegment::schema));
-                    complete.extend(self.close(&stream, full));
-                    begun
-                }
+            let segment = match growing.take() {
+                Some(segment) => Ok(segment),
+                None => self.committer.begin(&stream, &parts, columns.take()).await,
             };
-            let added = match begun {
+            let added = match segment {
                 Ok(segment) => self.add(segment, parts.clone()).await,
                 Err(error) => Err(error),
             };
             match added {
-                Ok(Added { segment, parts }) => {
+                Ok(Added::Not(segment)) => {
+                    // Columns that were there before are likely to come again.
+                    columns = Some(Arc::clone(segment.schema()));
+                    complete.extend(self.close(&stream, Some(segment)));
+                    waiting.push((parts, failures));
+                }
+                Ok(Added::Parts(segment, parts)) => {
                     if parts.iter().any(|(_, sealed)| !sealed) {
                         // This may take long: other streams go on meanwhile.
                         drop(turn.take());
@@ -136,8 +140,8 @@ impl Sealer {
                 }
             }
         }
-        let big = |segment: &GrowingSegment| segment.file_bytes() >= self.rule.target_file_bytes;
-        if lot.close || growing.as_ref().is_some_and(big) {
+        let full = |segment: &GrowingSegment| segment.is_full(self.rule.target_file_bytes);
+        if lot.close || growing.as_ref().is_some_and(full) {
             complete.extend(self.close(&stream, growing.take()));
         }
         if let Some(segment) = growing {
@@ -157,30 +161,33 @@ impl Sealer {
 
     /// Adds `parts` to `segment`, without those that break the encoder.
     async fn add(&self, segment: GrowingSegment, parts: Vec<Arc<Part>>) -> Result<Added, CommitError> {
-        let mut added = Added { segment, parts: Vec::with_capacity(parts.len()) };
+        let (mut segment, mut added) = (segment, Vec::with_capacity(parts.len()));
         let mut waiting = vec![(parts, 0)];
         while let Some((mut parts, failures)) = waiting.pop() {
-            let (segment, outcome) = self.committer.add(added.segment, &parts).await;
-            let Some(segment) = segment else {
-                return Err(outcome.err().unwrap_or(CommitError::Panic(crate::cpu::CpuPanic)));
-            };
-            added.segment = segment;
-            match outcome {
-                Ok(()) => added.parts.extend(parts.into_iter().map(|part| (part, true))),
-                Err(_) if failures + 1 < ATTEMPTS => waiting.push((parts, failures + 1)),
-                Err(error) if parts.len() > 1 => {
-                    warn!(frames = parts.len(), error = %Chain(&error), "rows cannot be encoded together and are halved");
-                    let second = parts.split_off(parts.len() / 2);
-                    waiting.extend([(second, 0), (parts, 0)]);
+            let (left, outcome) = self.committer.add(segment, &parts).await;
+            match (left, outcome) {
+                (Some(left), outcome) => {
+                    segment = left;
+                    match outcome {
+                        Ok(()) => added.extend(parts.into_iter().map(|part| (part, true))),
+                        Err(CommitError::NotTaken) if added.is_empty() => return Ok(Added::Not(segment)),
+                        Err(_) if failures + 1 < ATTEMPTS => waiting.push((parts, failures + 1)),
+                        Err(error) if parts.len() > 1 => {
+                            warn!(frames = parts.len(), error = %Chain(&error), "rows cannot be encoded together and are halved");
+                            let second = parts.split_off(parts.len() / 2);
+                            waiting.extend([(second, 0), (parts, 0)]);
+                        }
+                        Err(error) => {
+                            let sequences: Vec<_> = parts.iter().map(|part| part.position.sequence).collect();
+                            error!(?sequences, error = %Chain(&error), "a frame cannot become rows of a segment");
+                            added.extend(parts.into_iter().map(|part| (part, false)));
+                        }
+                    }
                 }
-                Err(error) => {
-                    let sequences: Vec<_> = parts.iter().map(|part| part.position.sequence).collect();
-                    error!(?sequences, error = %Chain(&error), "a frame cannot become rows of a segment");
-                    added.parts.extend(parts.into_iter().map(|part| (part, false)));
-                }
+                (None, outcome) => return Err(outcome.err().unwrap_or(CommitError::Panic(CpuPanic))),
             }
         }
-        Ok(added)
+        Ok(Added::Parts(segment, added))
     }
 
     /// Puts those of `parts` with false into quarantine.
@@ -327,8 +334,10 @@ impl Sealer {
             return Ok(());
         }
         let started = Instant::now();
-        let segment = self.committer.begin(stream, &parts, None)?;
-        let Added { segment, parts } = self.add(segment, parts).await?;
+        let segment = self.committer.begin(stream, &parts, None).await?;
+        let Added::Parts(segment, parts) = self.add(segment, parts).await? else {
+            return Err(CommitError::NotTaken.into());
+        };
         self.set_all_aside(stream, &parts).await;
         let (mut runs, mut apart) = (Runs::default(), false);
         for (part, sealed) in &parts {

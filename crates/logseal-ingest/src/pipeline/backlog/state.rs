@@ -1,7 +1,7 @@
 //! The state behind the lock: streams, and the files of each cluster's log.
 
 use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -206,17 +206,16 @@ impl State {
         lots
     }
 
-    /// Moves rows out of memory that are sealed, the largest streams' first, until `bytes` of them are out.
+    /// Moves rows out of memory that are sealed, those of the largest streams first, until `bytes` of them are out.
     pub(super) fn evict(&mut self, bytes: usize) -> Vec<Arc<Part>> {
         let mut streams: Vec<_> = self.streams.values_mut().map(|stream| (stream.resident_bytes(), stream)).collect();
         streams.sort_by_key(|(bytes, _)| Reverse(*bytes));
-        let (mut evicted, mut freed) = (Vec::new(), 0);
+        let (mut evicted, mut missing) = (Vec::new(), bytes);
         for (resident, stream) in streams {
-            if freed >= bytes || resident == 0 {
+            if missing == 0 || resident == 0 {
                 break;
             }
-            stream.evict(&mut evicted);
-            freed += resident;
+            missing = stream.evict(missing, &mut evicted);
         }
         evicted
     }
@@ -246,15 +245,16 @@ impl State {
         }
     }
 
-    pub(super) fn settled(&mut self, closed: &Closed) {
+    /// The segment's rows that are still in memory.
+    pub(super) fn settled(&mut self, closed: &Closed) -> VecDeque<(Arc<Part>, bool)> {
         if let Some(feed) = self.feeds.get_mut(&closed.stream.table.cluster) {
             closed.runs.iter().for_each(|run| feed.settled(run.file, run.frames));
         }
         let key = closed.stream.key();
-        if let Some(stream) = self.streams.get_mut(&key) {
-            stream.settled(closed.number);
-            self.forget_if_idle(key);
-        }
+        let Some(stream) = self.streams.get_mut(&key) else { return VecDeque::new() };
+        let rows = stream.settled(closed.number);
+        self.forget_if_idle(key);
+        rows
     }
 
     fn forget_if_idle(&mut self, key: StreamKey) {

@@ -29,12 +29,17 @@ impl SegmentFrames {
         self.resident.push_back((part, apart));
     }
 
-    fn evict(&mut self, evicted: &mut Vec<Arc<Part>>) {
-        for (part, apart) in self.resident.drain(..) {
+    /// Moves the oldest rows to `evicted` until `bytes` of them are there; how many bytes are missing to that.
+    fn evict(&mut self, mut bytes: usize, evicted: &mut Vec<Arc<Part>>) -> usize {
+        while bytes > 0
+            && let Some((part, apart)) = self.resident.pop_front()
+        {
             self.evicted.push(&part, apart);
+            self.resident_bytes -= part.bytes;
+            bytes = bytes.saturating_sub(part.bytes);
             evicted.push(part);
         }
-        self.resident_bytes = 0;
+        bytes
     }
 }
 
@@ -170,8 +175,10 @@ impl StreamState {
         }
     }
 
-    pub(super) fn settled(&mut self, number: u64) {
-        self.closed.retain(|(known, _)| *known != number);
+    /// The rows that are still in memory.
+    pub(super) fn settled(&mut self, number: u64) -> VecDeque<(Arc<Part>, bool)> {
+        let index = self.closed.iter().position(|(known, _)| *known == number);
+        index.map(|index| self.closed.remove(index).1.resident).unwrap_or_default()
     }
 
     /// Nothing is left that would have to be remembered.
@@ -188,10 +195,10 @@ impl StreamState {
         self.segments().map(|frames| frames.resident_bytes).sum()
     }
 
-    /// Moves these rows to `evicted`.
-    pub(super) fn evict(&mut self, evicted: &mut Vec<Arc<Part>>) {
-        self.closed.iter_mut().for_each(|(_, frames)| frames.evict(evicted));
-        self.growing.evict(evicted);
+    /// Moves the oldest of these rows to `evicted` until `bytes` of them are there; how many bytes are missing to that.
+    pub(super) fn evict(&mut self, bytes: usize, evicted: &mut Vec<Arc<Part>>) -> usize {
+        let closed = self.closed.iter_mut().map(|(_, frames)| frames);
+        closed.chain([&mut self.growing]).fold(bytes, |bytes, frames| frames.evict(bytes, evicted))
     }
 
     /// Rows in memory.
