@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use logseal_core::WorkspaceId;
@@ -20,6 +20,9 @@ use crate::settings::DoorLimits;
 
 /// Time that is left to the client of a held call, so that it hears our answer instead of its own deadline.
 const HOLD_MARGIN: Duration = Duration::from_millis(500);
+
+/// What a held call takes: its stream's window.
+const HELD_BYTES: usize = crate::grpc::STREAM_WINDOW as usize;
 
 /// Budget for the Arrow chunk of a body of `bytes`, taken before it is scanned.
 ///
@@ -187,6 +190,7 @@ pub enum HoldEnded {
 #[derive(Clone, Debug)]
 pub struct Hold {
     calls: Arc<HeldCalls>,
+    workspace: WorkspaceId,
     until: Instant,
 }
 
@@ -206,16 +210,62 @@ impl Hold {
         if self.until <= Instant::now() {
             return Err(HoldEnded::TimeOver);
         }
-        let _slot = self.calls.slots.try_acquire().map_err(|_| HoldEnded::TooMany)?;
-        let _counted = Counted::new(&self.calls.held);
+        let _place = Place::take(&self.calls, self.workspace).ok_or(HoldEnded::TooMany)?;
         timeout_at(self.until, event).await.map_err(|_| HoldEnded::TimeOver)
     }
 }
 
 #[derive(Debug)]
 struct HeldCalls {
-    slots: Semaphore,
-    held: Gauge,
+    most: usize,
+    /// How many of each workspace that has any.
+    held: Mutex<HashMap<WorkspaceId, usize>>,
+    /// Covers what a client may send before its call is read.
+    budget: Arc<Budget>,
+    gauge: Gauge,
+}
+
+impl HeldCalls {
+    fn held(&self) -> MutexGuard<'_, HashMap<WorkspaceId, usize>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of one held call.
+struct Place<'c> {
+    calls: &'c HeldCalls,
+    workspace: WorkspaceId,
+    _counted: Counted,
+    _window: BudgetPermit,
+}
+
+impl<'c> Place<'c> {
+    /// A workspace may have all places while nobody else waits. Beside others it gets no second one unless at least as many as it has
+    /// are free: one that sends from many clients cannot keep all others out.
+    fn take(calls: &'c HeldCalls, workspace: WorkspaceId) -> Option<Self> {
+        let mut held = calls.held();
+        let own = held.get(&workspace).copied().unwrap_or(0);
+        let all: usize = held.values().sum();
+        let free = calls.most.saturating_sub(all);
+        if free == 0 || (own > 0 && own < all && own > free) {
+            return None;
+        }
+        *held.entry(workspace).or_default() += 1;
+        let window = calls.budget.overdraw(HELD_BYTES);
+        Some(Self { calls, workspace, _counted: Counted::new(&calls.gauge), _window: window })
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut held = self.calls.held();
+        if let Some(own) = held.get_mut(&self.workspace) {
+            *own -= 1;
+            if *own == 0 {
+                held.remove(&self.workspace);
+            }
+        }
+    }
 }
 
 /// One in a gauge, for as long as it exists.
@@ -245,7 +295,12 @@ pub(crate) struct Admission {
 
 impl Admission {
     pub(crate) fn new(limits: DoorLimits, budget: Arc<Budget>) -> Self {
-        let held = HeldCalls { slots: Semaphore::new(limits.held_calls), held: gauge!(HELD_CALLS) };
+        let held = HeldCalls {
+            most: limits.held_calls,
+            held: Mutex::default(),
+            budget: Arc::clone(&budget),
+            gauge: gauge!(HELD_CALLS),
+        };
         Self { limits, budget, held: Arc::new(held), pace: limits.workspace_rate.map(Pace::new) }
     }
 
@@ -257,10 +312,10 @@ impl Admission {
         &self.budget
     }
 
-    /// The hold of a call that came at `start` and whose client waits for `timeout`.
-    pub(crate) fn hold(&self, start: Instant, timeout: Option<Duration>) -> Hold {
+    /// The hold of a call of `workspace` that came at `start` and whose client waits for `timeout`.
+    pub(crate) fn hold(&self, workspace: WorkspaceId, start: Instant, timeout: Option<Duration>) -> Hold {
         let patience = timeout.map_or(self.limits.hold, |t| self.limits.hold.min(t.saturating_sub(HOLD_MARGIN)));
-        Hold { calls: Arc::clone(&self.held), until: start + patience }
+        Hold { calls: Arc::clone(&self.held), workspace, until: start + patience }
     }
 
     /// Waits until `workspace` is no longer ahead of its rate.
@@ -357,6 +412,8 @@ mod tests {
     use super::*;
     use crate::DoorSettings;
 
+    const WORKSPACE: WorkspaceId = WorkspaceId::from_bytes([1; 16]);
+
     fn admission(change: impl FnOnce(&mut DoorSettings)) -> Admission {
         let mut settings = DoorSettings::default();
         change(&mut settings);
@@ -402,7 +459,7 @@ mod tests {
         let admission = admission(|s| s.hold_ms = 5_000);
         let start = Instant::now();
         for (timeout, expected) in [(None, 5_000), (Some(10_000), 5_000), (Some(2_000), 1_500), (Some(400), 0)] {
-            let hold = admission.hold(start, timeout.map(Duration::from_millis));
+            let hold = admission.hold(WORKSPACE, start, timeout.map(Duration::from_millis));
             assert_eq!((hold.until() - start).as_millis(), expected, "{timeout:?}");
         }
     }
@@ -411,7 +468,7 @@ mod tests {
     async fn a_held_call_gets_budget_when_it_is_freed_and_is_refused_when_not() {
         let admission = Arc::new(admission(|s| s.hold_ms = 200));
         let all = admission.budget().take(1_000).await;
-        let hold = admission.hold(Instant::now(), None);
+        let hold = admission.hold(WORKSPACE, Instant::now(), None);
         let waiting = tokio::spawn({
             let (admission, hold) = (Arc::clone(&admission), hold.clone());
             async move { admission.take(10, &hold).await.map(|permit| permit.bytes()) }
@@ -431,7 +488,7 @@ mod tests {
     #[tokio::test]
     async fn held_calls_are_bounded() {
         let admission = admission(|s| s.max_held_calls = 1);
-        let hold = admission.hold(Instant::now(), None);
+        let hold = admission.hold(WORKSPACE, Instant::now(), None);
         let (end, event) = tokio::sync::oneshot::channel();
         let first = hold.wait(event);
         let second = async {
@@ -443,6 +500,31 @@ mod tests {
         assert_eq!(hold.wait(std::future::ready(())).await, Ok(()), "the place is free again");
     }
 
+    /// Scenario: one workspace takes all places, then others come. Guarantee: as places get free the others get them, one each, before
+    /// it gets another; alone again it gets all.
+    #[test]
+    fn a_workspace_with_many_clients_does_not_keep_others_out() {
+        let admission = admission(|s| s.max_held_calls = 8);
+        let calls = &*admission.held;
+        let of = |n| Place::take(calls, WorkspaceId::from_bytes([n; 16]));
+        let mut greedy: Vec<_> = (0..8).filter_map(|_| of(1)).collect();
+        assert_eq!(greedy.len(), 8);
+        assert!(of(2).is_none(), "there is none");
+        greedy.truncate(6);
+        let second = of(2);
+        assert!(second.is_some() && of(1).is_none());
+        assert!(of(3).is_some(), "a first place is not refused");
+        greedy.truncate(3);
+        greedy.extend(of(1));
+        assert_eq!(greedy.len(), 4, "as many as it has are free");
+        assert!(of(1).is_none(), "three are free, and it has four");
+        drop(second);
+        greedy.extend((0..8).filter_map(|_| of(1)));
+        assert_eq!(greedy.len(), 8);
+        drop(greedy);
+        assert!(calls.held().is_empty());
+    }
+
     /// Scenario: 1,000 bytes a second, 1,100 sent at once. Guarantee: the debt of 100 is waited out, a debt beyond the hold
     /// is refused without waiting, and another workspace is not touched.
     #[tokio::test]
@@ -450,7 +532,7 @@ mod tests {
         let admission = admission(|s| s.workspace_bytes_per_second = 1_000);
         let [a, b] = [1, 2].map(|n| WorkspaceId::from_bytes([n; 16]));
         let start = Instant::now();
-        let hold = admission.hold(start, None);
+        let hold = admission.hold(WORKSPACE, start, None);
         assert_eq!(admission.pace(a, &hold).await, Ok(()));
         admission.charge(a, 1_100);
         assert_eq!(admission.pace(b, &hold).await, Ok(()));

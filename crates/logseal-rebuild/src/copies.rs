@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use logseal_core::{AekId, UnixNanos};
+use logseal_core::{AekId, Chain, UnixNanos};
 use logseal_crypto::MacKey;
 use logseal_keys::{KeyCopy, KeyError, Keyring, wrapped_key_copy};
 use logseal_segment::{SegmentStore, StoredObject};
 use logseal_vault::{KeyName, KeyVault, KeyVersion};
 
-use crate::error::chain;
 use crate::report::{Outcome, Report};
 
 /// The genuine copies, by key.
@@ -28,13 +27,13 @@ impl Copies {
             let content = match store.get(path, wrapped_key_copy::COPY_BYTES).await {
                 Ok(content) => content,
                 Err(error) => {
-                    report.keep(path, Outcome::Unreadable, chain(&error));
+                    report.keep(path, Outcome::Unreadable, Chain(&error).to_string());
                     continue;
                 }
             };
             match wrapped_key_copy::parse(path, &content, mac_key) {
                 Ok(copy) => copies.0.entry(copy.aek.id).or_default().push(copy),
-                Err(error) => report.keep(path, Outcome::Unreadable, chain(&error)),
+                Err(error) => report.keep(path, Outcome::Unreadable, Chain(&error).to_string()),
             }
         }
         copies

@@ -34,15 +34,3 @@ pub enum RebuildError {
     #[error("`{}` still has a journal beside it", .0.display())]
     Open(PathBuf),
 }
-
-/// An error with its causes on one line, for a report.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
-}

@@ -8,7 +8,7 @@ use futures::TryStreamExt as _;
 use logseal_catalog::{
     Catalog, Change, ClusterRow, CoverageRow, SegmentCommit, SegmentRow, WalFileRow, WalFileState, WorkspaceRow,
 };
-use logseal_core::{AekId, Clock, ClusterId, WorkspaceId};
+use logseal_core::{AekId, Chain, Clock, ClusterId, WorkspaceId};
 use logseal_crypto::{Dek, MacKey, WrappedDek, aad};
 use logseal_keys::access::SLOTS;
 use logseal_keys::{AccessKeys, KeyCopy, KeyError, Keyring};
@@ -20,7 +20,6 @@ use crate::RebuildError;
 use crate::choice::{Frames, Settled, Verdict, choose};
 use crate::copies::Copies;
 use crate::ends::Ends;
-use crate::error::chain;
 use crate::object::{ObjectKind, SegmentPlace};
 use crate::report::{MissingKey, Outcome, Report, TakenCluster, TakenWorkspace};
 use crate::tables::{Additions, Tables};
@@ -112,7 +111,7 @@ enum Problem {
 
 impl Problem {
     fn unreadable(error: &dyn std::error::Error) -> Self {
-        Self::Unreadable(chain(error))
+        Self::Unreadable(Chain(error).to_string())
     }
 
     fn of_key(error: KeyError) -> Self {
@@ -260,7 +259,7 @@ impl Rebuild {
             Ok(Some(copy)) => self.add_key(copy, &copies, known).await,
             Err(error) => {
                 for copy in copies.of(id) {
-                    known.report.keep(&copy.path(), Outcome::Unreadable, chain(&error));
+                    known.report.keep(&copy.path(), Outcome::Unreadable, Chain(&error).to_string());
                 }
                 Ok(false)
             }
@@ -299,7 +298,7 @@ impl Rebuild {
         match self.catalog.apply(change).await {
             Ok(()) => {}
             Err(error) if error.is_decision() => {
-                known.report.keep(&copy.path(), Outcome::Conflict, chain(&error));
+                known.report.keep(&copy.path(), Outcome::Conflict, Chain(&error).to_string());
                 return Ok(false);
             }
             Err(error) => return Err(error.into()),
@@ -366,7 +365,7 @@ impl Rebuild {
         let commit = commit_of(&candidate.object, &opened, additions);
         let applied = self.catalog.apply(Change::CommitSegment(Box::new(commit))).await;
         applied.map_err(|error| match error.is_decision() {
-            true => Problem::Conflict(chain(&error)),
+            true => Problem::Conflict(Chain(&error).to_string()),
             false => Problem::Fatal(error.into()),
         })?;
         tables.added(&opened.footer, next_ordinal);

@@ -300,7 +300,7 @@ impl Write for Pieces {
 }
 
 /// What Parquet keeps in memory of one column of one row group until the footer is written: offsets, sizes, statistics.
-const LEAF_METADATA_BYTES: usize = 1024;
+const LEAF_METADATA_BYTES: usize = 2048;
 
 /// Row groups of a segment at the most; small ones add up where memory is short.
 const MOST_ROW_GROUPS: usize = 256;

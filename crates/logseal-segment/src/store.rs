@@ -1,9 +1,11 @@
 //! The object store with what it lacks: durability of the local store, and create-only puts that know their own work.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path as FsPath, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -28,8 +30,47 @@ pub struct StoredObject {
 #[derive(Clone, Debug)]
 pub struct SegmentStore {
     objects: Arc<dyn ObjectStore>,
-    /// The root folder of a local store, which has to be synced by us: `object_store` 0.13 does not.
-    local_root: Option<PathBuf>,
+    /// A local store has to be synced by us: `object_store` 0.13 does not.
+    local: Option<LocalFolders>,
+}
+
+/// The folders of a local store.
+#[derive(Clone, Debug)]
+struct LocalFolders {
+    root: PathBuf,
+    /// Those whose entry in the folder above them is durable, with their inodes: one that was deleted and made anew is another one.
+    durable: Arc<Mutex<HashMap<PathBuf, u64>>>,
+}
+
+/// Folders that are remembered as durable; a store has one for each day and table.
+const DURABLE_FOLDERS: usize = 10_000;
+
+impl LocalFolders {
+    /// Syncs `file`, the folder that it is in, and each folder above that is not known to be durable.
+    fn sync(&self, file: &FsPath) -> io::Result<()> {
+        File::open(file)?.sync_all()?;
+        let mut made_durable = Vec::new();
+        for folder in file.ancestors().skip(1) {
+            let opened = File::open(folder)?;
+            opened.sync_all()?;
+            let inode = opened.metadata()?.ino();
+            if folder == self.root || self.durable().get(folder) == Some(&inode) {
+                break;
+            }
+            made_durable.push((folder.to_owned(), inode));
+        }
+        let mut durable = self.durable();
+        if durable.len() + made_durable.len() > DURABLE_FOLDERS {
+            durable.clear();
+        }
+        // Only now: a folder is durable once the one above it was synced.
+        durable.extend(made_durable);
+        Ok(())
+    }
+
+    fn durable(&self) -> MutexGuard<'_, HashMap<PathBuf, u64>> {
+        self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl SegmentStore {
@@ -49,13 +90,13 @@ impl SegmentStore {
                 .map_err(|error| failed(object_store::Error::Generic { store: "local", source: Box::new(error) }))?;
         }
         let objects = Arc::new(LocalFileSystem::new_with_prefix(&root).map_err(failed)?);
-        Ok(Self { objects, local_root: Some(root) })
+        Ok(Self { objects, local: Some(LocalFolders { root, durable: Arc::default() }) })
     }
 
     /// A store that is durable by itself once a put returns, such as a cloud's or a test's.
     #[must_use]
     pub fn durable(objects: Arc<dyn ObjectStore>) -> Self {
-        Self { objects, local_root: None }
+        Self { objects, local: None }
     }
 
     /// The store for readers.
@@ -155,23 +196,15 @@ impl SegmentStore {
         if is_own { Ok(()) } else { Err(SegmentError::Conflict(path.clone())) }
     }
 
-    /// Syncs the object's file and each folder up to the root: a new folder is as volatile as a new file.
+    /// Makes the object's file durable, and each folder up to the root: a new folder is as volatile as a new file.
     async fn sync(&self, path: &Path) -> Result<(), SegmentError> {
-        let (Some(file), Some(root)) = (self.local_file(path), self.local_root.clone()) else { return Ok(()) };
-        let synced = tokio::task::spawn_blocking(move || {
-            let mut next = Some(file.as_path());
-            while let Some(entry) = next {
-                File::open(entry)?.sync_all()?;
-                next = if entry == root { None } else { entry.parent() };
-            }
-            Ok(())
-        });
-        finish_sync(path, synced.await)
+        let (Some(file), Some(folders)) = (self.local_file(path), self.local.clone()) else { return Ok(()) };
+        finish_sync(path, tokio::task::spawn_blocking(move || folders.sync(&file)).await)
     }
 
     /// The file of an object of a local store.
     fn local_file(&self, path: &Path) -> Option<PathBuf> {
-        let mut file = self.local_root.clone()?;
+        let mut file = self.local.as_ref()?.root.clone();
         file.extend(path.parts().map(|part| part.as_ref().to_owned()));
         Some(file)
     }

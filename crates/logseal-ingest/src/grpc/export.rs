@@ -74,7 +74,7 @@ async fn take_in(
     let workspace = door.authenticator.workspace_of(bearer(headers)?)?;
     let encoding = encoding(headers)?;
     let (admission, limits) = (&door.admission, door.admission.limits());
-    let hold = admission.hold(start, timeout);
+    let hold = admission.hold(workspace, start, timeout);
     admission.pace(workspace, &hold).await?;
 
     let mut reader = MessageReader::new(body);

@@ -92,6 +92,12 @@ impl GrowingSegment {
         self.writer.schema()
     }
 
+    /// Whether it has no rows yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.time.is_none()
+    }
+
     /// The memory that it takes, in bytes.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
@@ -189,9 +195,9 @@ impl Committer {
         segment: GrowingSegment,
         parts: &[Arc<Part>],
     ) -> (Option<GrowingSegment>, Result<(), CommitError>) {
-        // What the encoder takes beside the rows: a copy of each column's values on its way into pages.
+        // What the encoder takes beside the rows: pages before they are sealed, and once more on their way into the file.
         let bytes = parts.iter().map(|part| part.bytes).sum::<usize>();
-        let working = self.budget.overdraw(bytes.min(self.settings.row_group_bytes));
+        let working = self.budget.overdraw(2 * bytes.min(self.settings.row_group_bytes));
         let (encoder, parts) = (Arc::clone(&self.encoder), parts.to_vec());
         let job = move |_: &cpu::Awaited<'_>| {
             let (_working, mut segment) = (working, segment);

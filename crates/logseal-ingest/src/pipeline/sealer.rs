@@ -27,11 +27,12 @@ use crate::cpu::CpuPanic;
 use crate::error::Chain;
 use crate::meter;
 
-/// Lots that are sealed at the same time: while one waits for its turn on the compute threads the other keeps them busy.
-const LOTS: usize = 2;
+/// Lots that are sealed at the same time: while some wait for their turn on the compute threads the others keep them busy.
+const LOTS: usize = 3;
 
-/// Segments that are stored at the same time: enough to keep the store's syncs busy, few enough not to besiege one that fails.
-const PUTS: usize = 2;
+/// Segments that are stored at the same time: enough that their syncs share the disk's own commits, few enough not to besiege a store
+/// that fails. Their memory is in the budget.
+const PUTS: usize = 16;
 
 /// First and longest pause after a failure of the storage; resuming must take less than 10 s once there is space again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(4));
@@ -170,7 +171,7 @@ impl Sealer {
                     segment = left;
                     match outcome {
                         Ok(()) => added.extend(parts.into_iter().map(|part| (part, true))),
-                        Err(CommitError::NotTaken) if added.is_empty() => return Ok(Added::Not(segment)),
+                        Err(CommitError::NotTaken) if !segment.is_empty() => return Ok(Added::Not(segment)),
                         Err(_) if failures + 1 < ATTEMPTS => waiting.push((parts, failures + 1)),
                         Err(error) if parts.len() > 1 => {
                             warn!(frames = parts.len(), error = %Chain(&error), "rows cannot be encoded together and are halved");
