@@ -3,17 +3,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use logseal_core::{SegmentId, TableId, WorkspaceId};
+use logseal_core::SegmentId;
 use logseal_crypto::MacKey;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, Row as _, SqliteConnection};
 
 use crate::codec::{Decode, read};
-use crate::rows::Authenticated as _;
 use crate::writer::Writer;
 use crate::{
-    AekRow, CatalogError, Change, ClusterRow, ColumnRow, CoverageRow, SegmentRow, TableRow, WalFileRow,
-    WorkspaceKeyRow, WorkspaceRow, schema,
+    AekRow, CatalogError, Change, ClusterRow, CoverageRow, SegmentRow, WalFileRow, WorkspaceKeyRow, WorkspaceRow,
+    schema,
 };
 
 /// Read-only connections; a read takes milliseconds, so a few serve many callers.
@@ -22,22 +21,9 @@ const READERS: u32 = 4;
 /// The catalog of one deployment.
 #[derive(Clone, Debug)]
 pub struct Catalog {
-    readers: SqlitePool,
+    pub(crate) readers: SqlitePool,
     writer: Writer,
     mac_key: Arc<MacKey>,
-}
-
-/// One workspace's tables, columns, segments and coverage at one moment.
-#[derive(Clone, Debug, Default)]
-pub struct Snapshot {
-    /// Its tables.
-    pub tables: Vec<TableRow>,
-    /// The attribute columns of all its tables, by table and order of assignment.
-    pub columns: Vec<ColumnRow>,
-    /// The segments of all its tables, oldest first.
-    pub segments: Vec<SegmentRow>,
-    /// The settled frames of the streams of all its tables, by stream, file and first sequence number.
-    pub coverage: Vec<CoverageRow>,
 }
 
 impl Catalog {
@@ -152,73 +138,13 @@ impl Catalog {
         self.all(sqlx::query("SELECT * FROM coverage ORDER BY table_id, aek_id, file_id, first")).await
     }
 
-    /// The tables and columns of `workspace`, without its segments and coverage.
-    ///
-    /// # Errors
-    ///
-    /// As [`Catalog::clusters`].
-    pub async fn schema(&self, workspace: WorkspaceId) -> Result<Snapshot, CatalogError> {
-        let mut transaction = self.readers.begin().await.map_err(CatalogError::sql("begin snapshot"))?;
-        self.read_schema(&mut transaction, workspace).await
-    }
-
-    /// The tables, columns, segments and coverage of `workspace`, all of one moment.
-    ///
-    /// # Errors
-    ///
-    /// As [`Catalog::clusters`].
-    pub async fn snapshot(&self, workspace: WorkspaceId) -> Result<Snapshot, CatalogError> {
-        let mut transaction = self.readers.begin().await.map_err(CatalogError::sql("begin snapshot"))?;
-        let schema = self.read_schema(&mut transaction, workspace).await?;
-        // A row whose owner was altered is still found by the other one of its two owners, and then fails its MAC.
-        let segments = sqlx::query(
-            "SELECT * FROM segments WHERE workspace_id = ?1 \
-             OR table_id IN (SELECT id FROM tables WHERE workspace_id = ?1) ORDER BY table_id, min_time, id",
-        )
-        .bind(workspace.as_bytes().as_slice());
-        let segments: Vec<SegmentRow> = self.read_all(&mut transaction, segments).await?;
-        let coverage = sqlx::query(
-            "SELECT * FROM coverage WHERE table_id IN (SELECT id FROM tables WHERE workspace_id = ?1) \
-             OR segment_id IN (SELECT id FROM segments WHERE workspace_id = ?1) \
-             ORDER BY table_id, aek_id, file_id, first",
-        )
-        .bind(workspace.as_bytes().as_slice());
-        let coverage: Vec<CoverageRow> = self.read_all(&mut transaction, coverage).await?;
-        let known = |id: TableId| schema.tables.iter().any(|table| table.id == id);
-        if let Some(row) = segments.iter().find(|row| row.workspace != workspace || !known(row.table)) {
-            return Err(CatalogError::Integrity { kind: SegmentRow::KIND, id: row.label() });
-        }
-        if let Some(row) = coverage.iter().find(|row| !known(row.table)) {
-            return Err(CatalogError::Integrity { kind: CoverageRow::KIND, id: row.label() });
-        }
-        Ok(Snapshot { segments, coverage, ..schema })
-    }
-
-    /// All tables and columns are read and authenticated before those of `workspace` are picked: selecting by an owner that
-    /// is not authenticated yet would hide an altered row instead of refusing it.
-    async fn read_schema(
-        &self,
-        connection: &mut SqliteConnection,
-        workspace: WorkspaceId,
-    ) -> Result<Snapshot, CatalogError> {
-        let mut tables: Vec<TableRow> =
-            self.read_all(connection, sqlx::query("SELECT * FROM tables ORDER BY workspace_id, name")).await?;
-        let columns = sqlx::query("SELECT * FROM columns ORDER BY table_id, ordinal");
-        let mut columns: Vec<ColumnRow> = self.read_all(connection, columns).await?;
-        if let Some(row) = columns.iter().find(|row| !tables.iter().any(|table| table.id == row.table)) {
-            return Err(CatalogError::Integrity { kind: "column", id: format!("{}/{}", row.table, row.ordinal) });
-        }
-        tables.retain(|table| table.workspace == workspace);
-        columns.retain(|column| tables.iter().any(|table| table.id == column.table));
-        Ok(Snapshot { tables, columns, ..Snapshot::default() })
-    }
-
     async fn all<R: Decode>(&self, query: Query<'_>) -> Result<Vec<R>, CatalogError> {
         let mut connection = self.readers.acquire().await.map_err(CatalogError::sql("connect"))?;
         self.read_all(&mut connection, query).await
     }
 
-    async fn read_all<R: Decode>(
+    /// The rows that `query` finds, each checked against its MAC.
+    pub(crate) async fn read_all<R: Decode>(
         &self,
         connection: &mut SqliteConnection,
         query: Query<'_>,
@@ -228,13 +154,17 @@ impl Catalog {
     }
 }
 
-type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+pub(crate) type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
 
 /// Makes the tables of a new file and brings an older one to this format; refuses a file of a newer one.
 async fn prepare(connection: &mut SqliteConnection) -> Result<(), CatalogError> {
-    if format(connection).await? == schema::FORMAT {
-        return Ok(());
+    if format(connection).await? != schema::FORMAT {
+        bring_up(connection).await?;
     }
+    sqlx::raw_sql(schema::INDEXES).execute(connection).await.map(drop).map_err(CatalogError::sql("create indexes"))
+}
+
+async fn bring_up(connection: &mut SqliteConnection) -> Result<(), CatalogError> {
     // All steps in one transaction: a crash leaves the old format, whole.
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(CatalogError::sql("begin"))?;
     let found = format(&mut transaction).await?;

@@ -15,6 +15,7 @@
 //! | --- | --- |
 //! | [`rows`] | the rows as values, and what their MACs cover |
 //! | [`catalog`] | [`Catalog`]: opening and reading |
+//! | [`snapshot`] | [`Snapshot`]: what one workspace has, at one moment |
 //! | [`writer`] | [`Change`] and the task that applies them |
 //! | `changes` | what each change does, in SQL |
 //! | [`mod@backup`] | [`backup()`]: a copy while a server runs |
@@ -29,14 +30,16 @@ pub mod coverage;
 pub mod error;
 pub mod rows;
 mod schema;
+pub mod snapshot;
 pub mod writer;
 
 pub use backup::backup;
-pub use catalog::{Catalog, Snapshot};
+pub use catalog::Catalog;
 pub use coverage::coverage_of;
 pub use error::CatalogError;
 pub use rows::{
     AekRow, ClusterRow, ColumnRow, CoverageRow, KekRow, SegmentRow, TableRow, WalFileRow, WalFileState,
     WorkspaceKeyRow, WorkspaceRow,
 };
+pub use snapshot::Snapshot;
 pub use writer::{Change, SegmentCommit};

@@ -128,3 +128,10 @@ CREATE TABLE coverage (
 CREATE INDEX coverage_by_file ON coverage (file_id);
 CREATE INDEX coverage_by_segment ON coverage (segment_id);
 ";
+
+/// Indexes that came after the formats above and that no reader or writer needs to know of, made when a catalog is opened and lacks
+/// them. With them what is found of one workspace costs nothing for the rows of others.
+pub(crate) const INDEXES: &str = "
+CREATE INDEX IF NOT EXISTS segments_by_table ON segments (table_id, workspace_id);
+CREATE INDEX IF NOT EXISTS columns_by_aek ON columns (aek_id);
+";

@@ -1,11 +1,12 @@
 //! The catalog against its contract: what is committed is read back, what was altered is refused.
 
-use logseal_core::{AekId, ClusterId, NodeId, TableId, TableName, UnixNanos, WalFileId};
+use logseal_core::{AekId, ClusterId, NodeId, TableId, TableName, UnixNanos, WalFileId, WorkspaceId};
 use logseal_crypto::Key256;
 
 use super::*;
 use crate::rows::{KekRow, WalFileState};
 use crate::writer::SegmentCommit;
+use crate::{ColumnRow, CoverageRow, SegmentRow, TableRow};
 
 mod wal;
 
@@ -263,7 +264,7 @@ pub(crate) async fn run_sql(file: &Path, sql: &str) {
 }
 
 /// The database as one file, without a journal beside it.
-async fn checkpointed(file: &Path) -> Vec<u8> {
+pub(crate) async fn checkpointed(file: &Path) -> Vec<u8> {
     run_sql(file, "PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode = DELETE").await;
     std::fs::read(file).unwrap()
 }
