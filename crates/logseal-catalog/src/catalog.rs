@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use logseal_core::SegmentId;
+use logseal_core::{AekId, SegmentId, WorkspaceId};
 use logseal_crypto::MacKey;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, Row as _, SqliteConnection};
@@ -11,12 +11,27 @@ use sqlx::{ConnectOptions as _, Connection as _, Executor as _, Row as _, Sqlite
 use crate::codec::{Decode, read};
 use crate::writer::Writer;
 use crate::{
-    AekRow, CatalogError, Change, ClusterRow, CoverageRow, SegmentRow, WalFileRow, WorkspaceKeyRow, WorkspaceRow,
-    schema,
+    AekRow, CatalogError, Change, ClusterRow, ColumnRow, CoverageRow, SegmentRow, TableRow, WalFileRow,
+    WorkspaceKeyRow, WorkspaceRow, schema,
 };
 
 /// Read-only connections; a read takes milliseconds, so a few serve many callers.
 const READERS: u32 = 4;
+
+const WORKSPACE: &str = "SELECT * FROM workspaces WHERE id = ?1";
+
+const WORKSPACE_KEYS: &str = "SELECT * FROM workspace_keys ORDER BY workspace_id, slot";
+
+const AEK: &str = "SELECT * FROM aeks WHERE id = ?1";
+
+const AEKS_OF: &str = "SELECT * FROM aeks WHERE workspace_id = ?1 ORDER BY generation";
+
+const ORPHAN_TABLES: &str = "SELECT * FROM tables WHERE workspace_id NOT IN (SELECT id FROM workspaces) LIMIT 100";
+
+const ORPHAN_COLUMNS: &str = "SELECT * FROM columns WHERE table_id NOT IN (SELECT id FROM tables) \
+    OR aek_id NOT IN (SELECT id FROM aeks) LIMIT 100";
+
+const ORPHAN_AEKS: &str = "SELECT * FROM aeks WHERE workspace_id NOT IN (SELECT id FROM workspaces) LIMIT 100";
 
 /// The catalog of one deployment.
 #[derive(Clone, Debug)]
@@ -92,13 +107,56 @@ impl Catalog {
         self.all(sqlx::query("SELECT * FROM workspaces ORDER BY name")).await
     }
 
+    /// The workspace `id`; `None` when it is not there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Catalog::clusters`].
+    pub async fn workspace(&self, id: WorkspaceId) -> Result<Option<WorkspaceRow>, CatalogError> {
+        Ok(self.all(sqlx::query(WORKSPACE).bind(id.as_bytes().as_slice())).await?.pop())
+    }
+
     /// The access keys of all workspaces.
     ///
     /// # Errors
     ///
     /// As [`Catalog::clusters`].
     pub async fn workspace_keys(&self) -> Result<Vec<WorkspaceKeyRow>, CatalogError> {
-        self.all(sqlx::query("SELECT * FROM workspace_keys ORDER BY workspace_id, slot")).await
+        self.all(sqlx::query(WORKSPACE_KEYS)).await
+    }
+
+    /// The access keys of all workspaces that are genuine, and why each other one is refused.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogError::Sql`].
+    pub async fn genuine_workspace_keys(&self) -> Result<(Vec<WorkspaceKeyRow>, Vec<CatalogError>), CatalogError> {
+        let mut connection = self.readers.acquire().await.map_err(CatalogError::sql("connect"))?;
+        self.sift(&mut connection, WORKSPACE_KEYS).await
+    }
+
+    /// What is wrong with tables, columns and AEKs that belong to nobody: the first hundred of each. The catalog never lets one come
+    /// about, so their rows or those of their owners were altered. Reading what belongs to some workspace does not come across them.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogError::Sql`].
+    pub async fn orphans(&self) -> Result<Vec<CatalogError>, CatalogError> {
+        let mut connection = self.readers.acquire().await.map_err(CatalogError::sql("connect"))?;
+        let mut orphans = self.orphans_of::<TableRow>(&mut connection, ORPHAN_TABLES).await?;
+        orphans.extend(self.orphans_of::<ColumnRow>(&mut connection, ORPHAN_COLUMNS).await?);
+        orphans.extend(self.orphans_of::<AekRow>(&mut connection, ORPHAN_AEKS).await?);
+        Ok(orphans)
+    }
+
+    async fn orphans_of<R: Decode>(
+        &self,
+        connection: &mut SqliteConnection,
+        sql: &'static str,
+    ) -> Result<Vec<CatalogError>, CatalogError> {
+        let (genuine, mut refused) = self.sift::<R>(connection, sql).await?;
+        refused.extend(genuine.iter().map(|row| CatalogError::Integrity { kind: R::KIND, id: row.label() }));
+        Ok(refused)
     }
 
     /// The AEKs of all workspaces, oldest generation first.
@@ -108,6 +166,24 @@ impl Catalog {
     /// As [`Catalog::clusters`].
     pub async fn aeks(&self) -> Result<Vec<AekRow>, CatalogError> {
         self.all(sqlx::query("SELECT * FROM aeks ORDER BY workspace_id, generation")).await
+    }
+
+    /// The AEKs of `workspace`, oldest generation first.
+    ///
+    /// # Errors
+    ///
+    /// As [`Catalog::clusters`]; rows of other workspaces do not matter.
+    pub async fn aeks_of(&self, workspace: WorkspaceId) -> Result<Vec<AekRow>, CatalogError> {
+        self.all(sqlx::query(AEKS_OF).bind(workspace.as_bytes().as_slice())).await
+    }
+
+    /// The AEK `id`; `None` when it is not there, or its row's id was altered: [`Catalog::aeks`] refuses that.
+    ///
+    /// # Errors
+    ///
+    /// As [`Catalog::clusters`]; other rows do not matter.
+    pub async fn aek(&self, id: AekId) -> Result<Option<AekRow>, CatalogError> {
+        Ok(self.all(sqlx::query(AEK).bind(id.as_bytes().as_slice())).await?.pop())
     }
 
     /// One segment; `None` when it is not there.
@@ -151,6 +227,23 @@ impl Catalog {
     ) -> Result<Vec<R>, CatalogError> {
         let rows = connection.fetch_all(query).await.map_err(CatalogError::sql("read"))?;
         rows.iter().map(|row| read(&self.mac_key, row)).collect()
+    }
+
+    /// The genuine ones of the rows that `sql` finds, and why each other one is refused.
+    async fn sift<R: Decode>(
+        &self,
+        connection: &mut SqliteConnection,
+        sql: &'static str,
+    ) -> Result<(Vec<R>, Vec<CatalogError>), CatalogError> {
+        let rows = connection.fetch_all(sqlx::query(sql)).await.map_err(CatalogError::sql("read"))?;
+        let (mut genuine, mut refused) = (Vec::with_capacity(rows.len()), Vec::new());
+        for row in &rows {
+            match read(&self.mac_key, row) {
+                Ok(row) => genuine.push(row),
+                Err(error) => refused.push(error),
+            }
+        }
+        Ok((genuine, refused))
     }
 }
 

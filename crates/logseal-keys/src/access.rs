@@ -5,6 +5,7 @@
 //! door can tell friend from stranger also while the cluster's key is out of reach.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use data_encoding::BASE64URL_NOPAD;
@@ -28,6 +29,8 @@ pub struct AccessKeys {
     seal_key: Key256,
     /// HMAC of the key -> workspace. Looking up an HMAC tells an attacker by timing only about HMACs, which he cannot make.
     workspaces: RwLock<HashMap<[u8; 32], WorkspaceId>>,
+    /// Not every key could be accepted.
+    incomplete: AtomicBool,
 }
 
 /// A new workspace key.
@@ -41,7 +44,12 @@ impl AccessKeys {
     /// The keys under `root`; none is accepted until [`AccessKeys::accept`] is called.
     #[must_use]
     pub fn new(root: &RootKey) -> Self {
-        Self { lookup_key: root.credential_mac(), seal_key: root.credential_seal(), workspaces: RwLock::default() }
+        Self {
+            lookup_key: root.credential_mac(),
+            seal_key: root.credential_seal(),
+            workspaces: RwLock::default(),
+            incomplete: AtomicBool::new(false),
+        }
     }
 
     /// A new random key for `workspace`, not accepted yet.
@@ -75,6 +83,17 @@ impl AccessKeys {
         if let Ok(lookup) = row.lookup.as_slice().try_into() {
             self.workspaces.write().unwrap_or_else(PoisonError::into_inner).insert(lookup, row.workspace);
         }
+    }
+
+    /// From now on a key that is not accepted may still be a workspace's: the row of some key cannot be used.
+    pub fn set_incomplete(&self) {
+        self.incomplete.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a key that is not accepted is nobody's.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        !self.incomplete.load(Ordering::Relaxed)
     }
 
     /// The workspace that `credential` may ship to.

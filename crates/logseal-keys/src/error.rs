@@ -59,3 +59,32 @@ pub enum KeyError {
     #[error("catalog row of account key `{0}` names an impossible key")]
     KekName(AekId),
 }
+
+impl KeyError {
+    /// Whether this stays so until somebody repairs a row of the catalog, or what the vault has. What is not lasting may succeed when
+    /// it is tried again.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Vault { source, .. } => match source {
+                VaultError::NotFound(_)
+                | VaultError::KeyDisabled(_)
+                | VaultError::Exists(_)
+                | VaultError::BadWrap(_)
+                | VaultError::Integrity { .. }
+                | VaultError::Rsa(_) => true,
+                VaultError::Io { .. } | VaultError::Stopped => false,
+            },
+            Self::Catalog(error) => matches!(error, CatalogError::Integrity { .. }),
+            Self::Copy(_) => false,
+            Self::Commitment(_)
+            | Self::SegmentKey(_)
+            | Self::ColumnName(_)
+            | Self::AccessKey { .. }
+            | Self::UnknownAek(_)
+            | Self::NoAek(_)
+            | Self::BadCopy { .. }
+            | Self::KekName(_) => true,
+        }
+    }
+}

@@ -92,16 +92,17 @@ impl Keyring {
         self.unwrap(row).await.map(drop)
     }
 
-    /// Unwraps every AEK in the catalog, so that the first record does not wait for the vault.
+    /// Unwraps every AEK of `workspace`, so that its first record does not wait for the vault.
     ///
     /// # Errors
     ///
-    /// As [`Keyring::aek`], for the first key that fails.
-    pub async fn warm(&self) -> Result<(), KeyError> {
-        for row in self.catalog.aeks().await? {
-            self.remember(&row).await?;
+    /// As [`Keyring::current`], for the first key that fails.
+    pub async fn warm(&self, workspace: WorkspaceId) -> Result<(), KeyError> {
+        let rows = self.catalog.aeks_of(workspace).await?;
+        for row in &rows {
+            self.remember(row).await?;
         }
-        Ok(())
+        self.current(workspace).await.map(drop)
     }
 
     /// The newest AEK of `workspace`, for new data.
@@ -113,22 +114,33 @@ impl Keyring {
         if let Some(aek) = self.newest_known(workspace) {
             return Ok(aek);
         }
-        let rows = self.catalog.aeks().await?;
-        let newest = rows.iter().filter(|row| row.workspace == workspace).max_by_key(|row| row.generation);
-        self.remember(newest.ok_or(KeyError::NoAek(workspace))?).await
+        let Some(newest) = self.catalog.aeks_of(workspace).await?.pop() else {
+            return Err(self.not_found(KeyError::NoAek(workspace)).await);
+        };
+        let aek = self.remember(&newest).await?;
+        let mut unwrapped = self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner);
+        unwrapped.newest.insert(workspace, Arc::clone(&aek));
+        Ok(aek)
     }
 
-    /// The AEK `id`.
+    /// The AEK `id`. Rows of other keys do not matter.
     ///
     /// # Errors
     ///
-    /// [`KeyError::UnknownAek`], [`KeyError::Vault`], [`KeyError::Commitment`], [`KeyError::Catalog`].
+    /// [`KeyError::UnknownAek`], [`KeyError::Vault`], [`KeyError::Commitment`], [`KeyError::KekName`], [`KeyError::Catalog`].
     pub async fn aek(&self, id: AekId) -> Result<Arc<Aek>, KeyError> {
         if let Some(aek) = self.known(id) {
             return Ok(aek);
         }
-        let rows = self.catalog.aeks().await?;
-        self.remember(rows.iter().find(|row| row.id == id).ok_or(KeyError::UnknownAek(id))?).await
+        match self.catalog.aek(id).await? {
+            Some(row) => self.remember(&row).await,
+            None => Err(self.not_found(KeyError::UnknownAek(id)).await),
+        }
+    }
+
+    /// `unknown`, unless a row was altered: that may be the one that was looked for, under another id or owner.
+    async fn not_found(&self, unknown: KeyError) -> KeyError {
+        self.catalog.aeks().await.err().map_or(unknown, KeyError::from)
     }
 
     /// The DEK of `segment`, from its authenticated catalog row.
@@ -151,8 +163,9 @@ impl Keyring {
         let aek = Arc::new(self.unwrap(row).await?);
         let mut unwrapped = self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner);
         unwrapped.by_id.insert(row.id, Arc::clone(&aek));
-        let newest = unwrapped.newest.entry(row.workspace).or_insert_with(|| Arc::clone(&aek));
-        if newest.generation() < aek.generation() {
+        if let Some(newest) = unwrapped.newest.get_mut(&row.workspace)
+            && newest.generation() < aek.generation()
+        {
             *newest = Arc::clone(&aek);
         }
         Ok(aek)

@@ -1,12 +1,12 @@
 //! The catalog against its contract: what is committed is read back, what was altered is refused.
 
-use logseal_core::{AekId, ClusterId, NodeId, TableId, TableName, UnixNanos, WalFileId, WorkspaceId};
+use logseal_core::{ClusterId, NodeId, TableId, TableName, UnixNanos, WalFileId};
 use logseal_crypto::Key256;
 
 use super::*;
 use crate::rows::{KekRow, WalFileState};
 use crate::writer::SegmentCommit;
-use crate::{ColumnRow, CoverageRow, SegmentRow, TableRow};
+use crate::{CoverageRow, SegmentRow};
 
 mod wal;
 
@@ -238,6 +238,57 @@ async fn a_catalog_of_format_1_is_brought_up_with_all_its_rows() {
     catalog.close().await.unwrap();
     assert_eq!(schema_of(&old).await, schema_of(&new).await, "the same tables as those of a new file");
     Catalog::open(&old, mac_key(1)).await.expect("and only once");
+}
+
+/// Scenario: rows of keys and tables are altered, and some so that they belong to nobody. Guarantee: one key is found by its id or owner
+/// whatever became of others; of the access keys the genuine ones are found; what belongs to nobody is told of.
+#[tokio::test]
+async fn single_keys_are_found_among_altered_ones_and_rows_of_nobody_are_told_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("catalog.sqlite");
+    let catalog = filled(&dir).await;
+    let row = catalog.aeks().await.unwrap().remove(0);
+    let second = AekRow { id: AekId::from_bytes([5; 16]), generation: 2, ..row.clone() };
+    catalog.apply(Change::AddAek(second.clone())).await.unwrap();
+    catalog.apply(Change::AddTable { table: table(6, "empty"), columns: vec![] }).await.unwrap();
+    let other = WorkspaceId::from_bytes([0x22; 16]);
+    let workspace = WorkspaceRow { id: other, name: "other".into(), cluster: cluster().id, created: UnixNanos(6) };
+    let key = |slot: &str, byte| WorkspaceKeyRow {
+        workspace: other,
+        slot: slot.into(),
+        lookup: vec![byte; 32],
+        sealed: vec![2; 60],
+        created: UnixNanos(7),
+    };
+    let aek = AekRow { id: AekId::from_bytes([9; 16]), workspace: other, ..row.clone() };
+    let keys = vec![key("primary", 8), key("secondary", 9)];
+    let added =
+        Change::AddWorkspace { workspace: workspace.clone(), keys: keys.clone(), aek: aek.clone(), tables: vec![] };
+    catalog.apply(added).await.unwrap();
+    assert_eq!(catalog.aeks_of(WORKSPACE).await.unwrap(), [row.clone(), second.clone()]);
+    assert_eq!(catalog.aek(row.id).await.unwrap(), Some(row.clone()));
+    assert_eq!(catalog.aek(AekId::from_bytes([0xEE; 16])).await.unwrap(), None);
+    assert_eq!(catalog.workspace(other).await.unwrap(), Some(workspace.clone()));
+    assert_eq!(catalog.workspace(WorkspaceId::from_bytes([0xEE; 16])).await.unwrap(), None);
+    let (all, refused) = catalog.genuine_workspace_keys().await.unwrap();
+    assert_eq!((all.len(), refused.len()), (3, 0));
+    assert!(catalog.orphans().await.unwrap().is_empty());
+
+    let altered = "PRAGMA foreign_keys = OFF; UPDATE aeks SET wrapped = x'00' WHERE generation = 2; \
+        UPDATE workspace_keys SET sealed = x'00' WHERE workspace_id <> x'22222222222222222222222222222222'; \
+        UPDATE tables SET workspace_id = x'EE' WHERE name = 'empty'; UPDATE workspaces SET created = 1 WHERE name = 'default'";
+    run_sql(&file, altered).await;
+    assert_eq!(catalog.aek(row.id).await.unwrap(), Some(row));
+    assert!(matches!(catalog.aek(second.id).await, Err(CatalogError::Integrity { kind: "AEK", .. })));
+    assert!(matches!(catalog.aeks_of(WORKSPACE).await, Err(CatalogError::Integrity { .. })));
+    assert_eq!(catalog.aeks_of(other).await.unwrap(), [aek]);
+    assert_eq!(catalog.workspace(other).await.unwrap(), Some(workspace));
+    assert!(matches!(catalog.workspace(WORKSPACE).await, Err(CatalogError::Integrity { .. })));
+    let (genuine, refused) = catalog.genuine_workspace_keys().await.unwrap();
+    assert_eq!(genuine, keys);
+    assert!(matches!(&refused[..], [CatalogError::Integrity { kind: "workspace key", .. }]), "{refused:?}");
+    let orphans = catalog.orphans().await.unwrap();
+    assert!(matches!(&orphans[..], [CatalogError::Integrity { kind: "table", .. }]), "{orphans:?}");
 }
 
 async fn schema_of(file: &Path) -> Vec<(String, String)> {

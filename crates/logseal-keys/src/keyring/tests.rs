@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use async_trait::async_trait;
-use logseal_catalog::{Change, ClusterRow, TableRow, WorkspaceRow};
+use logseal_catalog::{CatalogError, Change, ClusterRow, TableRow, WorkspaceRow};
 use logseal_core::{ClusterId, SegmentId, SystemClock, TableId, TableName, UnixNanos};
 use logseal_crypto::RootKey;
 use logseal_vault::{EmbeddedVault, VaultError};
@@ -26,7 +26,7 @@ impl WrappedKeyStore for Copies {
 }
 
 struct Deployment {
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     vault: Arc<EmbeddedVault>,
     catalog: Catalog,
     copies: Arc<Copies>,
@@ -36,11 +36,24 @@ struct Deployment {
 impl Deployment {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let root = RootKey::new(Key256::copy_from_slice(&[7; 32]).unwrap());
+        let root = Self::root();
         let vault = EmbeddedVault::open(dir.path().join("vault"), "https://v", &root, Arc::new(SystemClock)).unwrap();
         let kek = vault.create_key(&KeyName::parse("kek").unwrap(), 2048).await.unwrap().id;
-        let catalog = Catalog::open(&dir.path().join("catalog.sqlite"), root.catalog_mac()).await.unwrap();
-        Self { _dir: dir, vault: Arc::new(vault), catalog, copies: Arc::default(), kek }
+        let catalog = Self::catalog(&dir).await;
+        Self { dir, vault: Arc::new(vault), catalog, copies: Arc::default(), kek }
+    }
+
+    fn root() -> RootKey {
+        RootKey::new(Key256::copy_from_slice(&[7; 32]).unwrap())
+    }
+
+    async fn catalog(dir: &tempfile::TempDir) -> Catalog {
+        Catalog::open(&dir.path().join("catalog.sqlite"), Self::root().catalog_mac()).await.unwrap()
+    }
+
+    /// A keyring over the catalog's file as it is now.
+    async fn reopened(&self) -> Keyring {
+        Keyring { catalog: Self::catalog(&self.dir).await, ..self.keyring() }
     }
 
     /// A keyring with nothing unwrapped yet, as after a restart.
@@ -110,7 +123,7 @@ async fn a_segment_key_opens_after_a_restart_through_kek_and_aek() {
     let (segment, dek) = segment_row(&aek, SegmentId::from_bytes([6; 16]));
 
     let restarted = deployment.keyring();
-    restarted.warm().await.unwrap();
+    restarted.warm(WORKSPACE).await.unwrap();
     assert!(restarted.segment_dek(&segment).await.unwrap().key().ct_eq(dek.key()));
 
     let copies = deployment.copies.0.lock().unwrap();
@@ -159,9 +172,68 @@ async fn a_disabled_kek_stops_a_restarted_keyring() {
     assert!(matches!(refused, Err(KeyError::Vault { source: VaultError::KeyDisabled(_), .. })), "{refused:?}");
 }
 
+const OTHER: WorkspaceId = WorkspaceId::from_bytes([9; 16]);
+
+/// Scenario: the row of one workspace's key is altered on the disk: the key, its commitment, its id, its owner. Guarantee: that key is
+/// refused, by id and by workspace, with an error that lasts and never with one that says that it is unknown; the key of another
+/// workspace opens all the same.
+#[tokio::test]
+async fn an_altered_key_row_takes_no_key_of_another_workspace_with_it() {
+    let deployment = Deployment::new().await;
+    let keyring = deployment.keyring();
+    let row = keyring.new_aek(aek_id(5), owner(&cluster(), &workspace()), 1, &deployment.kek).await.unwrap();
+    deployment.provision(row.clone()).await;
+    let other = WorkspaceRow { id: OTHER, name: "other".into(), ..workspace() };
+    let others = keyring.new_aek(aek_id(6), owner(&cluster(), &other), 1, &deployment.kek).await.unwrap();
+    let added = Change::AddWorkspace { workspace: other, keys: vec![], aek: others, tables: vec![] };
+    deployment.catalog.apply(added).await.unwrap();
+    deployment.catalog.close().await.unwrap();
+    let file = deployment.dir.path().join("catalog.sqlite");
+    let pristine = std::fs::read(&file).unwrap();
+    let (id, owner) = (row.id.as_bytes().to_vec(), WORKSPACE.as_bytes().to_vec());
+    for needle in [row.wrapped.clone(), row.commitment.clone(), id, owner] {
+        let mut altered = pristine.clone();
+        let places: Vec<_> =
+            (0..altered.len() - needle.len()).filter(|at| altered[*at..].starts_with(&needle)).collect();
+        places.iter().for_each(|at| altered[at + needle.len() - 1] ^= 0x80);
+        assert!(!places.is_empty());
+        std::fs::write(&file, altered).unwrap();
+        let restarted = deployment.reopened().await;
+        let by_id = restarted.aek(row.id).await.err();
+        for refused in [by_id, restarted.warm(WORKSPACE).await.err(), restarted.current(WORKSPACE).await.err()] {
+            let error = refused.expect("an altered row");
+            assert!(
+                matches!(error, KeyError::Catalog(CatalogError::Integrity { .. })) && error.is_lasting(),
+                "{error:?}"
+            );
+        }
+        restarted.warm(OTHER).await.unwrap();
+        restarted.aek(aek_id(6)).await.unwrap();
+        restarted.catalog.close().await.unwrap();
+    }
+    std::fs::write(&file, &pristine).unwrap();
+    deployment.reopened().await.warm(WORKSPACE).await.expect("the pristine row is fine");
+}
+
+/// Scenario: after a restart the first key that is asked for is one of an older generation. Guarantee: new data gets the newest one.
+#[tokio::test]
+async fn an_older_key_is_never_taken_for_the_newest_one() {
+    let deployment = Deployment::new().await;
+    let keyring = deployment.keyring();
+    let (cluster, workspace) = (cluster(), workspace());
+    let first = keyring.new_aek(aek_id(7), owner(&cluster, &workspace), 1, &deployment.kek).await.unwrap();
+    deployment.provision(first).await;
+    let second = keyring.new_aek(aek_id(5), owner(&cluster, &workspace), 2, &deployment.kek).await.unwrap();
+    deployment.catalog.apply(Change::AddAek(second)).await.unwrap();
+    let restarted = deployment.keyring();
+    assert_eq!(restarted.aek(aek_id(7)).await.unwrap().generation(), 1);
+    assert_eq!(restarted.current(WORKSPACE).await.unwrap().generation(), 2);
+}
+
 #[tokio::test]
 async fn unknown_workspaces_have_no_key() {
     let deployment = Deployment::new().await;
     let refused = deployment.keyring().current(WorkspaceId::from_bytes([42; 16])).await;
     assert!(matches!(refused, Err(KeyError::NoAek(_))));
+    assert!(matches!(deployment.keyring().warm(OTHER).await, Err(KeyError::NoAek(_))));
 }

@@ -144,13 +144,13 @@ impl State {
         provision(&catalog, &keyring, &access, &kek, &ids, &*clock)
             .await
             .map_err(CommandError::start("make the default resources"))?;
-        keyring.warm().await.map_err(CommandError::start("unwrap the account keys"))?;
         let read = "read the catalog";
         for row in catalog.workspace_keys().await.map_err(CommandError::start(read))? {
             access.accept(&row);
         }
         let tables = Tables::new(schema_limits(config), ids.clone(), Arc::clone(&clock));
         for workspace in catalog.workspaces().await.map_err(CommandError::start(read))? {
+            keyring.warm(workspace.id).await.map_err(CommandError::start("unwrap the account keys"))?;
             tables
                 .load(&catalog, &keyring, workspace.id, &workspace.name, workspace.cluster)
                 .await
