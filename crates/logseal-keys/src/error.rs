@@ -1,5 +1,7 @@
 //! What can go wrong with keys.
 
+use std::sync::Arc;
+
 use logseal_catalog::CatalogError;
 use logseal_core::{AekId, SegmentId, WorkspaceId};
 use logseal_vault::VaultError;
@@ -41,6 +43,14 @@ pub enum KeyError {
     /// The workspace has no account key.
     #[error("workspace `{0}` has no account key")]
     NoAek(WorkspaceId),
+    /// The workspace is not available until the server is started again.
+    #[error("workspace `{workspace}` is not available: {why}")]
+    Refused {
+        /// The workspace.
+        workspace: WorkspaceId,
+        /// What cannot be had of it; an error with its causes, which are not at hand any more.
+        why: Arc<str>,
+    },
     /// The catalog failed.
     #[error("the catalog cannot give the keys")]
     Catalog(#[from] CatalogError),
@@ -83,6 +93,7 @@ impl KeyError {
             | Self::AccessKey { .. }
             | Self::UnknownAek(_)
             | Self::NoAek(_)
+            | Self::Refused { .. }
             | Self::BadCopy { .. }
             | Self::KekName(_) => true,
         }

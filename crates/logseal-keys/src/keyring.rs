@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use logseal_catalog::{AekRow, Catalog, KekRow, SegmentRow};
-use logseal_core::{AekId, Clock, WorkspaceId};
+use logseal_core::{AekId, Chain, Clock, WorkspaceId};
 use logseal_crypto::{Aek, Commitment, Dek, Key256, MacKey, OsRandom, WrappedDek};
 use logseal_vault::{KeyId, KeyName, KeyVault, KeyVersion};
 
@@ -29,6 +29,8 @@ struct Unwrapped {
     by_id: HashMap<AekId, Arc<Aek>>,
     /// The newest generation of each workspace: asked for on every request.
     newest: HashMap<WorkspaceId, Arc<Aek>>,
+    /// Workspaces that are not available in this life, and why.
+    refused: HashMap<WorkspaceId, Arc<str>>,
 }
 
 impl Keyring {
@@ -109,10 +111,10 @@ impl Keyring {
     ///
     /// # Errors
     ///
-    /// [`KeyError::NoAek`], and as [`Keyring::aek`].
+    /// [`KeyError::NoAek`], [`KeyError::Refused`], and as [`Keyring::aek`].
     pub async fn current(&self, workspace: WorkspaceId) -> Result<Arc<Aek>, KeyError> {
-        if let Some(aek) = self.newest_known(workspace) {
-            return Ok(aek);
+        if let Some(known) = self.newest_known(workspace) {
+            return known;
         }
         let Some(newest) = self.catalog.aeks_of(workspace).await?.pop() else {
             return Err(self.not_found(KeyError::NoAek(workspace)).await);
@@ -121,6 +123,19 @@ impl Keyring {
         let mut unwrapped = self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner);
         unwrapped.newest.insert(workspace, Arc::clone(&aek));
         Ok(aek)
+    }
+
+    /// From now on `workspace` is not available: some of its keys, or of what they protect, cannot be had for the reason `why`. No key is
+    /// given for new data; its other keys open what they protect all the same. Only a start ends this, after the repair.
+    pub fn refuse(&self, workspace: WorkspaceId, why: &KeyError) {
+        let mut unwrapped = self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner);
+        unwrapped.refused.entry(workspace).or_insert_with(|| Chain(why).to_string().into());
+    }
+
+    /// Why `workspace` is not available; `None` when it is.
+    #[must_use]
+    pub fn refusal(&self, workspace: WorkspaceId) -> Option<Arc<str>> {
+        self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner).refused.get(&workspace).map(Arc::clone)
     }
 
     /// The AEK `id`. Rows of other keys do not matter.
@@ -189,8 +204,12 @@ impl Keyring {
         self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner).by_id.get(&id).map(Arc::clone)
     }
 
-    fn newest_known(&self, workspace: WorkspaceId) -> Option<Arc<Aek>> {
-        self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner).newest.get(&workspace).map(Arc::clone)
+    fn newest_known(&self, workspace: WorkspaceId) -> Option<Result<Arc<Aek>, KeyError>> {
+        let unwrapped = self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(why) = unwrapped.refused.get(&workspace) {
+            return Some(Err(KeyError::Refused { workspace, why: Arc::clone(why) }));
+        }
+        unwrapped.newest.get(&workspace).map(Arc::clone).map(Ok)
     }
 }
 

@@ -128,9 +128,9 @@ pub enum BadFrame {
     /// Its records are not those that were counted when it was acknowledged.
     #[error("its records are not those that were acknowledged")]
     Different,
-    /// Its workspace or table is not in the catalog.
-    #[error("its workspace or table is not in the catalog")]
-    Unknown,
+    /// Its workspace is not loaded. Nothing is wrong with the frame.
+    #[error("its workspace is not available")]
+    Unavailable,
 }
 
 /// The log could not be read.
@@ -139,9 +139,17 @@ pub enum FramesError {
     /// The file.
     #[error("cannot read the write-ahead log")]
     Log(#[from] WalError),
-    /// A key is not available now.
-    #[error("a key of the write-ahead log is not available")]
-    Key(#[from] KeyError),
+    /// A frame that was asked for is under a key that cannot be had.
+    #[error("the account key `{aek}` of records in the write-ahead log cannot be had")]
+    Key {
+        /// The key.
+        aek: AekId,
+        /// Whose frame it is, as the file says.
+        workspace: WorkspaceId,
+        /// Why it cannot be had.
+        #[source]
+        source: KeyError,
+    },
     /// A table or column of its records could not be added.
     #[error("cannot add a table of the write-ahead log to the catalog")]
     Table(#[source] CatalogError),
@@ -159,6 +167,8 @@ pub struct FrameReader {
     reader: Option<Box<FileReader>>,
     keys: Arc<FileKeys>,
     aeks: HashMap<AekId, Arc<Aek>>,
+    /// Keys that cannot be had: no trouble as long as nobody wants a frame under them.
+    withheld: HashMap<AekId, KeyError>,
 }
 
 /// A part of a lot before it is opened.
@@ -180,8 +190,9 @@ impl FrameReader {
         reader.skip_below(range.first);
         reader.until(range.last);
         let keys = Arc::new(FileKeys::new(reader.header()));
-        let (first, file) = (range.first, range.file);
-        Ok(Self { frames: frames.clone(), file, first, reader: Some(Box::new(reader)), keys, aeks: HashMap::new() })
+        let (first, file, reader) = (range.first, range.file, Some(Box::new(reader)));
+        let (aeks, withheld) = (HashMap::new(), HashMap::new());
+        Ok(Self { frames: frames.clone(), file, first, reader, keys, aeks, withheld })
     }
 
     /// The next lot, every intact frame of it; `None` at the end. Only streams that `wanted` says yes to are opened.
@@ -215,6 +226,8 @@ impl FrameReader {
                 entry.parts.iter().map(of_stream).partition(|stream| wanted(position, workspace, *stream));
             if streams.is_empty() {
                 opened.push(Frame::without_streams(&entry, unwanted, Ok(Vec::new())));
+            } else if let Some(source) = self.withheld.remove(&aek) {
+                return Err(FramesError::Key { aek, workspace, source });
             } else {
                 jobs.push(Job { aek: self.aeks.get(&aek).map(Arc::clone), entry, workspace, streams, unwanted });
             }
@@ -239,12 +252,12 @@ impl FrameReader {
     /// Takes up key frames, whose AEKs may have to be asked of the vault.
     async fn learn(&mut self, new_keys: &[logseal_wal::KeyFrame]) -> Result<(), FramesError> {
         for key in new_keys {
-            if !self.aeks.contains_key(&key.aek) {
+            if !self.aeks.contains_key(&key.aek) && !self.withheld.contains_key(&key.aek) {
                 match self.frames.keyring.aek(key.aek).await {
                     Ok(aek) => drop(self.aeks.insert(key.aek, aek)),
                     // Its frames are reported one by one as not opening.
                     Err(KeyError::UnknownAek(_)) => {}
-                    Err(error) => return Err(error.into()),
+                    Err(error) => drop(self.withheld.insert(key.aek, error)),
                 }
             }
             let keys = Arc::get_mut(&mut self.keys).ok_or(FramesError::Broken)?;
@@ -292,7 +305,7 @@ fn rows_of(
     aek: &Arc<Aek>,
     wanted: &[StreamKey],
 ) -> Result<Vec<FrameRows>, BadFrame> {
-    let tables = frames.tables.workspace(workspace).ok_or(BadFrame::Unknown)?;
+    let tables = frames.tables.workspace(workspace).ok_or(BadFrame::Unavailable)?;
     let request = entry.open(keys).map_err(|_| BadFrame::Sealed)?;
     let scanned = logseal_otlp::scan(&request, tables.schema(), entry.received, &frames.limits);
     drop(request);

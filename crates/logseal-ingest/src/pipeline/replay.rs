@@ -3,14 +3,20 @@
 //! It surveys each file before it reads it, so that damage is reported before anything else, and stays below half of the memory
 //! budget, so that new requests have room beside it. New requests are logged and acknowledged meanwhile; their frames are parked
 //! behind the cursor and loaded in their turn.
+//!
+//! Frames of a workspace that is not available, such as one whose key's row was altered, are passed over: they are neither lost nor
+//! damaged, and everybody else's go on. Their file is *held*: it is not retired in this life, and neither are those behind it, so that
+//! a start after the repair loads them.
 
-use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use logseal_catalog::Catalog;
-use logseal_core::{ClusterId, WalFileId};
+use logseal_core::{AekId, ClusterId, WalFileId, WorkspaceId};
 use logseal_wal::{Bound, Damage, FileSurvey, Position};
 use metrics::counter;
 use thiserror::Error;
@@ -18,7 +24,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
-use super::backlog::{Backlog, Cursor, Durable};
+use super::backlog::{Backlog, Cursor, Durable, Parked};
 use super::frames::{BadFrame, Coverage, Frame, FrameReader, FrameRows, Frames, FramesError, Range};
 use super::quarantine::{Quarantine, QuarantineError};
 use super::stream::{Rows, Stream, StreamKey};
@@ -31,6 +37,9 @@ const ROOM: Duration = Duration::from_millis(20);
 
 /// Pause after a failure that passes, such as a vault that does not answer.
 const PAUSE: Duration = Duration::from_secs(2);
+
+/// No workspace: no loaded rows are pinned with a file.
+const NOBODY: WorkspaceId = WorkspaceId::from_bytes([0; 16]);
 
 /// What the task works with.
 #[derive(Debug)]
@@ -71,6 +80,17 @@ struct Progress {
     surveyed: Option<WalFileId>,
     /// Its damages that are still to be put aside.
     damages: VecDeque<Damage>,
+    /// Files with frames that were passed over.
+    held: HashMap<WalFileId, Held>,
+}
+
+/// A file with frames that were passed over.
+#[derive(Debug)]
+struct Held {
+    /// The keys of these frames.
+    keys: HashSet<AekId>,
+    /// Keeps the file from being retired.
+    _pin: Parked,
 }
 
 impl Replay {
@@ -112,8 +132,25 @@ impl Replay {
             let mut reader = FrameReader::open(&self.frames, &range).await?;
             let started = Instant::now();
             let mut frames_read = 0;
-            let wanted = |position, _, stream| !self.coverage.covers(position, stream);
-            while let Some(lot) = reader.next(wanted).await? {
+            loop {
+                let held = progress.held.get(&file).map(|held| &held.keys);
+                let is_held = |aek| held.is_some_and(|keys| keys.contains(&aek));
+                let wanted =
+                    |position, _, stream: StreamKey| !is_held(stream.aek) && !self.coverage.covers(position, stream);
+                let lot = match reader.next(wanted).await {
+                    Err(FramesError::Key { aek, workspace, source }) if source.is_lasting() => {
+                        // What a query does not find must not look as if it were not there.
+                        self.frames.keyring.refuse(workspace, &source);
+                        // The next try begins at the same frame, and passes over those under this key.
+                        return self.hold(progress, file, aek, &source);
+                    }
+                    lot => lot?,
+                };
+                let Some(lot) = lot else { break };
+                let unavailable = lot.iter().filter(|frame| matches!(frame.rows, Err(BadFrame::Unavailable)));
+                for stream in unavailable.flat_map(|frame| &frame.streams) {
+                    self.hold(progress, file, stream.aek, &BadFrame::Unavailable)?;
+                }
                 frames_read += lot.iter().filter(|frame| !frame.streams.is_empty()).count();
                 if let Some(last) = lot.last().map(|frame| frame.sequence)
                     && self.load(&cursor.path, lot, Position { file, sequence: last + 1 }).await?
@@ -129,6 +166,29 @@ impl Replay {
             _ => Position { file, sequence: cursor.durable + 1 },
         };
         self.backlog.replayed(self.cluster, Vec::new(), next, Instant::now());
+        Ok(())
+    }
+
+    /// Holds `file`, whose frames under the key `aek` are passed over; says so once. The cursor must still be in the file: it is what
+    /// keeps the file until then.
+    fn hold(
+        &self,
+        progress: &mut Progress,
+        file: WalFileId,
+        aek: AekId,
+        why: &(dyn Error + 'static),
+    ) -> Result<(), ReplayError> {
+        let held = match progress.held.entry(file) {
+            Entry::Occupied(held) => held.into_mut(),
+            Entry::Vacant(vacant) => {
+                let parked = self.backlog.pin(self.cluster, NOBODY).parked;
+                let pin = parked.into_iter().find(|parked| parked.file == file).ok_or(FramesError::Broken)?;
+                vacant.insert(Held { keys: HashSet::new(), _pin: pin })
+            }
+        };
+        if held.keys.insert(aek) {
+            error!(cluster = %self.cluster, %file, %aek, error = %Chain(why), "records in the log are passed over; their file is kept, and a start loads them once their workspace is available");
+        }
         Ok(())
     }
 
@@ -165,6 +225,11 @@ impl Replay {
                     };
                     let rows = rows.into_iter().map(with_permit).collect();
                     loaded.push(Durable { position, received, rows, settled: unwanted });
+                }
+                // Its file is held. The stream's runs end here as they do where a frame is settled elsewhere.
+                Err(BadFrame::Unavailable) => {
+                    let settled = [streams, unwanted].concat();
+                    loaded.push(Durable { position, received, rows: Vec::new(), settled });
                 }
                 Err(bad) => {
                     if let Err(error) = self.put_aside(path, position, bad, &streams).await {
@@ -227,7 +292,7 @@ impl Replay {
         bound: Bound,
         progress: &mut Progress,
     ) -> Result<(), ReplayError> {
-        let Progress { surveyed, damages } = progress;
+        let Progress { surveyed, damages, .. } = progress;
         if *surveyed != Some(file) {
             let (disk, source) = (Arc::clone(&self.frames.disk), path.to_owned());
             let work = move || logseal_wal::survey_file(&*disk, &source, &bound);

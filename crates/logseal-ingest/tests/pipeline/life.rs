@@ -103,7 +103,7 @@ impl Life {
 pub(crate) struct Parts {
     pub(crate) world: Arc<World>,
     pub(crate) catalog: Catalog,
-    keyring: Arc<Keyring>,
+    pub(crate) keyring: Arc<Keyring>,
     pub(crate) backlog: Arc<Backlog>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) cutter: Cutter,
@@ -111,7 +111,7 @@ pub(crate) struct Parts {
     logs: Vec<(ClusterId, Journal)>,
     endings: Vec<oneshot::Receiver<()>>,
     replaying: Vec<watch::Receiver<bool>>,
-    frames: Frames,
+    pub(crate) frames: Frames,
     server: JoinHandle<Result<(), IngestError>>,
     shutdown: watch::Sender<bool>,
     client: LogsServiceClient<Channel>,
@@ -126,7 +126,10 @@ impl Parts {
         let ids = IdGenerator::new(Arc::new(SystemClock), Arc::new(OsRandom));
         let tables = Arc::new(Tables::new(SchemaLimits::default(), ids.clone(), Arc::new(SystemClock)));
         for row in catalog.workspaces().await.unwrap() {
-            tables.load(&catalog, &keyring, row.id, &row.name, row.cluster).await.unwrap();
+            match tables.load(&catalog, &keyring, row.id, &row.name, row.cluster).await {
+                Err(error) if error.is_lasting() => {}
+                loaded => loaded.unwrap(),
+            }
         }
         let door = settings.door();
         let budget = Budget::new(door.memory_budget_bytes);
@@ -292,7 +295,8 @@ impl Parts {
         seen
     }
 
-    async fn query_one(&self, n: u8) -> Seen {
+    /// What a query of one workspace sees.
+    pub(crate) async fn query_one(&self, n: u8) -> Seen {
         let pinned = self.backlog.pin(cluster_of(n), workspace(n));
         let snapshot = self.catalog.snapshot(workspace(n)).await.unwrap();
         let unsealed = UnsealedRows::new(pinned, Coverage::new(&snapshot.coverage), self.frames.clone());

@@ -16,4 +16,5 @@ mod settings;
 mod space;
 mod store;
 mod sync;
+mod withheld;
 mod world;

@@ -215,6 +215,26 @@ async fn an_altered_key_row_takes_no_key_of_another_workspace_with_it() {
     deployment.reopened().await.warm(WORKSPACE).await.expect("the pristine row is fine");
 }
 
+/// Scenario: a workspace is refused while its key is known; two reasons are given. Guarantee: no key for new data, with the first reason;
+/// what it protects still opens; a start ends it.
+#[tokio::test]
+async fn a_refused_workspace_gets_no_key_for_new_data() {
+    let deployment = Deployment::new().await;
+    let keyring = deployment.keyring();
+    let row = keyring.new_aek(aek_id(5), owner(&cluster(), &workspace()), 1, &deployment.kek).await.unwrap();
+    deployment.provision(row).await;
+    keyring.warm(WORKSPACE).await.unwrap();
+    assert_eq!(keyring.refusal(WORKSPACE), None);
+    keyring.refuse(WORKSPACE, &KeyError::KekName(aek_id(8)));
+    keyring.refuse(WORKSPACE, &KeyError::KekName(aek_id(9)));
+    let why = KeyError::KekName(aek_id(8)).to_string();
+    assert_eq!(keyring.refusal(WORKSPACE).as_deref(), Some(why.as_str()));
+    let refused = keyring.current(WORKSPACE).await.unwrap_err();
+    assert!(matches!(refused, KeyError::Refused { .. }) && refused.to_string().contains(&why), "{refused:?}");
+    keyring.aek(aek_id(5)).await.unwrap();
+    deployment.keyring().current(WORKSPACE).await.unwrap();
+}
+
 /// Scenario: after a restart the first key that is asked for is one of an older generation. Guarantee: new data gets the newest one.
 #[tokio::test]
 async fn an_older_key_is_never_taken_for_the_newest_one() {

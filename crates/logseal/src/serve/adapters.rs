@@ -32,7 +32,8 @@ pub(super) struct Shippers(pub(super) Arc<AccessKeys>);
 
 impl Authenticator for Shippers {
     fn workspace_of(&self, key: &str) -> Result<WorkspaceId, AuthError> {
-        self.0.workspace_of(key).ok_or(AuthError::Unknown)
+        // Clients drop data on `Unknown`: it is never said while it may be a key that could not be read.
+        self.0.workspace_of(key).ok_or(if self.0.is_complete() { AuthError::Unknown } else { AuthError::Unavailable })
     }
 }
 
@@ -63,7 +64,7 @@ struct Parked(ParkedTable);
 impl ParkedRows for Parked {
     fn read(&self) -> BoxStream<'static, Result<RecordBatch, PortError>> {
         let rows = self.0.read().map_err(|error| match error {
-            FramesError::Key(error) => key_trouble(&error),
+            FramesError::Key { source, .. } => key_trouble(&source),
             error => PortError::new(PortErrorKind::Unavailable, Chain(&error).to_string()),
         });
         rows.boxed()
@@ -73,6 +74,9 @@ impl ParkedRows for Parked {
 #[async_trait]
 impl SegmentCatalog for Readable {
     async fn snapshot(&self, workspace: WorkspaceId) -> Result<Snapshot, PortError> {
+        if let Some(why) = self.frames.keyring.refusal(workspace) {
+            return Err(key_trouble(&KeyError::Refused { workspace, why }));
+        }
         // Pinned before the snapshot is taken: what becomes a segment in between is dropped by the snapshot's coverage.
         let tables =
             self.frames.tables.workspace(workspace).ok_or_else(|| {
@@ -153,7 +157,7 @@ fn catalog_trouble(error: &CatalogError) -> PortError {
 fn key_trouble(error: &KeyError) -> PortError {
     let kind = match error {
         KeyError::Catalog(cause) => return catalog_trouble(cause),
-        KeyError::Vault { .. } | KeyError::Copy(_) => PortErrorKind::Unavailable,
+        KeyError::Vault { .. } | KeyError::Copy(_) | KeyError::Refused { .. } => PortErrorKind::Unavailable,
         _ => PortErrorKind::Corrupt,
     };
     PortError::new(kind, Chain(error).to_string())
