@@ -8,6 +8,7 @@
 mod adapters;
 mod ingest;
 mod stop;
+mod workspaces;
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
@@ -80,7 +81,7 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
     let grpc_addr = local_addr(&grpc_listener)?;
     let management_url = format!("http://{}", local_addr(&management_listener)?);
     let endpoints = Endpoints { otlp_grpc: format!("http://{grpc_addr}"), management: management_url.clone() };
-    state.credentials(token.clone(), endpoints).await?.write(data_dir.path())?;
+    state.credentials(&data_dir, token.clone(), endpoints).await?.write(data_dir.path())?;
 
     let (ready, is_ready) = watch::channel(true);
     let (shutdown, is_shutdown) = watch::channel(false);
@@ -144,18 +145,8 @@ impl State {
         provision(&catalog, &keyring, &access, &kek, &ids, &*clock)
             .await
             .map_err(CommandError::start("make the default resources"))?;
-        let read = "read the catalog";
-        for row in catalog.workspace_keys().await.map_err(CommandError::start(read))? {
-            access.accept(&row);
-        }
         let tables = Tables::new(schema_limits(config), ids.clone(), Arc::clone(&clock));
-        for workspace in catalog.workspaces().await.map_err(CommandError::start(read))? {
-            keyring.warm(workspace.id).await.map_err(CommandError::start("unwrap the account keys"))?;
-            tables
-                .load(&catalog, &keyring, workspace.id, &workspace.name, workspace.cluster)
-                .await
-                .map_err(CommandError::start("load the tables"))?;
-        }
+        workspaces::open_all(&catalog, &keyring, &access, &tables).await?;
         Ok(Self { catalog, store, keyring, access, tables: Arc::new(tables), ids, clock })
     }
 
@@ -192,22 +183,32 @@ impl State {
 
     async fn credentials(
         &self,
+        data_dir: &DataDir,
         management_token: zeroize::Zeroizing<String>,
         endpoints: Endpoints,
     ) -> Result<Credentials, CommandError> {
         let start = "read the default workspace";
         let workspaces = self.catalog.workspaces().await.map_err(CommandError::start(start))?;
-        let keys = self.catalog.workspace_keys().await.map_err(CommandError::start(start))?;
-        let missing = || CommandError::Refused("the default workspace is not in the catalog".to_owned());
+        let (keys, _) = self.catalog.genuine_workspace_keys().await.map_err(CommandError::start(start))?;
+        let missing = || CommandError::Refused("the default workspace or its key is not in the catalog".to_owned());
         let workspace = workspaces.iter().find(|row| row.name == DEFAULT_WORKSPACE).ok_or_else(missing)?;
-        let key = keys.iter().find(|row| row.workspace == workspace.id && row.slot == "primary").ok_or_else(missing)?;
+        let id = workspace.id.to_string();
+        let key = keys.iter().find(|row| row.workspace == workspace.id && row.slot == "primary");
+        let workspace_key = match key {
+            Some(row) => self.access.reveal(row).map_err(CommandError::start(start))?,
+            // Its row was altered, or is gone: the file keeps what an earlier start wrote.
+            None => {
+                let kept = Credentials::workspace_key(data_dir.path()).filter(|(of, _)| *of == id);
+                kept.ok_or_else(missing)?.1
+            }
+        };
         Ok(Credentials {
             subscription_id: SUBSCRIPTION.to_owned(),
             resource_group: RESOURCE_GROUP.to_owned(),
             cluster: DEFAULT_CLUSTER.to_owned(),
             workspace: DEFAULT_WORKSPACE.to_owned(),
-            workspace_id: workspace.id.to_string(),
-            workspace_key: self.access.reveal(key).map_err(CommandError::start(start))?,
+            workspace_id: id,
+            workspace_key,
             management_token,
             endpoints,
         })

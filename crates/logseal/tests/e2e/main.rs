@@ -6,6 +6,9 @@ mod catalog_loss;
 mod lifecycle;
 mod real_logs;
 mod tampering;
+#[path = "../overload/tenants.rs"]
+mod tenants;
+mod unavailable;
 mod wal;
 
 use logseal_testkit::Server;
