@@ -21,7 +21,7 @@ use crate::settings::DoorLimits;
 /// Time that is left to the client of a held call, so that it hears our answer instead of its own deadline.
 const HOLD_MARGIN: Duration = Duration::from_millis(500);
 
-/// What a held call takes: its stream's window.
+/// Bytes that a held call takes at the most: its stream's window.
 const HELD_BYTES: usize = crate::grpc::STREAM_WINDOW as usize;
 
 /// Budget for the Arrow chunk of a body of `bytes`, taken before it is scanned.
@@ -222,6 +222,8 @@ struct HeldCalls {
     held: Mutex<HashMap<WorkspaceId, usize>>,
     /// Covers what a client may send before its call is read.
     budget: Arc<Budget>,
+    /// As much for each call: its stream's window, but for all of them at most a quarter of the budget that they wait for.
+    bytes_each: usize,
     gauge: Gauge,
 }
 
@@ -251,7 +253,7 @@ impl<'c> Place<'c> {
             return None;
         }
         *held.entry(workspace).or_default() += 1;
-        let window = calls.budget.overdraw(HELD_BYTES);
+        let window = calls.budget.overdraw(calls.bytes_each);
         Some(Self { calls, workspace, _counted: Counted::new(&calls.gauge), _window: window })
     }
 }
@@ -299,6 +301,7 @@ impl Admission {
             most: limits.held_calls,
             held: Mutex::default(),
             budget: Arc::clone(&budget),
+            bytes_each: HELD_BYTES.min(budget.total() / 4 / limits.held_calls.max(1)),
             gauge: gauge!(HELD_CALLS),
         };
         Self { limits, budget, held: Arc::new(held), pace: limits.workspace_rate.map(Pace::new) }
