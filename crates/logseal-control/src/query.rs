@@ -47,8 +47,8 @@ pub(crate) async fn query(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let workspace: WorkspaceId = workspace.parse().map_err(|_| unknown_workspace(&workspace))?;
-    let known = api.catalog.workspaces().await.map_err(|_| Problem::unavailable("the catalog cannot be read"))?;
-    if !known.iter().any(|row| row.id == workspace) {
+    let known = api.catalog.workspace(workspace).await;
+    if known.map_err(|_| Problem::unavailable("the catalog cannot be read"))?.is_none() {
         return Err(unknown_workspace(&workspace.to_string()));
     }
     let body = QueryBody::parse(&body).map_err(|error| {

@@ -26,10 +26,10 @@ const HELD_BYTES: usize = crate::grpc::STREAM_WINDOW as usize;
 
 /// Budget for the Arrow chunk of a body of `bytes`, taken before it is scanned.
 ///
-/// A start value only: columns of typical records are about as large as their protobuf, while many tiny records under one
-/// large resource grow far beyond it. Who builds the chunk corrects the permit as it grows.
+/// A start value only: columns of typical records are about as large as their protobuf, and take some kilobytes however few they are;
+/// many tiny records under one large resource grow far beyond it. Who builds the chunk corrects the permit as it grows.
 pub(crate) fn chunk_estimate(bytes: usize) -> usize {
-    bytes
+    bytes + bytes.min(16 * 1024)
 }
 
 /// Bytes of memory that requests and what grows out of them may take together.
@@ -210,7 +210,7 @@ impl Hold {
         if self.until <= Instant::now() {
             return Err(HoldEnded::TimeOver);
         }
-        let _place = Place::take(&self.calls, self.workspace).ok_or(HoldEnded::TooMany)?;
+        let _place = Place::take(&self.calls, self.workspace, Instant::now()).ok_or(HoldEnded::TooMany)?;
         timeout_at(self.until, event).await.map_err(|_| HoldEnded::TimeOver)
     }
 }
@@ -218,8 +218,8 @@ impl Hold {
 #[derive(Debug)]
 struct HeldCalls {
     most: usize,
-    /// How many of each workspace that has any.
-    held: Mutex<HashMap<WorkspaceId, usize>>,
+    /// Of each workspace that has proved a key; their number is bounded by the catalog.
+    held: Mutex<HashMap<WorkspaceId, Held>>,
     /// Covers what a client may send before its call is read.
     budget: Arc<Budget>,
     /// As much for each call: its stream's window, but for all of them at most a quarter of the budget that they wait for.
@@ -227,8 +227,20 @@ struct HeldCalls {
     gauge: Gauge,
 }
 
+/// The held calls of one workspace.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    calls: usize,
+    /// When the last of them was taken.
+    last: Instant,
+}
+
+/// The last quarter of the places is for workspaces that had none for so long: the shortest time after which a refused one is told to
+/// come back.
+const TURN: Duration = Duration::from_secs(1);
+
 impl HeldCalls {
-    fn held(&self) -> MutexGuard<'_, HashMap<WorkspaceId, usize>> {
+    fn held(&self) -> MutexGuard<'_, HashMap<WorkspaceId, Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -243,16 +255,20 @@ struct Place<'c> {
 
 impl<'c> Place<'c> {
     /// A workspace may have all places while nobody else waits. Beside others it gets no second one unless at least as many as it has
-    /// are free: one that sends from many clients cannot keep all others out.
-    fn take(calls: &'c HeldCalls, workspace: WorkspaceId) -> Option<Self> {
+    /// are free, and none of the last ones before its turn: one that sends from many clients, or is always quick to come again, cannot
+    /// keep others out.
+    fn take(calls: &'c HeldCalls, workspace: WorkspaceId, now: Instant) -> Option<Self> {
         let mut held = calls.held();
-        let own = held.get(&workspace).copied().unwrap_or(0);
-        let all: usize = held.values().sum();
+        let all: usize = held.values().map(|held| held.calls).sum();
         let free = calls.most.saturating_sub(all);
-        if free == 0 || (own > 0 && own < all && own > free) {
+        let before = held.get(&workspace).copied();
+        let own = before.map_or(0, |held| held.calls);
+        let had_its_turn = before.is_some_and(|held| now.saturating_duration_since(held.last) < TURN);
+        let alone = own == all;
+        if free == 0 || (!alone && (own > free || (had_its_turn && free <= calls.most / 4))) {
             return None;
         }
-        *held.entry(workspace).or_default() += 1;
+        held.insert(workspace, Held { calls: own + 1, last: now });
         let window = calls.budget.overdraw(calls.bytes_each);
         Some(Self { calls, workspace, _counted: Counted::new(&calls.gauge), _window: window })
     }
@@ -262,10 +278,7 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut held = self.calls.held();
         if let Some(own) = held.get_mut(&self.workspace) {
-            *own -= 1;
-            if *own == 0 {
-                held.remove(&self.workspace);
-            }
+            own.calls -= 1;
         }
     }
 }
@@ -508,24 +521,31 @@ mod tests {
     #[test]
     fn a_workspace_with_many_clients_does_not_keep_others_out() {
         let admission = admission(|s| s.max_held_calls = 8);
-        let calls = &*admission.held;
-        let of = |n| Place::take(calls, WorkspaceId::from_bytes([n; 16]));
-        let mut greedy: Vec<_> = (0..8).filter_map(|_| of(1)).collect();
+        let (calls, start) = (&*admission.held, Instant::now());
+        let at =
+            |n, seconds| Place::take(calls, WorkspaceId::from_bytes([n; 16]), start + Duration::from_secs(seconds));
+        let mut greedy: Vec<_> = (0..8).filter_map(|_| at(1, 0)).collect();
         assert_eq!(greedy.len(), 8);
-        assert!(of(2).is_none(), "there is none");
+        assert!(at(2, 0).is_none(), "there is none");
         greedy.truncate(6);
-        let second = of(2);
-        assert!(second.is_some() && of(1).is_none());
-        assert!(of(3).is_some(), "a first place is not refused");
+        let second = at(2, 0);
+        assert!(second.is_some() && at(1, 9).is_none());
+        assert!(at(3, 0).is_some(), "a first place is not refused");
         greedy.truncate(3);
-        greedy.extend(of(1));
+        greedy.extend(at(1, 0));
         assert_eq!(greedy.len(), 4, "as many as it has are free");
-        assert!(of(1).is_none(), "three are free, and it has four");
-        drop(second);
-        greedy.extend((0..8).filter_map(|_| of(1)));
+        assert!(at(1, 9).is_none(), "three are free, and it has four");
+
+        let mut others: Vec<_> = (4..=5).map(|n| at(n, 0).expect("it had none")).collect();
+        assert!(at(3, 0).is_none(), "one is free, and it had its turn");
+        others.extend(at(3, 1));
+        assert_eq!(others.len(), 3);
+
+        drop((second, others));
+        greedy.extend((0..8).filter_map(|_| at(1, 9)));
         assert_eq!(greedy.len(), 8);
         drop(greedy);
-        assert!(calls.held().is_empty());
+        assert!(calls.held().values().all(|held| held.calls == 0));
     }
 
     /// Scenario: 1,000 bytes a second, 1,100 sent at once. Guarantee: the debt of 100 is waited out, a debt beyond the hold

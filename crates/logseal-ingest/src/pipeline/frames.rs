@@ -16,7 +16,7 @@ use logseal_wal::{Disk, FileKeys, FileReader, Item, Part as FramePart, Position,
 use rayon::prelude::*;
 use thiserror::Error;
 
-use super::stream::{Stream, StreamKey};
+use super::stream::{Stream, StreamKey, memory_bytes};
 use super::tables::{Table, Tables};
 use crate::cpu;
 
@@ -91,7 +91,7 @@ impl FrameRows {
     /// Their size in memory.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.chunks.iter().map(|chunk| chunk.batch.get_array_memory_size()).sum()
+        self.chunks.iter().map(memory_bytes).sum()
     }
 }
 

@@ -52,7 +52,7 @@ use tracing::debug;
 
 use self::journal::{Journal, Submission, Trouble};
 use self::request::{ScannedRequest, scan};
-use self::stream::{Rows, Stream};
+use self::stream::{Rows, Stream, memory_bytes};
 use self::tables::Tables;
 use crate::door::{Accepted, Intake, IntakeError, IntakeRequest};
 use crate::meter;
@@ -126,7 +126,7 @@ impl Intake for Pipeline {
         })?;
         let mut rows: Vec<Rows> = Vec::with_capacity(chunks.len());
         for chunk in chunks {
-            let permit = permit.split(chunk.batch.get_array_memory_size());
+            let permit = permit.split(memory_bytes(&chunk));
             let table = tables.table(&chunk.schema);
             match rows.iter_mut().find(|rows| rows.stream.table.row.id == table.row.id) {
                 Some(rows) => {

@@ -8,6 +8,7 @@ use logseal_otlp::{ScanError, ScanLimits, Scanned, TableChunk};
 use logseal_wal::CompressedBody;
 use metrics::counter;
 
+use super::stream::memory_bytes;
 use super::tables::WorkspaceTables;
 use super::unavailable;
 use crate::admission::BudgetPermit;
@@ -69,7 +70,7 @@ pub async fn scan(
     counter!(meter::REPLACED_UTF8).increment(replaced_utf8);
     counter!(meter::IGNORED_REFERENCES).increment(ignored_string_references);
 
-    let rows: usize = chunks.iter().map(|chunk| chunk.batch.get_array_memory_size()).sum();
+    let rows: usize = chunks.iter().map(memory_bytes).sum();
     let bytes = rows + compressed.compressed_bytes();
     if bytes > permit.budget_total() {
         // Coming back would never help: also an idle server has no more.
@@ -77,7 +78,11 @@ pub async fn scan(
             "the decoded records take {bytes} bytes, more than `ingest.memory_budget_bytes`; send fewer at a time"
         )));
     }
-    if !permit.try_cover(bytes) {
+    // A little more than was expected is there already, and refusing it now would only waste the work. What expanded beyond that
+    // must find room.
+    if bytes <= permit.bytes().saturating_mul(2) {
+        permit.overdraw_to(bytes);
+    } else if !permit.try_cover(bytes) {
         return Err(unavailable("memory", "memory for the decoded records is not free"));
     }
     permit.shrink_to(bytes);

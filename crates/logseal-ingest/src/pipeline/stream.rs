@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::datatypes::{DataType, FieldRef};
 use logseal_core::{AekId, TableId, UnixNanos, WalFileId, WorkspaceId};
 use logseal_crypto::Aek;
 use logseal_otlp::TableChunk;
@@ -41,6 +42,20 @@ impl Stream {
     pub fn workspace(&self) -> WorkspaceId {
         self.table.row.workspace
     }
+}
+
+/// What each array of a chunk takes beside its values: its own structures, and what the allocator rounds up.
+const ARRAY_BYTES: usize = 320;
+
+/// The memory that `chunk` takes, in bytes.
+#[must_use]
+pub fn memory_bytes(chunk: &TableChunk) -> usize {
+    let arrays = |field: &FieldRef| match field.data_type() {
+        DataType::Struct(children) => 1 + children.len(),
+        _ => 1,
+    };
+    let arrays: usize = chunk.batch.schema_ref().fields().iter().map(arrays).sum();
+    chunk.batch.get_array_memory_size() + arrays * ARRAY_BYTES
 }
 
 /// The rows that one request gives to one stream, before they have a place in the log.
@@ -85,7 +100,7 @@ impl Part {
     #[must_use]
     pub fn new(rows: Rows, position: Position, received: UnixNanos, starts_run: bool) -> Self {
         let count = rows.count();
-        let bytes = rows.chunks.iter().map(|chunk| chunk.batch.get_array_memory_size()).sum();
+        let bytes = rows.chunks.iter().map(memory_bytes).sum();
         Self { position, received, chunks: rows.chunks, rows: count, bytes, starts_run, _permit: rows.permit }
     }
 }

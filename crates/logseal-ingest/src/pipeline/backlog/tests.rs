@@ -13,6 +13,7 @@ use prost::Message as _;
 
 use super::*;
 use crate::admission::BudgetPermit;
+use crate::pipeline::stream::memory_bytes;
 use crate::pipeline::tables::WorkspaceTables;
 
 const CLUSTER: ClusterId = ClusterId::from_bytes([1; 16]);
@@ -80,7 +81,7 @@ impl Fixture {
         let scanned =
             logseal_otlp::scan(&request.encode_to_vec(), self.tables.schema(), UnixNanos(7), &limits).unwrap();
         let table = self.tables.table(&scanned.chunks[0].schema);
-        let bytes = scanned.chunks.iter().map(|chunk| chunk.batch.get_array_memory_size()).sum();
+        let bytes = scanned.chunks.iter().map(memory_bytes).sum();
         let permit = self.budget.try_take(bytes).unwrap();
         Rows { stream: Stream { table, aek: Arc::clone(&self.aek) }, chunks: scanned.chunks, permit }
     }
@@ -222,7 +223,7 @@ fn short_memory_evicts_sealed_rows_and_then_seals_the_largest() {
     let parked = fixture.backlog.pin(CLUSTER, WORKSPACE).parked.remove(0);
     assert_eq!(parked.of.map(|run| (run.stream == lots[0].stream.key(), run.records)), Some((true, 400)));
     assert_eq!(fixture.budget.free(), 1000, "a query still reads them");
-    drop((held, ballast));
+    drop((held, ballast, lots));
     // Then they go, on a thread of their own.
     let patience = std::time::Instant::now() + Duration::from_secs(10);
     while fixture.budget.free() <= before {
