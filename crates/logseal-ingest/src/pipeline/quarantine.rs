@@ -137,7 +137,7 @@ impl Quarantine {
         tokio::task::spawn_blocking(move || size(&*disk, &path).is_some()).await.unwrap_or(false)
     }
 
-    /// Where [`logseal_wal::quarantine`] puts them.
+    /// Where [`logseal_wal::quarantine()`] puts them.
     fn path(&self, file: WalFileId, first: u64, last: u64) -> PathBuf {
         self.folder.join(format!("{file}.{first}-{last}.wal"))
     }

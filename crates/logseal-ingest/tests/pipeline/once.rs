@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use logseal_ingest::meter;
 use logseal_testkit::disk::{Operation, Seeded};
+use logseal_wal::FileReader;
 use tokio::time::timeout;
 
 use crate::counters::{alone, counted};
@@ -124,7 +125,10 @@ fn play(seed: u64, met: &mut Met) -> bool {
     });
     life.stop();
     for cluster in [0, 1].map(cluster) {
-        assert!(world.log_files(cluster).is_empty(), "seed {seed}: what is in segments is no longer in the log");
+        // Of a file that could not be begun a name may come back with the power, without a header: it is reported and left where it is.
+        let left = world.log_files(cluster).into_iter().filter(|path| FileReader::open(&world.disk, path).is_ok());
+        let left: Vec<_> = left.collect();
+        assert!(left.is_empty(), "seed {seed}: what is in segments is no longer in the log: {left:?}");
     }
     let life = world.start(&Settings::default());
     life.run(async |parts| parts.check(&format!("seed {seed}, after a clean stop")).await);
