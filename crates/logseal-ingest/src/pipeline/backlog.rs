@@ -16,7 +16,7 @@ mod state;
 mod streams;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -100,6 +100,7 @@ pub struct Backlog {
     budget: Arc<Budget>,
     /// Bytes of evicted rows whose memory is being given back.
     evicting: Arc<AtomicUsize>,
+    room_wanted: AtomicBool,
     /// There may be something to seal, or memory is short: the cutter looks again.
     pub(super) cut_due: Notify,
     /// A cluster's cursor was set: all replays look again.
@@ -128,6 +129,7 @@ impl Backlog {
             state: Mutex::default(),
             budget,
             evicting: Arc::default(),
+            room_wanted: AtomicBool::new(false),
             cut_due: Notify::new(),
             replay_due: Notify::new(),
         })
@@ -193,10 +195,14 @@ impl Backlog {
     /// that.
     pub fn lots(&self, rule: &CutRule, now: Instant, everything: bool) -> Vec<Lot> {
         let total = self.budget.total();
-        if self.is_pressed() {
+        let wanted = self.room_wanted.swap(false, Ordering::Relaxed) && !self.has_room_for_replay();
+        if wanted {
+            self.evict(total / 8 * 5);
+        } else if self.is_pressed() {
             self.evict(total / 8 * 3);
         }
-        let pressed = self.is_pressed().then_some(total);
+        let free = self.budget.free() + self.evicting.load(Ordering::Relaxed);
+        let pressed = (self.is_pressed() || (wanted && free <= total / 2)).then_some(total);
         let mut state = self.state();
         let mut lots = state.lots(rule, now, everything, pressed);
         lots.extend(state.close_largest(total / 8 * 3, now));
@@ -301,6 +307,12 @@ impl Backlog {
     #[must_use]
     pub fn path_of(&self, cluster: ClusterId, id: WalFileId) -> Option<PathBuf> {
         self.state().path_of(cluster, id)
+    }
+
+    /// The replay waits for room: sealed rows go, and rows that wait are sealed, as when memory is short.
+    pub fn want_room(&self) {
+        self.room_wanted.store(true, Ordering::Relaxed);
+        self.cut_due.notify_one();
     }
 
     /// Whether the replay may load more: below half of the budget, so that new requests have room.

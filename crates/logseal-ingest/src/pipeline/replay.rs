@@ -195,6 +195,7 @@ impl Replay {
     /// Loads `lot`, behind which the frame `next` comes; true when nothing is parked any more. After an error the cursor is at the frame that caused it.
     async fn load(&self, path: &Path, lot: Vec<Frame>, next: Position) -> Result<bool, ReplayError> {
         while !self.backlog.has_room_for_replay() {
+            self.backlog.want_room();
             sleep(ROOM).await;
         }
         let mut loaded = Vec::with_capacity(lot.len());

@@ -233,6 +233,29 @@ fn short_memory_evicts_sealed_rows_and_then_seals_the_largest() {
     assert_eq!(fixture.backlog.totals().records, 402, "they count as before");
 }
 
+/// Scenario: the replay waits while more than half of the budget is taken, by sealed rows or by rows that wait, and nothing is due.
+/// Guarantee: room is made for it at once, not only when segments are old enough.
+#[test]
+fn room_is_made_for_a_replay_that_waits() {
+    for sealed in [true, false] {
+        let fixture = Fixture::new(1 << 20);
+        fixture.join(1, 1, &[("a", 300)]);
+        if sealed {
+            let lot = fixture.take_all().remove(0);
+            fixture.seal(&Lot { close: false, ..lot }, 100);
+        }
+        let _ballast = fixture.leave(400 << 10);
+        assert!(fixture.backlog.lots(&NEVER, fixture.now, false).is_empty(), "memory is not short");
+        assert_eq!(fixture.pinned(), (vec![1], vec![]));
+        fixture.backlog.want_room();
+        let lots = fixture.backlog.lots(&NEVER, fixture.now, false);
+        match sealed {
+            true => assert_eq!(fixture.pinned(), (vec![], vec![(1, 1)])),
+            false => assert_eq!(lots.len(), 1),
+        }
+    }
+}
+
 /// Scenario: rows that wait take what is short. Guarantee: the largest are sealed, as many as are worth doing at once.
 #[test]
 fn short_memory_seals_the_largest_rows_that_wait() {
