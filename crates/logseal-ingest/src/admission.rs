@@ -78,9 +78,7 @@ impl Budget {
         self.free.acquire_many(permits).await.expect("the semaphore is never closed").forget();
         BudgetPermit::new(self, permits as usize)
     }
-}
 
-impl Budget {
     /// Takes `bytes` at once, also beyond what is free: for memory that frees more than it takes. Nobody else gets any until the
     /// debt is paid by what is given back.
     pub fn overdraw(self: &Arc<Self>, bytes: usize) -> BudgetPermit {
