@@ -20,7 +20,7 @@ use tracing::{debug, error, warn};
 
 use super::backlog::{Backlog, Closed, Lot};
 use super::commit::{CommitError, Committer, GrowingSegment, Sealed};
-use super::frames::{Coverage, Frame, FrameReader, Frames, FramesError, Range};
+use super::frames::{BadFrame, Coverage, Frame, FrameReader, Frames, FramesError, Range};
 use super::quarantine::{Quarantine, QuarantineError};
 use super::stream::{CutRule, Part, Rows, Run, Runs, Stream, StreamKey};
 use crate::cpu::CpuPanic;
@@ -64,6 +64,8 @@ enum RemakeError {
     Commit(#[from] CommitError),
     #[error("its file of the log is not there")]
     NoFile,
+    #[error("its workspace is not available")]
+    Unavailable,
 }
 
 /// What became of parts that were to be added to a growing segment.
@@ -307,6 +309,8 @@ impl Sealer {
                 }
                 let rows = match rows {
                     Ok(rows) => rows,
+                    // Nothing is wrong with the frame: it has to wait.
+                    Err(BadFrame::Unavailable) => return Err(RemakeError::Unavailable),
                     Err(_) => {
                         self.quarantine.frame(&path, position, &streams).await?;
                         apart = true;
