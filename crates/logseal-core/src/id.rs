@@ -89,6 +89,40 @@ typed_id!(
     /// A file of the write-ahead log: one process life writes it, once.
     WalFileId
 );
+typed_id!(
+    /// An asynchronous operation.
+    OperationId
+);
+typed_id!(
+    /// A resource of the control plane: the id of a cluster or of a workspace.
+    ResourceId
+);
+
+impl ResourceId {
+    /// The cluster that this resource is, when it is one.
+    #[must_use]
+    pub const fn cluster(&self) -> ClusterId {
+        ClusterId(self.0)
+    }
+
+    /// The workspace that this resource is, when it is one.
+    #[must_use]
+    pub const fn workspace(&self) -> WorkspaceId {
+        WorkspaceId(self.0)
+    }
+}
+
+impl From<ClusterId> for ResourceId {
+    fn from(id: ClusterId) -> Self {
+        Self(id.0)
+    }
+}
+
+impl From<WorkspaceId> for ResourceId {
+    fn from(id: WorkspaceId) -> Self {
+        Self(id.0)
+    }
+}
 
 /// Makes new ids from an injected clock and random source.
 #[derive(Clone, Debug)]
@@ -154,5 +188,13 @@ mod tests {
         let id = WorkspaceId::from_bytes([7; 16]);
         assert_eq!(id.to_string().parse::<WorkspaceId>().expect("own text"), id);
         assert!("not-an-id".parse::<WorkspaceId>().is_err());
+    }
+
+    #[test]
+    fn a_resource_has_the_id_of_the_cluster_or_workspace_that_it_is() {
+        let (cluster, workspace) = (ClusterId::from_bytes([7; 16]), WorkspaceId::from_bytes([8; 16]));
+        assert_eq!(ResourceId::from(cluster).cluster(), cluster);
+        assert_eq!(ResourceId::from(workspace).workspace(), workspace);
+        assert_eq!(ResourceId::from(workspace).to_string(), workspace.to_string());
     }
 }

@@ -21,6 +21,8 @@ pub mod table_name;
 
 pub use chain::Chain;
 pub use clock::{Clock, SystemClock, UnixNanos};
-pub use id::{AekId, ClusterId, IdGenerator, NodeId, SegmentId, TableId, WalFileId, WorkspaceId};
+pub use id::{
+    AekId, ClusterId, IdGenerator, NodeId, OperationId, ResourceId, SegmentId, TableId, WalFileId, WorkspaceId,
+};
 pub use random::RandomSource;
 pub use table_name::{TableName, TableNameError};
