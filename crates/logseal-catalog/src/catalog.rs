@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use logseal_core::{AekId, SegmentId, WorkspaceId};
+use logseal_core::{AekId, ClusterId, SegmentId, WorkspaceId};
 use logseal_crypto::MacKey;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, Row as _, SqliteConnection};
 
 use crate::codec::{Decode, read};
-use crate::writer::Writer;
+use crate::writer::{Writer, run_sql};
 use crate::{
     AekRow, CatalogError, Change, ClusterRow, ColumnRow, CoverageRow, SegmentRow, TableRow, WalFileRow,
     WorkspaceKeyRow, WorkspaceRow, schema,
@@ -20,11 +20,17 @@ const READERS: u32 = 4;
 
 const WORKSPACE: &str = "SELECT * FROM workspaces WHERE id = ?1";
 
+const WORKSPACES_OF: &str = "SELECT * FROM workspaces WHERE cluster_id = ?1 ORDER BY name, id";
+
+const WORKSPACE_KEYS_OF: &str = "SELECT * FROM workspace_keys WHERE workspace_id = ?1 ORDER BY slot";
+
 const WORKSPACE_KEYS: &str = "SELECT * FROM workspace_keys ORDER BY workspace_id, slot";
 
 const AEK: &str = "SELECT * FROM aeks WHERE id = ?1";
 
 const AEKS_OF: &str = "SELECT * FROM aeks WHERE workspace_id = ?1 ORDER BY generation";
+
+const AEKS_OF_CLUSTER: &str = "SELECT * FROM aeks WHERE cluster_id = ?1 ORDER BY workspace_id, generation";
 
 const ORPHAN_TABLES: &str = "SELECT * FROM tables WHERE workspace_id NOT IN (SELECT id FROM workspaces) LIMIT 100";
 
@@ -37,7 +43,7 @@ const ORPHAN_AEKS: &str = "SELECT * FROM aeks WHERE workspace_id NOT IN (SELECT 
 #[derive(Clone, Debug)]
 pub struct Catalog {
     pub(crate) readers: SqlitePool,
-    writer: Writer,
+    pub(crate) writer: Writer,
     mac_key: Arc<MacKey>,
 }
 
@@ -72,7 +78,8 @@ impl Catalog {
     /// # Errors
     ///
     /// [`CatalogError::Conflict`] when another row of that name or id exists, [`CatalogError::Covered`] when frames are settled
-    /// already, [`CatalogError::Unknown`], [`CatalogError::Invalid`], [`CatalogError::Integrity`] when a row that the change
+    /// already, [`CatalogError::Stale`] when rows changed since they were read, [`CatalogError::Busy`] when another operation goes
+    /// on, [`CatalogError::Unknown`], [`CatalogError::Invalid`], [`CatalogError::Integrity`] when a row that the change
     /// builds on was altered, [`CatalogError::Sql`]; nothing is changed then. [`CatalogError::is_storage`] tells what may succeed
     /// later. A change whose answer was lost may be applied again.
     pub async fn apply(&self, change: Change) -> Result<(), CatalogError> {
@@ -95,7 +102,17 @@ impl Catalog {
     ///
     /// [`CatalogError::Integrity`] or [`CatalogError::Sql`].
     pub async fn clusters(&self) -> Result<Vec<ClusterRow>, CatalogError> {
-        self.all(sqlx::query("SELECT * FROM clusters ORDER BY name")).await
+        self.all(sqlx::query("SELECT * FROM clusters ORDER BY name, id")).await
+    }
+
+    /// The cluster `id`; `None` when it is not there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Catalog::clusters`].
+    pub async fn cluster(&self, id: ClusterId) -> Result<Option<ClusterRow>, CatalogError> {
+        let query = sqlx::query("SELECT * FROM clusters WHERE id = ?").bind(id.as_bytes().as_slice());
+        Ok(self.all(query).await?.pop())
     }
 
     /// All workspaces, by name.
@@ -104,7 +121,7 @@ impl Catalog {
     ///
     /// As [`Catalog::clusters`].
     pub async fn workspaces(&self) -> Result<Vec<WorkspaceRow>, CatalogError> {
-        self.all(sqlx::query("SELECT * FROM workspaces ORDER BY name")).await
+        self.all(sqlx::query("SELECT * FROM workspaces ORDER BY name, id")).await
     }
 
     /// The workspace `id`; `None` when it is not there.
@@ -116,6 +133,15 @@ impl Catalog {
         Ok(self.all(sqlx::query(WORKSPACE).bind(id.as_bytes().as_slice())).await?.pop())
     }
 
+    /// The workspaces that are linked to `cluster`, by name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Catalog::clusters`]; other clusters' rows do not matter.
+    pub async fn workspaces_of(&self, cluster: ClusterId) -> Result<Vec<WorkspaceRow>, CatalogError> {
+        self.all(sqlx::query(WORKSPACES_OF).bind(cluster.as_bytes().as_slice())).await
+    }
+
     /// The access keys of all workspaces.
     ///
     /// # Errors
@@ -123,6 +149,15 @@ impl Catalog {
     /// As [`Catalog::clusters`].
     pub async fn workspace_keys(&self) -> Result<Vec<WorkspaceKeyRow>, CatalogError> {
         self.all(sqlx::query(WORKSPACE_KEYS)).await
+    }
+
+    /// The access keys of `workspace`, by slot.
+    ///
+    /// # Errors
+    ///
+    /// As [`Catalog::clusters`]; rows of other workspaces do not matter.
+    pub async fn workspace_keys_of(&self, workspace: WorkspaceId) -> Result<Vec<WorkspaceKeyRow>, CatalogError> {
+        self.all(sqlx::query(WORKSPACE_KEYS_OF).bind(workspace.as_bytes().as_slice())).await
     }
 
     /// The access keys of all workspaces that are genuine, and why each other one is refused.
@@ -177,6 +212,15 @@ impl Catalog {
         self.all(sqlx::query(AEKS_OF).bind(workspace.as_bytes().as_slice())).await
     }
 
+    /// The AEKs of all generations and workspaces that `cluster`'s KEK wraps.
+    ///
+    /// # Errors
+    ///
+    /// As [`Catalog::clusters`]; other clusters' rows do not matter.
+    pub async fn aeks_of_cluster(&self, cluster: ClusterId) -> Result<Vec<AekRow>, CatalogError> {
+        self.all(sqlx::query(AEKS_OF_CLUSTER).bind(cluster.as_bytes().as_slice())).await
+    }
+
     /// The AEK `id`; `None` when it is not there, or its row's id was altered: [`Catalog::aeks`] refuses that.
     ///
     /// # Errors
@@ -214,7 +258,7 @@ impl Catalog {
         self.all(sqlx::query("SELECT * FROM coverage ORDER BY table_id, aek_id, file_id, first")).await
     }
 
-    async fn all<R: Decode>(&self, query: Query<'_>) -> Result<Vec<R>, CatalogError> {
+    pub(crate) async fn all<R: Decode>(&self, query: Query<'_>) -> Result<Vec<R>, CatalogError> {
         let mut connection = self.readers.acquire().await.map_err(CatalogError::sql("connect"))?;
         self.read_all(&mut connection, query).await
     }
@@ -258,16 +302,36 @@ async fn prepare(connection: &mut SqliteConnection) -> Result<(), CatalogError> 
 }
 
 async fn bring_up(connection: &mut SqliteConnection) -> Result<(), CatalogError> {
+    // Tables that others refer to are made anew, and SQLite heeds this outside of transactions only.
+    run_sql(connection, "suspend foreign keys", "PRAGMA foreign_keys = OFF").await?;
+    take_steps(connection).await?;
+    run_sql(connection, "resume foreign keys", "PRAGMA foreign_keys = ON").await
+}
+
+async fn take_steps(connection: &mut SqliteConnection) -> Result<(), CatalogError> {
     // All steps in one transaction: a crash leaves the old format, whole.
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(CatalogError::sql("begin"))?;
     let found = format(&mut transaction).await?;
     let steps = usize::try_from(found).ok().and_then(|found| schema::STEPS.get(found..));
-    for step in steps.ok_or(CatalogError::Format { found, known: schema::FORMAT })? {
+    let steps = steps.ok_or(CatalogError::Format { found, known: schema::FORMAT })?;
+    // Rows that were altered so that they belong to nobody are told of by whoever reads them, and are no reason to refuse all others.
+    let before = loose_ends(&mut transaction).await?;
+    for step in steps {
         sqlx::raw_sql(*step).execute(&mut *transaction).await.map_err(CatalogError::sql("create tables"))?;
+    }
+    if loose_ends(&mut transaction).await? > before {
+        return Err(CatalogError::Upgrade { to: schema::FORMAT });
     }
     let version = sqlx::AssertSqlSafe(format!("PRAGMA user_version = {}", schema::FORMAT));
     sqlx::raw_sql(version).execute(&mut *transaction).await.map_err(CatalogError::sql("set format"))?;
     transaction.commit().await.map_err(CatalogError::sql("commit"))
+}
+
+/// The number of rows that refer to rows that are not there.
+async fn loose_ends(connection: &mut SqliteConnection) -> Result<i64, CatalogError> {
+    let query = "SELECT count(*) FROM pragma_foreign_key_check";
+    let row = connection.fetch_one(query).await.map_err(CatalogError::sql("check foreign keys"))?;
+    Ok(row.get(0))
 }
 
 /// The file's format; 0 when it is new.

@@ -1,14 +1,15 @@
 //! Rows to and from SQLite, each checked against its MAC when it is read.
 
-use logseal_core::{SegmentId, TableName, UnixNanos};
+use logseal_core::{TableName, UnixNanos};
 use logseal_crypto::MacKey;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use crate::CatalogError;
 use crate::rows::{
-    AekRow, Authenticated, ClusterRow, ColumnRow, CoverageRow, KekRow, SegmentRow, TableRow, WalFileRow, WalFileState,
-    WorkspaceKeyRow, WorkspaceRow,
+    AekRow, AuditEntry, AuditHead, AuditRow, Authenticated, ClusterRow, ColumnRow, CoverageRow, GarbageRow, KekRow,
+    OperationRow, OperationState, ResourceKind, ResourceRow, SegmentRow, ShreddedRow, TableRow, WalFileRow,
+    WalFileState, WorkspaceKeyRow, WorkspaceRow,
 };
 
 /// The MAC to store with `row`.
@@ -35,7 +36,7 @@ pub(crate) fn read<R: Decode>(key: &MacKey, row: &SqliteRow) -> Result<R, Catalo
 
 /// What an undecodable row can still be called by.
 fn raw_id(row: &SqliteRow) -> String {
-    let id = ["id", "table_id", "workspace_id"].iter().find_map(|column| bytes(row, column));
+    let id = ["id", "table_id", "aek_id", "workspace_id"].iter().find_map(|column| bytes(row, column));
     id.map_or_else(|| "(without id)".to_owned(), |id| id.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
@@ -68,11 +69,40 @@ fn kek(row: &SqliteRow) -> Option<KekRow> {
 }
 
 /// An id that may be NULL; `None` when the column holds anything else than an id or NULL.
-fn segment(row: &SqliteRow) -> Option<Option<SegmentId>> {
-    match row.try_get::<Option<Vec<u8>>, _>("segment_id").ok()? {
+fn optional_id<T>(row: &SqliteRow, column: &str, make: impl FnOnce([u8; 16]) -> T) -> Option<Option<T>> {
+    match row.try_get::<Option<Vec<u8>>, _>(column).ok()? {
         None => Some(None),
-        Some(bytes) => Some(Some(SegmentId::from_bytes(bytes.try_into().ok()?))),
+        Some(bytes) => Some(Some(make(bytes.try_into().ok()?))),
     }
+}
+
+/// A time that may be NULL.
+fn optional_time(row: &SqliteRow, column: &str) -> Option<Option<UnixNanos>> {
+    Some(row.try_get::<Option<i64>, _>(column).ok()?.map(UnixNanos))
+}
+
+/// What texts that compare without ASCII case are found by.
+pub(crate) fn key_of(text: &str) -> String {
+    text.to_ascii_lowercase()
+}
+
+/// A text that is found by its lower case in the column `key`. No MAC covers that one: it must be what the text gives.
+fn keyed(row: &SqliteRow, column: &str, key: &str) -> Option<String> {
+    let found = text(row, column)?;
+    (text(row, key)? == key_of(&found)).then_some(found)
+}
+
+fn entry(row: &SqliteRow) -> Option<AuditEntry> {
+    Some(AuditEntry {
+        at: time(row, "at")?,
+        actor: text(row, "actor")?,
+        action: text(row, "action")?,
+        resource: text(row, "resource")?,
+        operation: optional_id(row, "operation_id", logseal_core::OperationId::from_bytes)?,
+        outcome: text(row, "outcome")?,
+        before: text(row, "before")?,
+        after: text(row, "after")?,
+    })
 }
 
 macro_rules! decode {
@@ -113,7 +143,7 @@ decode!(ColumnRow, |r| {
     name_sealed: bytes(r, "name_sealed"), name_fingerprint: bytes(r, "name_fingerprint"),
 });
 decode!(SegmentRow, |r| {
-    id: id(r, "id", SegmentId::from_bytes),
+    id: id(r, "id", logseal_core::SegmentId::from_bytes),
     workspace: id(r, "workspace_id", logseal_core::WorkspaceId::from_bytes),
     table: id(r, "table_id", logseal_core::TableId::from_bytes), aek: id(r, "aek_id", logseal_core::AekId::from_bytes),
     path: text(r, "path"), bytes: number(r, "bytes"), rows: number(r, "row_count"), min_time: time(r, "min_time"),
@@ -130,5 +160,28 @@ decode!(WalFileRow, |r| {
 decode!(CoverageRow, |r| {
     file: id(r, "file_id", logseal_core::WalFileId::from_bytes), table: id(r, "table_id", logseal_core::TableId::from_bytes),
     aek: id(r, "aek_id", logseal_core::AekId::from_bytes), first: number(r, "first"), last: number(r, "last"),
-    segment: segment(r),
+    segment: optional_id(r, "segment_id", logseal_core::SegmentId::from_bytes),
 });
+decode!(ResourceRow, |r| {
+    id: id(r, "id", logseal_core::ResourceId::from_bytes), kind: number(r, "kind").and_then(ResourceKind::from_code),
+    subscription: keyed(r, "subscription", "subscription_key"), group: keyed(r, "resource_group", "resource_group_key"),
+    name: keyed(r, "name", "name_key"), document: text(r, "document"), version: number(r, "version"),
+    created: time(r, "created"), changed: time(r, "changed"), deleted: optional_time(r, "deleted"),
+});
+decode!(OperationRow, |r| {
+    id: id(r, "id", logseal_core::OperationId::from_bytes), kind: text(r, "kind"),
+    resource: id(r, "resource_id", logseal_core::ResourceId::from_bytes), target: text(r, "target"),
+    subscription: keyed(r, "subscription", "subscription_key"), location: text(r, "location"),
+    state: number(r, "state").and_then(OperationState::from_code), document: text(r, "document"),
+    created: time(r, "created"), changed: time(r, "changed"), ended: optional_time(r, "ended"),
+    version: number(r, "version"),
+});
+decode!(AuditRow, |r| {
+    sequence: number(r, "sequence"), entry: entry(r), previous: bytes(r, "previous"), mac: bytes(r, "mac"),
+});
+decode!(AuditHead, |r| { sequence: number(r, "sequence"), mac: bytes(r, "last") });
+decode!(ShreddedRow, |r| {
+    aek: id(r, "aek_id", logseal_core::AekId::from_bytes),
+    workspace: id(r, "workspace_id", logseal_core::WorkspaceId::from_bytes), at: time(r, "at"),
+});
+decode!(GarbageRow, |r| { path: text(r, "path"), since: time(r, "since") });

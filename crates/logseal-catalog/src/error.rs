@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use logseal_core::WalFileId;
+use logseal_core::{OperationId, ResourceId, WalFileId};
 use thiserror::Error;
 
 /// A failed catalog operation.
@@ -52,8 +52,8 @@ pub enum CatalogError {
         /// The row's id.
         id: String,
     },
-    /// A change states what no row can hold.
-    #[error("{kind} `{id}` cannot be stored: {why}")]
+    /// A change states what no row can hold, or what other rows rule out.
+    #[error("{kind} `{id}` is refused: {why}")]
     Invalid {
         /// The kind of row.
         kind: &'static str,
@@ -62,6 +62,31 @@ pub enum CatalogError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// A change was made from a row that is not the stored one any more: read it again.
+    #[error("{kind} `{id}` was changed meanwhile")]
+    Stale {
+        /// The kind of row.
+        kind: &'static str,
+        /// The row's id.
+        id: String,
+    },
+    /// Another operation of the resource goes on.
+    #[error("resource `{resource}` is busy with operation `{operation}`")]
+    Busy {
+        /// The resource.
+        resource: ResourceId,
+        /// The operation that goes on.
+        operation: OperationId,
+    },
+    /// The file of an older format has rows that cannot be brought to this one.
+    #[error("the catalog cannot be brought to format {to}: rows would refer to rows that are not there")]
+    Upgrade {
+        /// The format that it was to get.
+        to: i64,
+    },
+    /// Deleted rows may still be in the journal, because it could not be folded into the file.
+    #[error("the catalog's journal stays in use by readers: deleted rows may still be in it")]
+    Unscrubbed,
     /// A copy of the catalog would replace a file.
     #[error("`{}` exists already: a backup never replaces a file", .0.display())]
     Exists(PathBuf),
@@ -95,7 +120,7 @@ pub enum CatalogError {
 const STORAGE_CODES: &[u32] = &[3, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 22, 26];
 
 impl CatalogError {
-    /// Whether the storage failed (full, I/O error, busy): nothing was changed, and the same change may succeed later.
+    /// Whether the storage failed (full, I/O error, in use): nothing was changed, and the same change may succeed later.
     #[must_use]
     pub fn is_storage(&self) -> bool {
         match self {
@@ -111,7 +136,7 @@ impl CatalogError {
                 | sqlx::Error::WorkerCrashed => true,
                 _ => false,
             },
-            Self::Backup { .. } => true,
+            Self::Backup { .. } | Self::Unscrubbed => true,
             _ => false,
         }
     }

@@ -16,7 +16,11 @@
 //! | [`rows`] | the rows as values, and what their MACs cover |
 //! | [`catalog`] | [`Catalog`]: opening and reading |
 //! | [`snapshot`] | [`Snapshot`]: what one workspace has, at one moment |
-//! | [`writer`] | [`Change`] and the task that applies them |
+//! | [`control`] | resources and operations |
+//! | [`retention`] | what is to go, and what went |
+//! | [`scrub`] | [`Catalog::scrub`]: no trace of what was deleted |
+//! | [`change`] | [`Change`]: what can be changed |
+//! | [`writer`] | the task that applies changes |
 //! | `changes` | what each change does, in SQL |
 //! | [`mod@backup`] | [`backup()`]: a copy while a server runs |
 //! | [`coverage`] | [`coverage_of`]: settled frames of some files, for who only looks |
@@ -24,22 +28,29 @@
 
 pub mod backup;
 pub mod catalog;
+pub mod change;
 mod changes;
 mod codec;
+pub mod control;
 pub mod coverage;
 pub mod error;
+pub mod retention;
 pub mod rows;
 mod schema;
+pub mod scrub;
 pub mod snapshot;
 pub mod writer;
 
 pub use backup::backup;
 pub use catalog::Catalog;
+pub use change::{Change, SegmentCommit};
+pub use control::{OperationFilter, ResourceFilter};
 pub use coverage::coverage_of;
 pub use error::CatalogError;
+pub use retention::GenerationSize;
 pub use rows::{
-    AekRow, ClusterRow, ColumnRow, CoverageRow, KekRow, SegmentRow, TableRow, WalFileRow, WalFileState,
+    AekRow, AuditEntry, AuditHead, AuditRow, ClusterRow, ColumnRow, CoverageRow, GarbageRow, KekRow, OperationRow,
+    OperationState, ResourceKind, ResourceRow, SegmentRow, ShreddedRow, TableRow, WalFileRow, WalFileState,
     WorkspaceKeyRow, WorkspaceRow,
 };
 pub use snapshot::Snapshot;
-pub use writer::{Change, SegmentCommit};

@@ -2,10 +2,10 @@
 
 /// Each step leads from the format of its index (`PRAGMA user_version`, 0 for a new file) to the next one. A step that was
 /// released is never edited, so that an upgraded file has the same tables as a new one.
-pub(crate) const STEPS: &[&str] = &[FORMAT_1, FORMAT_2];
+pub(crate) const STEPS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3];
 
 /// The format that this version writes.
-pub(crate) const FORMAT: i64 = 2;
+pub(crate) const FORMAT: i64 = 3;
 const _: () = assert!(STEPS.len() == FORMAT as usize, "one step for each format");
 
 const FORMAT_1: &str = "
@@ -127,6 +127,124 @@ CREATE TABLE coverage (
 
 CREATE INDEX coverage_by_file ON coverage (file_id);
 CREATE INDEX coverage_by_segment ON coverage (segment_id);
+";
+
+/// The control plane: resources, operations, the audit trail, links that move, and what was shredded.
+///
+/// The names of clusters and workspaces are no longer unique, which takes new tables (sqlite.org/lang_altertable.html, section 7); the
+/// rows stay as they are, so their MACs hold. Tables whose rows may be large have a rowid: those without one keep whole rows in the
+/// inner pages of their trees. The `_key` columns are the lower case of the columns beside them.
+const FORMAT_3: &str = "
+CREATE TABLE clusters_3 (
+    id BLOB PRIMARY KEY NOT NULL,
+    name TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    kek_vault_uri TEXT NOT NULL,
+    kek_name TEXT NOT NULL,
+    kek_version TEXT NOT NULL,
+    mac BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO clusters_3 SELECT id, name, created, kek_vault_uri, kek_name, kek_version, mac FROM clusters;
+DROP TABLE clusters;
+ALTER TABLE clusters_3 RENAME TO clusters;
+
+CREATE TABLE workspaces_3 (
+    id BLOB PRIMARY KEY NOT NULL,
+    name TEXT NOT NULL,
+    cluster_id BLOB NOT NULL REFERENCES clusters (id),
+    created INTEGER NOT NULL,
+    mac BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO workspaces_3 SELECT id, name, cluster_id, created, mac FROM workspaces;
+DROP TABLE workspaces;
+ALTER TABLE workspaces_3 RENAME TO workspaces;
+
+CREATE INDEX workspaces_by_cluster ON workspaces (cluster_id);
+CREATE INDEX aeks_by_cluster ON aeks (cluster_id);
+CREATE INDEX segments_by_aek ON segments (aek_id, row_count, bytes);
+CREATE INDEX segments_by_age ON segments (workspace_id, created);
+
+CREATE TABLE resources (
+    id BLOB PRIMARY KEY NOT NULL,
+    kind INTEGER NOT NULL,
+    subscription TEXT NOT NULL,
+    subscription_key TEXT NOT NULL,
+    resource_group TEXT NOT NULL,
+    resource_group_key TEXT NOT NULL,
+    name TEXT NOT NULL,
+    name_key TEXT NOT NULL,
+    document TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    created INTEGER NOT NULL,
+    changed INTEGER NOT NULL,
+    deleted INTEGER,
+    mac BLOB NOT NULL
+) STRICT;
+
+CREATE UNIQUE INDEX resources_by_name ON resources (kind, subscription_key, resource_group_key, name_key);
+CREATE INDEX live_resources ON resources (kind, subscription_key, resource_group_key, name_key) WHERE deleted IS NULL;
+CREATE INDEX deleted_resources ON resources (kind, subscription_key, resource_group_key, name_key)
+    WHERE deleted IS NOT NULL;
+
+CREATE TABLE operations (
+    id BLOB PRIMARY KEY NOT NULL,
+    kind TEXT NOT NULL,
+    resource_id BLOB NOT NULL,
+    target TEXT NOT NULL,
+    subscription TEXT NOT NULL,
+    subscription_key TEXT NOT NULL,
+    location TEXT NOT NULL,
+    state INTEGER NOT NULL,
+    document TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    changed INTEGER NOT NULL,
+    ended INTEGER,
+    version INTEGER NOT NULL,
+    mac BLOB NOT NULL
+) STRICT;
+
+CREATE UNIQUE INDEX running_operations ON operations (resource_id) WHERE state = 1;
+CREATE INDEX operations_by_resource ON operations (resource_id, id);
+CREATE INDEX operations_by_state ON operations (state, id);
+CREATE INDEX operations_by_subscription ON operations (subscription_key, id);
+CREATE INDEX operations_by_subscription_and_state ON operations (subscription_key, state, id);
+CREATE INDEX operations_by_end ON operations (ended) WHERE ended IS NOT NULL;
+
+CREATE TABLE audit (
+    sequence INTEGER PRIMARY KEY NOT NULL,
+    at INTEGER NOT NULL,
+    actor TEXT NOT NULL,
+    action TEXT NOT NULL,
+    resource TEXT NOT NULL,
+    operation_id BLOB,
+    outcome TEXT NOT NULL,
+    before TEXT NOT NULL,
+    after TEXT NOT NULL,
+    previous BLOB NOT NULL,
+    mac BLOB NOT NULL
+) STRICT;
+
+-- One row: the end of the audit trail.
+CREATE TABLE audit_head (
+    sequence INTEGER PRIMARY KEY NOT NULL,
+    last BLOB NOT NULL,
+    mac BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE shredded (
+    aek_id BLOB PRIMARY KEY NOT NULL,
+    workspace_id BLOB NOT NULL,
+    at INTEGER NOT NULL,
+    mac BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE garbage (
+    path TEXT PRIMARY KEY NOT NULL,
+    since INTEGER NOT NULL,
+    mac BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX garbage_by_age ON garbage (since, path);
 ";
 
 /// Indexes that came after the formats above and that no reader or writer needs to know of, made when a catalog is opened and lacks

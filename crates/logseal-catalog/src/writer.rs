@@ -7,16 +7,12 @@
 
 use std::sync::Arc;
 
-use logseal_core::{UnixNanos, WalFileId};
 use logseal_crypto::MacKey;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection as _, Executor as _};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{
-    AekRow, CatalogError, ClusterRow, ColumnRow, CoverageRow, SegmentRow, TableRow, WalFileRow, WalFileState,
-    WorkspaceKeyRow, WorkspaceRow, changes,
-};
+use crate::{CatalogError, Change, changes, scrub};
 
 /// Changes that wait for the task; senders beyond it wait in turn, so memory stays bounded.
 const QUEUE: usize = 256;
@@ -24,73 +20,26 @@ const QUEUE: usize = 256;
 /// Most changes of one transaction.
 const GROUP: usize = 64;
 
-/// A change of the catalog.
-#[derive(Clone, Debug)]
-pub enum Change {
-    /// Adds a cluster.
-    AddCluster(ClusterRow),
-    /// Adds a workspace with its access keys, its first AEK and its tables.
-    AddWorkspace {
-        /// The workspace.
-        workspace: WorkspaceRow,
-        /// Its access keys.
-        keys: Vec<WorkspaceKeyRow>,
-        /// Its first AEK.
-        aek: AekRow,
-        /// Its tables.
-        tables: Vec<TableRow>,
-    },
-    /// Adds a further AEK of a workspace.
-    AddAek(AekRow),
-    /// Adds a table and attribute columns of it; what is there already stays as it is.
-    AddTable {
-        /// The table.
-        table: TableRow,
-        /// Columns, from some position on.
-        columns: Vec<ColumnRow>,
-    },
-    /// Makes a segment visible; nothing is changed when that very segment, with the same coverage, is there.
-    CommitSegment(Box<SegmentCommit>),
-    /// Adds a file of the write-ahead log; nothing is changed when the very row is there.
-    RegisterWalFile(WalFileRow),
-    /// Changes what is known of a file of the write-ahead log; nothing is changed when it is in that state already.
-    SetWalFileState {
-        /// The file.
-        file: WalFileId,
-        /// Its state from now on.
-        state: WalFileState,
-        /// When that was found.
-        at: UnixNanos,
-    },
-    /// Settles damaged frames: rows without a segment.
-    Quarantine(Vec<CoverageRow>),
-    /// Removes the rows of retired files of the write-ahead log with their coverage.
-    ForgetWalFiles {
-        /// Files retired at this time or later stay.
-        retired_before: UnixNanos,
-    },
-}
-
-/// A segment with what must become visible with it.
-#[derive(Clone, Debug)]
-pub struct SegmentCommit {
-    /// The segment.
-    pub segment: SegmentRow,
-    /// The table, added when it is not there yet.
-    pub table: TableRow,
-    /// Attribute columns, added when they are not there yet.
-    pub columns: Vec<ColumnRow>,
-    /// The frames of the write-ahead log that the segment holds: rows of its table and AEK that name the segment.
-    pub coverage: Vec<CoverageRow>,
-    /// Sequence numbers that are known to have been durable, by file; they raise [`WalFileRow::attested`] and never lower it.
-    /// Files without a row are passed over.
-    pub attested: Vec<(WalFileId, u64)>,
-}
-
 type Reply = oneshot::Sender<Result<(), CatalogError>>;
 
-/// What the task is sent: a change, or `None` to close the connection; and where the outcome goes.
-type Job = (Option<Change>, Reply);
+/// What the task is sent, and where the outcome goes.
+#[derive(Debug)]
+enum Job {
+    Apply(Change, Reply),
+    /// Something for which no transaction may be open; done after the changes that came with it.
+    Maintain(Maintenance, Reply),
+    /// Ends the task.
+    Close(Reply),
+}
+
+/// What the connection does beside changes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Maintenance {
+    /// Writes the keys' pages anew.
+    Rewrite,
+    /// Folds the journal into the file and empties it.
+    Fold,
+}
 
 /// Sends changes to the writer task, which ends when the last handle is dropped.
 #[derive(Clone, Debug)]
@@ -106,17 +55,21 @@ impl Writer {
     }
 
     pub(crate) async fn apply(&self, change: Change) -> Result<(), CatalogError> {
-        self.send(Some(change)).await
+        self.send(|reply| Job::Apply(change, reply)).await
+    }
+
+    pub(crate) async fn maintain(&self, what: Maintenance) -> Result<(), CatalogError> {
+        self.send(|reply| Job::Maintain(what, reply)).await
     }
 
     /// Ends the task after the changes that wait, and closes the connection: SQLite then folds its journal into the file.
     pub(crate) async fn close(&self) -> Result<(), CatalogError> {
-        self.send(None).await
+        self.send(Job::Close).await
     }
 
-    async fn send(&self, change: Option<Change>) -> Result<(), CatalogError> {
+    async fn send(&self, job: impl FnOnce(Reply) -> Job) -> Result<(), CatalogError> {
         let (reply, answer) = oneshot::channel();
-        self.queue.send((change, reply)).await.map_err(|_| CatalogError::Stopped)?;
+        self.queue.send(job(reply)).await.map_err(|_| CatalogError::Stopped)?;
         answer.await.map_err(|_| CatalogError::Stopped)?
     }
 }
@@ -124,18 +77,28 @@ impl Writer {
 async fn run(mut connection: SqliteConnection, mac_key: Arc<MacKey>, mut waiting: mpsc::Receiver<Job>) {
     let (mut jobs, mut closing) = (Vec::with_capacity(GROUP), None);
     while closing.is_none() && waiting.recv_many(&mut jobs, GROUP).await > 0 {
-        let mut group = Vec::with_capacity(jobs.len());
-        for (change, reply) in jobs.drain(..) {
-            match change {
-                Some(change) => group.push((change, reply)),
-                None => closing = Some(reply),
+        let (mut group, mut maintenance) = (Vec::with_capacity(jobs.len()), Vec::new());
+        for job in jobs.drain(..) {
+            match job {
+                Job::Apply(change, reply) => group.push((change, reply)),
+                Job::Maintain(what, reply) => maintenance.push((what, reply)),
+                Job::Close(reply) => closing = Some(reply),
             }
         }
-        let mut outcomes = Vec::with_capacity(group.len());
-        let committed = commit_group(&mut connection, &mac_key, &group, &mut outcomes).await;
-        for ((_, reply), outcome) in group.into_iter().zip(outcomes) {
-            // A caller that went away no longer wants the answer; the change stands.
-            let _ = reply.send(committed.clone().and(outcome));
+        if !group.is_empty() {
+            let mut outcomes = Vec::with_capacity(group.len());
+            let committed = commit_group(&mut connection, &mac_key, &group, &mut outcomes).await;
+            for ((_, reply), outcome) in group.into_iter().zip(outcomes) {
+                // A caller that went away no longer wants the answer; the change stands.
+                let _ = reply.send(committed.clone().and(outcome));
+            }
+        }
+        for (what, reply) in maintenance {
+            let done = match what {
+                Maintenance::Rewrite => scrub::rewrite(&mut connection).await,
+                Maintenance::Fold => scrub::fold(&mut connection).await,
+            };
+            let _ = reply.send(done);
         }
     }
     let closed = connection.close().await.map_err(CatalogError::sql("close"));
@@ -183,7 +146,7 @@ async fn transact(
     run_sql(connection, "commit", "COMMIT").await
 }
 
-async fn run_sql(
+pub(crate) async fn run_sql(
     connection: &mut SqliteConnection,
     operation: &'static str,
     sql: &'static str,

@@ -5,9 +5,14 @@ use logseal_crypto::Key256;
 
 use super::*;
 use crate::rows::{KekRow, WalFileState};
-use crate::writer::SegmentCommit;
-use crate::{CoverageRow, SegmentRow};
+use crate::{
+    AuditHead, AuditRow, CoverageRow, GarbageRow, OperationRow, ResourceRow, SegmentCommit, SegmentRow, ShreddedRow,
+};
 
+mod control;
+mod links;
+mod shred;
+mod upgrade;
 mod wal;
 
 pub(crate) const WORKSPACE: WorkspaceId = WorkspaceId::from_bytes([2; 16]);
@@ -173,13 +178,15 @@ async fn every_altered_column_of_every_kind_of_row_is_refused() {
     catalog.apply(commit(5, table(4, "logs"), vec![column(0)])).await.unwrap();
     catalog.apply(Change::RegisterWalFile(WalFileRow { attested: 9, ..wal_file(1, 2) })).await.unwrap();
     catalog.apply(wal::covering(6, vec![coverage(1, 3, 5, Some(6))])).await.unwrap();
+    control::fill(&catalog).await;
+    shred::fill(&catalog).await;
     catalog.close().await.unwrap();
     let pristine = checkpointed(&file).await;
 
     let mut tried = 0;
-    for table in
-        ["clusters", "workspaces", "workspace_keys", "aeks", "tables", "columns", "segments", "wal_files", "coverage"]
-    {
+    let kinds = "clusters workspaces workspace_keys aeks tables columns segments wal_files coverage resources operations audit \
+        audit_head shredded garbage";
+    for table in kinds.split_whitespace() {
         for (column, kind) in columns_of(&file, table).await {
             std::fs::write(&file, &pristine).unwrap();
             let altered = match kind.as_str() {
@@ -194,50 +201,12 @@ async fn every_altered_column_of_every_kind_of_row_is_refused() {
             tried += 1;
         }
     }
-    assert!(tried > 60, "{tried} columns tried");
+    assert!(tried > 110, "{tried} columns tried");
 
     std::fs::write(&file, &pristine).unwrap();
     read_everything(&Catalog::open(&file, mac_key(1)).await.unwrap()).await.expect("the pristine file is fine");
     let foreign = read_everything(&Catalog::open(&file, mac_key(2)).await.unwrap()).await;
     assert!(matches!(foreign, Err(CatalogError::Integrity { .. })), "another root key");
-}
-
-#[tokio::test]
-async fn a_newer_format_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("catalog.sqlite");
-    drop(filled(&dir).await);
-    run_sql(&file, "PRAGMA user_version = 99").await;
-    assert!(matches!(Catalog::open(&file, mac_key(1)).await, Err(CatalogError::Format { found: 99, .. })));
-}
-
-#[tokio::test]
-async fn a_catalog_of_format_1_is_brought_up_with_all_its_rows() {
-    let dir = tempfile::tempdir().unwrap();
-    let (old, new) = (dir.path().join("old.sqlite"), dir.path().join("catalog.sqlite"));
-    let catalog = filled(&dir).await;
-    catalog.apply(commit(5, table(4, "logs"), vec![column(0), column(1)])).await.unwrap();
-    let expected = catalog.snapshot(WORKSPACE).await.unwrap();
-    catalog.close().await.unwrap();
-    let options = SqliteConnectOptions::new().filename(&old).create_if_missing(true);
-    let mut connection = options.connect().await.unwrap();
-    let kinds = ["clusters", "workspaces", "workspace_keys", "aeks", "tables", "columns", "segments"];
-    let copies = kinds.map(|kind| format!("INSERT INTO {kind} SELECT * FROM new.{kind};")).concat();
-    let attach = format!("ATTACH '{}' AS new;", new.display());
-    let sql = [include_str!("format_1.sql"), &attach, &copies, "DETACH new; PRAGMA user_version = 1;"].concat();
-    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
-    connection.close().await.unwrap();
-
-    let catalog = Catalog::open(&old, mac_key(1)).await.unwrap();
-    read_everything(&catalog).await.unwrap();
-    assert_eq!(catalog.snapshot(WORKSPACE).await.unwrap().segments, expected.segments);
-    assert_eq!(catalog.snapshot(WORKSPACE).await.unwrap().columns, expected.columns);
-    assert!(catalog.wal_files().await.unwrap().is_empty() && catalog.coverage().await.unwrap().is_empty());
-    catalog.apply(Change::RegisterWalFile(wal_file(1, 0))).await.unwrap();
-    catalog.apply(wal::covering(6, vec![coverage(1, 1, 2, Some(6))])).await.unwrap();
-    catalog.close().await.unwrap();
-    assert_eq!(schema_of(&old).await, schema_of(&new).await, "the same tables as those of a new file");
-    Catalog::open(&old, mac_key(1)).await.expect("and only once");
 }
 
 /// Scenario: rows of keys and tables are altered, and some so that they belong to nobody. Guarantee: one key is found by its id or owner
@@ -291,12 +260,6 @@ async fn single_keys_are_found_among_altered_ones_and_rows_of_nobody_are_told_of
     assert!(matches!(&orphans[..], [CatalogError::Integrity { kind: "table", .. }]), "{orphans:?}");
 }
 
-async fn schema_of(file: &Path) -> Vec<(String, String)> {
-    let mut connection = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(file)).await.unwrap();
-    let rows = connection.fetch_all("SELECT name, coalesce(sql, '') FROM sqlite_schema ORDER BY name").await.unwrap();
-    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
-}
-
 pub(crate) async fn read_everything(catalog: &Catalog) -> Result<(), CatalogError> {
     catalog.clusters().await?;
     catalog.workspaces().await?;
@@ -305,6 +268,12 @@ pub(crate) async fn read_everything(catalog: &Catalog) -> Result<(), CatalogErro
     catalog.wal_files().await?;
     catalog.coverage().await?;
     catalog.snapshot(WORKSPACE).await?;
+    catalog.all::<ResourceRow>(sqlx::query("SELECT * FROM resources")).await?;
+    catalog.all::<OperationRow>(sqlx::query("SELECT * FROM operations")).await?;
+    catalog.all::<AuditRow>(sqlx::query("SELECT * FROM audit")).await?;
+    catalog.all::<AuditHead>(sqlx::query("SELECT * FROM audit_head")).await?;
+    catalog.all::<GarbageRow>(sqlx::query("SELECT * FROM garbage")).await?;
+    catalog.all::<ShreddedRow>(sqlx::query("SELECT * FROM shredded")).await?;
     Ok(())
 }
 

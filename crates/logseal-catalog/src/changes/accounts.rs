@@ -1,6 +1,6 @@
 //! Clusters, workspaces and their keys.
 
-use super::Rows;
+use super::{Rows, lacking, with_id};
 use crate::codec::mac;
 use crate::rows::Authenticated as _;
 use crate::{AekRow, CatalogError, ClusterRow, WorkspaceKeyRow, WorkspaceRow};
@@ -15,7 +15,7 @@ impl Rows<'_> {
             .bind(&r.kek.name)
             .bind(&r.kek.version)
             .bind(mac(self.mac_key, r));
-        self.insert(ClusterRow::KIND, r.label(), query).await.map(drop)
+        self.store(ClusterRow::KIND, r.label(), query).await
     }
 
     pub(super) async fn add_workspace(&mut self, r: &WorkspaceRow) -> Result<(), CatalogError> {
@@ -25,7 +25,7 @@ impl Rows<'_> {
             .bind(r.cluster.as_bytes().as_slice())
             .bind(r.created.0)
             .bind(mac(self.mac_key, r));
-        self.insert(WorkspaceRow::KIND, r.label(), query).await.map(drop)
+        self.store(WorkspaceRow::KIND, r.label(), query).await.map_err(lacking(ClusterRow::KIND, r.cluster))
     }
 
     pub(super) async fn add_workspace_key(&mut self, r: &WorkspaceKeyRow) -> Result<(), CatalogError> {
@@ -36,10 +36,13 @@ impl Rows<'_> {
             .bind(&r.sealed)
             .bind(r.created.0)
             .bind(mac(self.mac_key, r));
-        self.insert(WorkspaceKeyRow::KIND, r.label(), query).await.map(drop)
+        self.store(WorkspaceKeyRow::KIND, r.label(), query).await.map_err(lacking(WorkspaceRow::KIND, r.workspace))
     }
 
     pub(super) async fn add_aek(&mut self, r: &AekRow) -> Result<(), CatalogError> {
+        if !self.any(with_id("SELECT 1 FROM clusters WHERE id = ?", r.cluster.as_bytes())).await? {
+            return Err(CatalogError::Unknown { kind: ClusterRow::KIND, id: r.cluster.to_string() });
+        }
         let query = sqlx::query("INSERT INTO aeks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
             .bind(r.id.as_bytes().as_slice())
             .bind(r.workspace.as_bytes().as_slice())
@@ -52,6 +55,6 @@ impl Rows<'_> {
             .bind(&r.commitment)
             .bind(r.created.0)
             .bind(mac(self.mac_key, r));
-        self.insert("AEK", r.id.to_string(), query).await.map(drop)
+        self.store(AekRow::KIND, r.label(), query).await.map_err(lacking(WorkspaceRow::KIND, r.workspace))
     }
 }

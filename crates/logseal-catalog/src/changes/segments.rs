@@ -1,9 +1,11 @@
 //! Tables, columns and segments.
 
-use super::{Rows, signed};
+use super::{Rows, lacking, signed, with_id};
 use crate::codec::mac;
 use crate::rows::Authenticated as _;
-use crate::{CatalogError, ColumnRow, CoverageRow, SegmentCommit, SegmentRow, TableRow};
+use crate::{
+    AekRow, CatalogError, ColumnRow, CoverageRow, GarbageRow, SegmentCommit, SegmentRow, TableRow, WorkspaceRow,
+};
 
 impl Rows<'_> {
     pub(super) async fn commit_segment(&mut self, commit: &SegmentCommit) -> Result<(), CatalogError> {
@@ -15,6 +17,13 @@ impl Rows<'_> {
         }
         if self.is_committed(commit).await? {
             return Ok(());
+        }
+        if !self.any(with_id("SELECT 1 FROM aeks WHERE id = ?", r.aek.as_bytes())).await? {
+            return Err(CatalogError::Unknown { kind: AekRow::KIND, id: r.aek.to_string() });
+        }
+        // An object that was removed from here must not come back: whoever sweeps the store deletes it.
+        if self.any(sqlx::query("SELECT 1 FROM garbage WHERE path = ?").bind(&r.path)).await? {
+            return Err(CatalogError::Conflict { kind: GarbageRow::KIND, id: r.path.clone() });
         }
         self.add_table_once(&commit.table).await?;
         for column in &commit.columns {
@@ -34,8 +43,8 @@ impl Rows<'_> {
     /// a conflict.
     async fn is_committed(&mut self, commit: &SegmentCommit) -> Result<bool, CatalogError> {
         let id = commit.segment.id;
-        let query = sqlx::query("SELECT * FROM segments WHERE id = ?").bind(id.as_bytes().as_slice());
-        let Some(stored) = self.find::<SegmentRow>(query).await?.pop() else { return Ok(false) };
+        let stored: Option<SegmentRow> = self.find_one("SELECT * FROM segments WHERE id = ?", id.as_bytes()).await?;
+        let Some(stored) = stored else { return Ok(false) };
         let query = sqlx::query("SELECT * FROM coverage WHERE segment_id = ? ORDER BY file_id, first")
             .bind(id.as_bytes().as_slice());
         let covered: Vec<CoverageRow> = self.find(query).await?;
@@ -54,14 +63,13 @@ impl Rows<'_> {
             .bind(r.name.as_str())
             .bind(r.created.0)
             .bind(mac(self.mac_key, r));
-        self.insert("table", r.label(), query).await.map(drop)
+        self.store(TableRow::KIND, r.label(), query).await.map_err(lacking(WorkspaceRow::KIND, r.workspace))
     }
 
     /// Adds the table unless it is there. Another one of its id or name is a conflict; when it was made does not count, because
     /// who adopts a segment does not know it.
     pub(super) async fn add_table_once(&mut self, r: &TableRow) -> Result<(), CatalogError> {
-        let query = sqlx::query("SELECT * FROM tables WHERE id = ?").bind(r.id.as_bytes().as_slice());
-        match self.find::<TableRow>(query).await?.pop() {
+        match self.find_one::<TableRow>("SELECT * FROM tables WHERE id = ?", r.id.as_bytes()).await? {
             None => self.add_table(r).await,
             Some(stored) if stored.workspace == r.workspace && stored.name == r.name => Ok(()),
             Some(_) => Err(CatalogError::Conflict { kind: TableRow::KIND, id: r.label() }),
@@ -80,7 +88,8 @@ impl Rows<'_> {
         .bind(&r.name_sealed)
         .bind(&r.name_fingerprint)
         .bind(mac(self.mac_key, r));
-        self.insert("column", r.label(), query).await.map(drop)
+        // Its table is there: it came with it.
+        self.store(ColumnRow::KIND, r.label(), query).await.map_err(lacking(AekRow::KIND, r.aek))
     }
 
     async fn add_segment(&mut self, r: &SegmentRow) -> Result<(), CatalogError> {
@@ -99,6 +108,7 @@ impl Rows<'_> {
             .bind(&r.wrapped_dek)
             .bind(&r.dek_commitment)
             .bind(mac(self.mac_key, r));
-        self.insert("segment", r.id.to_string(), query).await.map(drop)
+        // Its table and AEK are there: they were looked at before.
+        self.store(SegmentRow::KIND, r.label(), query).await.map_err(lacking(WorkspaceRow::KIND, r.workspace))
     }
 }

@@ -2,10 +2,10 @@
 
 use logseal_core::{UnixNanos, WalFileId};
 
-use super::{Query, Rows, signed};
+use super::{Rows, lacking, signed, with_id};
 use crate::codec::mac;
 use crate::rows::Authenticated as _;
-use crate::{CatalogError, CoverageRow, WalFileRow, WalFileState};
+use crate::{CatalogError, CoverageRow, TableRow, WalFileRow, WalFileState};
 
 /// Bytes of a SHA-256.
 const HASH_BYTES: usize = 32;
@@ -33,7 +33,7 @@ impl Rows<'_> {
             .bind(r.changed.0)
             .bind(signed(r.attested)?)
             .bind(mac(self.mac_key, r));
-        self.insert(WalFileRow::KIND, r.label(), query).await.map(drop)
+        self.store(WalFileRow::KIND, r.label(), query).await
     }
 
     pub(super) async fn set_wal_file_state(
@@ -60,7 +60,7 @@ impl Rows<'_> {
 
     /// The file's row, authenticated: what is written anew from it gets a valid MAC.
     async fn wal_file(&mut self, file: WalFileId) -> Result<Option<WalFileRow>, CatalogError> {
-        Ok(self.find(by_id("SELECT * FROM wal_files WHERE id = ?", file)).await?.pop())
+        self.find_one("SELECT * FROM wal_files WHERE id = ?", file.as_bytes()).await
     }
 
     /// Writes the fields that may change.
@@ -111,7 +111,7 @@ impl Rows<'_> {
             .bind(last)
             .bind(r.segment.as_ref().map(|id| id.as_bytes().as_slice()))
             .bind(mac(self.mac_key, r));
-        self.insert(CoverageRow::KIND, r.label(), query).await.map(drop)
+        self.store(CoverageRow::KIND, r.label(), query).await.map_err(lacking(TableRow::KIND, r.table))
     }
 
     pub(super) async fn forget_wal_files(&mut self, retired_before: UnixNanos) -> Result<(), CatalogError> {
@@ -120,13 +120,10 @@ impl Rows<'_> {
             .bind(retired_before.0);
         // Read with their MACs: a state that was planted must not remove what tells of a loss.
         for file in self.find::<WalFileRow>(query).await? {
-            self.execute("forget coverage", by_id("DELETE FROM coverage WHERE file_id = ?", file.id)).await?;
-            self.execute("forget WAL file", by_id("DELETE FROM wal_files WHERE id = ?", file.id)).await?;
+            let id = file.id.as_bytes();
+            self.execute("forget coverage", with_id("DELETE FROM coverage WHERE file_id = ?", id)).await?;
+            self.execute("forget WAL file", with_id("DELETE FROM wal_files WHERE id = ?", id)).await?;
         }
         Ok(())
     }
-}
-
-fn by_id(sql: &'static str, file: WalFileId) -> Query<'static> {
-    sqlx::query(sql).bind(file.as_bytes().to_vec())
 }
