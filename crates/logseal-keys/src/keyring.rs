@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use logseal_catalog::{AekRow, Catalog, KekRow, SegmentRow};
-use logseal_core::{AekId, Chain, Clock, WorkspaceId};
+use logseal_core::{AekId, Chain, Clock, ClusterId, WorkspaceId};
 use logseal_crypto::{Aek, Commitment, Dek, Key256, MacKey, OsRandom, WrappedDek};
 use logseal_vault::{KeyId, KeyName, KeyVault, KeyVersion};
 
@@ -24,11 +24,20 @@ pub struct Keyring {
     unwrapped: Mutex<Unwrapped>,
 }
 
+/// Where new data of a workspace goes. One value, so that what is sealed under one cluster's key never goes into the log of another one.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// The cluster that the workspace is linked to.
+    pub cluster: ClusterId,
+    /// The newest generation of the workspace's key, which is this cluster's.
+    pub aek: Arc<Aek>,
+}
+
 #[derive(Debug, Default)]
 struct Unwrapped {
     by_id: HashMap<AekId, Arc<Aek>>,
-    /// The newest generation of each workspace: asked for on every request.
-    newest: HashMap<WorkspaceId, Arc<Aek>>,
+    /// Asked for on every request.
+    links: HashMap<WorkspaceId, Link>,
     /// Workspaces that are not available in this life, and why.
     refused: HashMap<WorkspaceId, Arc<str>>,
 }
@@ -94,35 +103,47 @@ impl Keyring {
         self.unwrap(row).await.map(drop)
     }
 
-    /// Unwraps every AEK of `workspace`, so that its first record does not wait for the vault.
+    /// Unwraps every AEK of `workspace`, so that its first record does not wait for the vault. From now on new data goes where the
+    /// newest one says.
     ///
     /// # Errors
     ///
     /// As [`Keyring::current`], for the first key that fails.
-    pub async fn warm(&self, workspace: WorkspaceId) -> Result<(), KeyError> {
+    pub async fn warm(&self, workspace: WorkspaceId) -> Result<Link, KeyError> {
         let rows = self.catalog.aeks_of(workspace).await?;
         for row in &rows {
             self.remember(row).await?;
         }
-        self.current(workspace).await.map(drop)
+        if let Some(newest) = rows.last() {
+            self.link(newest).await?;
+        }
+        self.current(workspace).await
     }
 
-    /// The newest AEK of `workspace`, for new data.
+    /// Where new data of `workspace` goes. A link that the catalog got since is only followed from the next [`Keyring::warm`] on.
     ///
     /// # Errors
     ///
     /// [`KeyError::NoAek`], [`KeyError::Refused`], and as [`Keyring::aek`].
-    pub async fn current(&self, workspace: WorkspaceId) -> Result<Arc<Aek>, KeyError> {
-        if let Some(known) = self.newest_known(workspace) {
+    pub async fn current(&self, workspace: WorkspaceId) -> Result<Link, KeyError> {
+        if let Some(known) = self.known_link(workspace) {
             return known;
         }
-        let Some(newest) = self.catalog.aeks_of(workspace).await?.pop() else {
-            return Err(self.not_found(KeyError::NoAek(workspace)).await);
-        };
-        let aek = self.remember(&newest).await?;
+        match self.catalog.aeks_of(workspace).await?.pop() {
+            Some(newest) => self.link(&newest).await,
+            None => Err(self.not_found(KeyError::NoAek(workspace)).await),
+        }
+    }
+
+    /// Follows the link that `newest` stands for, unless a newer one is followed already: callers read the catalog at different moments.
+    async fn link(&self, newest: &AekRow) -> Result<Link, KeyError> {
+        let link = Link { cluster: newest.cluster, aek: self.remember(newest).await? };
         let mut unwrapped = self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner);
-        unwrapped.newest.insert(workspace, Arc::clone(&aek));
-        Ok(aek)
+        let followed = unwrapped.links.entry(newest.workspace).or_insert_with(|| link.clone());
+        if followed.aek.generation() < newest.generation {
+            *followed = link;
+        }
+        Ok(followed.clone())
     }
 
     /// From now on `workspace` is not available: some of its keys, or of what they protect, cannot be had for the reason `why`. No key is
@@ -178,11 +199,6 @@ impl Keyring {
         let aek = Arc::new(self.unwrap(row).await?);
         let mut unwrapped = self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner);
         unwrapped.by_id.insert(row.id, Arc::clone(&aek));
-        if let Some(newest) = unwrapped.newest.get_mut(&row.workspace)
-            && newest.generation() < aek.generation()
-        {
-            *newest = Arc::clone(&aek);
-        }
         Ok(aek)
     }
 
@@ -204,12 +220,12 @@ impl Keyring {
         self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner).by_id.get(&id).map(Arc::clone)
     }
 
-    fn newest_known(&self, workspace: WorkspaceId) -> Option<Result<Arc<Aek>, KeyError>> {
+    fn known_link(&self, workspace: WorkspaceId) -> Option<Result<Link, KeyError>> {
         let unwrapped = self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(why) = unwrapped.refused.get(&workspace) {
             return Some(Err(KeyError::Refused { workspace, why: Arc::clone(why) }));
         }
-        unwrapped.newest.get(&workspace).map(Arc::clone).map(Ok)
+        unwrapped.links.get(&workspace).cloned().map(Ok)
     }
 }
 

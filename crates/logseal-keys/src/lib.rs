@@ -21,5 +21,5 @@ pub mod wrapped_key_copy;
 
 pub use access::{AccessKeys, NewWorkspaceKey};
 pub use error::KeyError;
-pub use keyring::Keyring;
+pub use keyring::{Keyring, Link};
 pub use wrapped_key_copy::{AekOwner, KeyCopy, WrappedKeyStore};

@@ -348,6 +348,19 @@ impl Disk for SimulatedDisk {
         Ok(())
     }
 
+    fn remove_dir(&self, folder: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        state.call(Operation::Remove)?;
+        if state.names.get(folder) != Some(&Entry::Folder) {
+            return Err(ErrorKind::NotFound.into());
+        }
+        if state.names.keys().any(|path| path.parent() == Some(folder)) {
+            return Err(ErrorKind::DirectoryNotEmpty.into());
+        }
+        state.names.remove(folder);
+        Ok(())
+    }
+
     fn space(&self, _folder: &Path) -> io::Result<Space> {
         let available = self.state().available.unwrap_or(1 << 40);
         Ok(Space { total: 1 << 40, available })

@@ -61,6 +61,13 @@ pub trait Disk: Debug + Send + Sync {
     /// `NotFound`, or the system's.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
+    /// Removes an empty folder.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`, `DirectoryNotEmpty`, or the system's.
+    fn remove_dir(&self, folder: &Path) -> io::Result<()>;
+
     /// The room on the file system that holds `folder`.
     ///
     /// # Errors
@@ -157,6 +164,10 @@ impl Disk for SystemDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
+    }
+
+    fn remove_dir(&self, folder: &Path) -> io::Result<()> {
+        fs::remove_dir(folder)
     }
 
     fn space(&self, folder: &Path) -> io::Result<Space> {

@@ -1,11 +1,12 @@
 //! Judges one file: what counts, what is damaged, what is void.
 
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
 
-use logseal_core::{ClusterId, NodeId, UnixNanos, WalFileId};
+use logseal_core::{AekId, ClusterId, NodeId, UnixNanos, WalFileId, WorkspaceId};
 
-use crate::format::{Chain, EntryMetadata, FileHeader, FrameKind, Predecessor};
+use crate::format::{Chain, EntryMetadata, FileHeader, FrameKind, KeyMetadata, Predecessor};
 use crate::scan::{self, BadRegion, Depth, ScannedFrame, Scanner, Step};
 use crate::{Damage, DamageCause, Disk, Torn, WalError};
 
@@ -65,6 +66,8 @@ pub struct FileSurvey {
     pub entries: u64,
     /// Records in these entries.
     pub records: u64,
+    /// These records by the key that they are under, as its key frame says. Those whose key frames are both damaged are in none.
+    pub records_of: BTreeMap<(WorkspaceId, AekId), u64>,
     /// When the earliest of these entries came.
     pub first_received: Option<UnixNanos>,
     /// The highest sequence known to have been durable.
@@ -139,6 +142,7 @@ pub fn survey_file(disk: &dyn Disk, path: &Path, bound: &Bound) -> Result<FileSu
         frames: 0,
         entries: 0,
         records: 0,
+        records_of: BTreeMap::new(),
         first_received: None,
         attested,
         last_intact: 0,
@@ -162,13 +166,14 @@ fn attested_by_heads(disk: &dyn Disk, path: &Path) -> Result<u64, WalError> {
 
 impl FileSurvey {
     fn walk(&mut self, scanner: &mut Scanner, has_successor: bool) -> Result<(), WalError> {
+        let mut slots = HashMap::new();
         loop {
             if has_successor && scanner.last() >= self.end {
                 break;
             }
             match scanner.step(Depth::From(0))? {
                 Step::End => break,
-                Step::Frame(frame) => self.count(scanner, &frame),
+                Step::Frame(frame) => self.count(scanner, &frame, &mut slots),
                 Step::Bad(region) => {
                     if !self.bad(scanner, &region, has_successor) {
                         break;
@@ -216,15 +221,25 @@ impl FileSurvey {
         }
     }
 
-    fn count(&mut self, scanner: &Scanner, frame: &ScannedFrame) {
+    /// Counts an intact frame; `slots` are the keys so far.
+    fn count(&mut self, scanner: &Scanner, frame: &ScannedFrame, slots: &mut HashMap<u16, (WorkspaceId, AekId)>) {
         self.chain = scan::chain_after(Chain(self.chain), scanner, frame).0;
         self.last_intact = frame.head.sequence;
         self.frames += 1;
+        let (_, metadata, _) = scanner.frame(frame);
+        if frame.head.kind == FrameKind::Key
+            && let Some(KeyMetadata { workspace, aek }) = KeyMetadata::decode(metadata)
+        {
+            slots.insert(frame.head.slot, (workspace, aek));
+        }
         if frame.head.kind == FrameKind::Entry {
             self.entries += 1;
-            let (_, metadata, _) = scanner.frame(frame);
             if let Some(entry) = EntryMetadata::decode(metadata) {
-                self.records += entry.parts.iter().map(|part| u64::from(part.records)).sum::<u64>();
+                let records = entry.parts.iter().map(|part| u64::from(part.records)).sum::<u64>();
+                self.records += records;
+                if let Some(key) = slots.get(&frame.head.slot) {
+                    *self.records_of.entry(*key).or_default() += records;
+                }
                 self.first_received = Some(self.first_received.map_or(entry.received, |at| at.min(entry.received)));
             }
         }

@@ -15,18 +15,19 @@ mod files;
 mod state;
 mod streams;
 
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use logseal_core::{ClusterId, UnixNanos, WalFileId, WorkspaceId};
+use logseal_core::{AekId, ClusterId, UnixNanos, WalFileId, WorkspaceId};
 use logseal_wal::Position;
 use metrics::counter;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-pub use self::files::{Cursor, LogFile, Parked, ParkedRun};
+pub use self::files::{Cursor, FilePin, LogFile, Parked, ParkedRun};
 pub use self::state::Totals;
 use self::state::{Joined, State};
 use super::stream::{CutRule, Part, Rows, Runs, Stream, StreamKey};
@@ -84,6 +85,17 @@ pub struct Closed {
     pub runs: Runs,
 }
 
+/// What a survey found in a file of an earlier life.
+#[derive(Clone, Debug)]
+pub struct Surveyed {
+    /// Records in it by key, those included that are in segments.
+    pub records: HashMap<AekId, u64>,
+    /// When it was begun.
+    pub since: UnixNanos,
+    /// Who has frames in it.
+    pub workspaces: HashSet<WorkspaceId>,
+}
+
 /// What a query must read beside the segments, at one moment.
 #[derive(Debug, Default)]
 pub struct Pinned {
@@ -105,6 +117,8 @@ pub struct Backlog {
     pub(super) cut_due: Notify,
     /// A cluster's cursor was set: all replays look again.
     pub(super) replay_due: Notify,
+    /// A file of some log is gone.
+    file_gone: Notify,
 }
 
 /// Rows on their way out of memory.
@@ -132,6 +146,7 @@ impl Backlog {
             room_wanted: AtomicBool::new(false),
             cut_due: Notify::new(),
             replay_due: Notify::new(),
+            file_gone: Notify::new(),
         })
     }
 
@@ -186,9 +201,15 @@ impl Backlog {
         done
     }
 
-    /// Says what a survey found in a parked file of `cluster`: records, and when the file was begun.
-    pub fn parked_records(&self, cluster: ClusterId, records: u64, since: UnixNanos) {
-        self.state().set_parked(cluster, records, since);
+    /// Says what a survey found in a parked file of `cluster`.
+    pub fn surveyed(&self, cluster: ClusterId, file: WalFileId, found: Surveyed) {
+        self.state().surveyed(cluster, file, found);
+    }
+
+    /// Keeps `file` of the log of `cluster` from being retired; `None` when it is not there.
+    #[must_use]
+    pub fn hold(&self, cluster: ClusterId, file: WalFileId) -> Option<FilePin> {
+        self.state().hold(cluster, file)
     }
 
     /// What is to be sealed and closed now: by the rule, and, when memory is short, what takes most of it. Evicts sealed rows before
@@ -235,7 +256,7 @@ impl Backlog {
 
     /// The growing segment of the stream takes no more rows; `None` when it has none.
     #[must_use]
-    pub fn close(&self, stream: StreamKey) -> Option<Closed> {
+    pub fn close_segment(&self, stream: StreamKey) -> Option<Closed> {
         self.state().close(stream)
     }
 
@@ -249,6 +270,58 @@ impl Backlog {
     pub fn settled(&self, closed: &Closed) {
         let rows = self.state().settled(closed);
         cpu::discard(rows);
+    }
+
+    /// The keys `aeks` were destroyed: rows under them leave memory, their frames count as settled, and none joins any more. Lots and
+    /// segments of them that are under way end in nothing.
+    pub fn shred(&self, aeks: &[AekId]) {
+        let gone = self.state().shred(aeks);
+        cpu::discard(gone);
+        self.cut_due.notify_one();
+        // Files that were held for such a key are let go of.
+        self.replay_due.notify_waiters();
+    }
+
+    /// Whether `aek` was destroyed.
+    #[must_use]
+    pub fn is_shredded(&self, aek: AekId) -> bool {
+        self.state().is_shredded(aek)
+    }
+
+    /// Records under `aeks` that are acknowledged and in no segment yet. While a log is replayed after a start this is an estimate: frames
+    /// of files that the replay has not reached are not counted, and of the file that it is in, those are that are in segments.
+    #[must_use]
+    pub fn unsealed_of(&self, aeks: &[AekId]) -> u64 {
+        self.state().unsealed_of(aeks)
+    }
+
+    /// The log of `cluster` is to become empty: what it has or gets is sealed and closed at once.
+    pub fn drain(&self, cluster: ClusterId) {
+        self.state().drain(cluster);
+        self.cut_due.notify_one();
+    }
+
+    /// Returns once the log of `cluster` has no files.
+    pub async fn files_gone(&self, cluster: ClusterId) {
+        loop {
+            // Made before the look, so that a file that goes in between wakes it.
+            let gone = self.file_gone.notified();
+            if self.left(cluster).1 == 0 {
+                return;
+            }
+            gone.await;
+        }
+    }
+
+    /// Records of the log of `cluster` that are in no segment, as far as they were counted, and its files.
+    #[must_use]
+    pub fn left(&self, cluster: ClusterId) -> (u64, usize) {
+        self.state().left(cluster)
+    }
+
+    /// The log of `cluster` is gone, or was never started.
+    pub fn close(&self, cluster: ClusterId) {
+        self.state().remove(cluster);
     }
 
     /// A commit failed for the store's sake (true), or succeeded (false).
@@ -278,6 +351,7 @@ impl Backlog {
     /// The file is gone.
     pub fn retired(&self, cluster: ClusterId, id: WalFileId) {
         self.state().retired(cluster, id);
+        self.file_gone.notify_waiters();
     }
 
     /// The file could not be retired now.
@@ -285,10 +359,10 @@ impl Backlog {
         self.state().not_retired(cluster, id);
     }
 
-    /// What a query of `workspace` in `cluster` must read beside the segments.
+    /// What a query of `workspace` must read beside the segments, in the logs of all clusters.
     #[must_use]
-    pub fn pin(&self, cluster: ClusterId, workspace: WorkspaceId) -> Pinned {
-        self.state().pin(cluster, workspace)
+    pub fn pin(&self, workspace: WorkspaceId) -> Pinned {
+        self.state().pin(workspace)
     }
 
     /// Sums for metrics and limits.

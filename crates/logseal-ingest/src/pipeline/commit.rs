@@ -171,7 +171,7 @@ impl Committer {
         schema: Option<SchemaRef>,
     ) -> Result<GrowingSegment, CommitError> {
         let identity = SegmentIdentity {
-            cluster: stream.table.cluster,
+            cluster: stream.cluster,
             workspace: stream.workspace(),
             table: stream.table.row.id,
             segment: SegmentId::from(self.ids.next()),
@@ -230,7 +230,7 @@ impl Committer {
     /// [`CommitError`]; never the storage's.
     pub async fn finish(&self, segment: GrowingSegment, stream: &Stream, runs: &Runs) -> Result<Sealed, CommitError> {
         let GrowingSegment { writer, time, permit } = segment;
-        let Stream { table, aek } = stream;
+        let Stream { table, aek, .. } = stream;
         let (identity, created) = (*writer.identity(), self.clock.now());
         let SegmentIdentity { cluster, workspace, segment, .. } = identity;
         let (min_time, max_time) = time.unwrap_or((created, created));

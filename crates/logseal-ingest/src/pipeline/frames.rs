@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use logseal_catalog::{CatalogError, CoverageRow};
-use logseal_core::{AekId, TableId, UnixNanos, WalFileId, WorkspaceId};
+use logseal_core::{AekId, ClusterId, TableId, UnixNanos, WalFileId, WorkspaceId};
 use logseal_crypto::Aek;
 use logseal_keys::{KeyError, Keyring};
 use logseal_otlp::{ScanLimits, TableChunk};
@@ -163,6 +163,8 @@ pub enum FramesError {
 pub struct FrameReader {
     frames: Frames,
     file: WalFileId,
+    /// Whose log the file is of, as its header says.
+    cluster: ClusterId,
     first: u64,
     reader: Option<Box<FileReader>>,
     keys: Arc<FileKeys>,
@@ -189,10 +191,11 @@ impl FrameReader {
         let mut reader = blocking(move || FileReader::open(&*disk, &path)).await??;
         reader.skip_below(range.first);
         reader.until(range.last);
+        let cluster = reader.header().cluster;
         let keys = Arc::new(FileKeys::new(reader.header()));
         let (first, file, reader) = (range.first, range.file, Some(Box::new(reader)));
         let (aeks, withheld) = (HashMap::new(), HashMap::new());
-        Ok(Self { frames: frames.clone(), file, first, reader, keys, aeks, withheld })
+        Ok(Self { frames: frames.clone(), file, cluster, first, reader, keys, aeks, withheld })
     }
 
     /// The next lot, every intact frame of it; `None` at the end. Only streams that `wanted` says yes to are opened.
@@ -232,11 +235,11 @@ impl FrameReader {
                 jobs.push(Job { aek: self.aeks.get(&aek).map(Arc::clone), entry, workspace, streams, unwanted });
             }
         }
-        let (frames, keys) = (self.frames.clone(), Arc::clone(&self.keys));
+        let (frames, keys, cluster) = (self.frames.clone(), Arc::clone(&self.keys), self.cluster);
         let work = move |_: &cpu::Awaited<'_>| {
             let open = |Job { entry, workspace, aek, streams, unwanted }: Job| {
                 let rows = match aek {
-                    Some(aek) => rows_of(&frames, &keys, &entry, workspace, &aek, &streams),
+                    Some(aek) => rows_of(&frames, &keys, &entry, (cluster, workspace), &aek, &streams),
                     None => Err(BadFrame::Sealed),
                 };
                 Frame { sequence: entry.sequence, received: entry.received, streams, unwanted, rows }
@@ -301,7 +304,7 @@ fn rows_of(
     frames: &Frames,
     keys: &FileKeys,
     entry: &SealedEntry,
-    workspace: WorkspaceId,
+    (cluster, workspace): (ClusterId, WorkspaceId),
     aek: &Arc<Aek>,
     wanted: &[StreamKey],
 ) -> Result<Vec<FrameRows>, BadFrame> {
@@ -325,7 +328,7 @@ fn rows_of(
                 table
             }
         };
-        let stream = || Stream { table: Arc::clone(&table), aek: Arc::clone(aek) };
+        let stream = || Stream { cluster, table: Arc::clone(&table), aek: Arc::clone(aek) };
         let entry = rows.entry(table.row.id).or_insert_with(|| FrameRows { stream: stream(), chunks: Vec::new() });
         entry.chunks.push(chunk);
     }

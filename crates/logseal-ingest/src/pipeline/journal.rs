@@ -108,11 +108,31 @@ impl SpaceLimits {
     }
 }
 
+/// What the thread is asked for.
+#[derive(Debug)]
+enum Job {
+    Log(Submission),
+    /// See [`Journal::roll`].
+    Roll(oneshot::Sender<()>),
+}
+
 /// Hands requests to the thread.
 #[derive(Clone, Debug)]
 pub struct Journal {
-    queue: mpsc::Sender<Submission>,
+    queue: mpsc::Sender<Job>,
     trouble: watch::Receiver<Option<Trouble>>,
+}
+
+/// Tells when a log's thread has ended and its file is closed.
+#[derive(Clone, Debug)]
+pub struct Ended(watch::Receiver<()>);
+
+impl Ended {
+    /// Waits for it.
+    pub async fn wait(&mut self) {
+        // Nothing is ever sent: the channel closes when the thread drops its end.
+        while self.0.changed().await.is_ok() {}
+    }
 }
 
 /// The thread's parts.
@@ -133,15 +153,15 @@ pub struct JournalThread {
 }
 
 impl Journal {
-    /// Starts the thread. It ends, and closes its file, when the last handle is dropped; `ended` tells when.
+    /// Starts the thread. It ends, and closes its file, when the last handle is dropped.
     ///
     /// # Errors
     ///
     /// When the system starts no thread.
-    pub fn start(thread: JournalThread) -> std::io::Result<(Self, oneshot::Receiver<()>)> {
+    pub fn start(thread: JournalThread) -> std::io::Result<(Self, Ended)> {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let (trouble, is_in_trouble) = watch::channel(None);
-        let (ending, ended) = oneshot::channel();
+        let (running, ended) = watch::channel(());
         let runtime = Handle::current();
         let work = Work {
             parts: thread,
@@ -152,9 +172,9 @@ impl Journal {
         };
         std::thread::Builder::new().name("logseal-wal".to_owned()).spawn(move || {
             work.run(&runtime, waiting);
-            let _ = ending.send(());
+            drop(running);
         })?;
-        Ok((Self { queue, trouble: is_in_trouble }, ended))
+        Ok((Self { queue, trouble: is_in_trouble }, Ended(ended)))
     }
 
     /// Why nothing is taken now, if so.
@@ -176,7 +196,16 @@ impl Journal {
     ///
     /// [`Trouble::Stopping`] after the thread has ended.
     pub async fn submit(&self, submission: Submission) -> Result<(), Trouble> {
-        self.queue.send(submission).await.map_err(|_| Trouble::Stopping)
+        self.queue.send(Job::Log(submission)).await.map_err(|_| Trouble::Stopping)
+    }
+
+    /// Closes the present file after what waits, and so wipes its data keys. The next request begins another one.
+    pub async fn roll(&self) {
+        let (done, rolled) = oneshot::channel();
+        if self.queue.send(Job::Roll(done)).await.is_ok() {
+            // An ended thread has closed its file.
+            let _ = rolled.await;
+        }
     }
 }
 
@@ -189,7 +218,7 @@ struct Work {
 }
 
 impl Work {
-    fn run(mut self, runtime: &Handle, mut waiting: mpsc::Receiver<Submission>) {
+    fn run(mut self, runtime: &Handle, mut waiting: mpsc::Receiver<Job>) {
         let mut came = Vec::with_capacity(GROUP);
         loop {
             let received = runtime.block_on(async { timeout(IDLE, waiting.recv_many(&mut came, GROUP)).await });
@@ -197,14 +226,24 @@ impl Work {
                 Ok(0) => break,
                 Ok(_) => {
                     while !came.is_empty() {
-                        self.take(&mut next_group(&mut came));
+                        match next_step(&mut came) {
+                            Step::Group(mut group) => self.take(&mut group),
+                            Step::Roll(done) => {
+                                self.close_file();
+                                let _ = done.send(());
+                            }
+                        }
                     }
                 }
                 Err(_) => self.idle(),
             }
         }
+        self.close_file();
+    }
+
+    fn close_file(&mut self) {
         if let Err(error) = self.parts.writer.close() {
-            warn!(cluster = %self.parts.cluster, %error, "the log was not closed cleanly; nothing acknowledged is lost");
+            warn!(cluster = %self.parts.cluster, %error, "a file of the log was not closed cleanly; nothing acknowledged is lost");
         }
         self.report_ended_files();
     }
@@ -327,14 +366,27 @@ impl Work {
     }
 }
 
-/// Takes the next group's requests out of those that came: at least one.
-fn next_group(came: &mut Vec<Submission>) -> Vec<Submission> {
-    let mut bytes = 0;
-    let fits = came.iter().take_while(|submission| {
-        let fits = bytes < GROUP_BYTES;
+/// What the thread does at a time.
+enum Step {
+    Group(Vec<Submission>),
+    Roll(oneshot::Sender<()>),
+}
+
+/// Takes the next step out of what came, which is not empty.
+fn next_step(came: &mut Vec<Job>) -> Step {
+    let (mut bytes, mut requests) = (0, 0);
+    while let Some(Job::Log(submission)) = came.get(requests)
+        && bytes < GROUP_BYTES
+    {
         bytes += submission.entry.body.compressed_bytes();
-        fits
-    });
-    let requests = fits.count();
-    came.drain(..requests).collect()
+        requests += 1;
+    }
+    let mut group = Vec::with_capacity(requests);
+    for job in came.drain(..requests.max(1)) {
+        match job {
+            Job::Log(submission) => group.push(submission),
+            Job::Roll(done) => return Step::Roll(done),
+        }
+    }
+    Step::Group(group)
 }

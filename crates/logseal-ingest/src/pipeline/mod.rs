@@ -17,6 +17,7 @@
 //! | [`quarantine`] | where parts of the log go that become rows of no segment |
 //! | [`replay`] | the task that loads frames which are only in the log |
 //! | [`recovery`] | what a start finds in the log's folder |
+//! | [`logs`] | opens and closes logs while others run |
 //! | [`registry`] | the catalog as the register of the log's files |
 //! | [`unsealed`] | rows for queries that are in no segment yet |
 //! | [`settings`] | the `[wal]` table |
@@ -26,6 +27,7 @@ pub mod commit;
 pub mod cutter;
 pub mod frames;
 pub mod journal;
+pub mod logs;
 pub mod quarantine;
 pub mod recovery;
 pub mod registry;
@@ -43,7 +45,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use async_trait::async_trait;
 use logseal_catalog::Catalog;
 use logseal_core::{Clock, ClusterId};
-use logseal_keys::Keyring;
+use logseal_keys::{Keyring, Link};
 use logseal_otlp::ScanLimits;
 use logseal_wal::{Entry, Part as FramePart};
 use metrics::counter;
@@ -65,9 +67,14 @@ pub const SCAN_VERSION: u16 = 1;
 pub struct Journals(RwLock<HashMap<ClusterId, Journal>>);
 
 impl Journals {
-    /// Adds the log of `cluster`.
+    /// From now on requests find the log of `cluster`.
     pub fn add(&self, cluster: ClusterId, journal: Journal) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(cluster, journal);
+    }
+
+    /// No request finds the log of `cluster` any more. Its thread ends after the last that did.
+    pub fn remove(&self, cluster: ClusterId) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&cluster);
     }
 
     /// Lets go of all logs: their threads end after what waits.
@@ -75,7 +82,9 @@ impl Journals {
         self.0.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    fn of(&self, cluster: ClusterId) -> Option<Journal> {
+    /// The log of `cluster`.
+    #[must_use]
+    pub fn of(&self, cluster: ClusterId) -> Option<Journal> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(&cluster).cloned()
     }
 }
@@ -105,10 +114,13 @@ impl Intake for Pipeline {
             .tables
             .workspace(workspace)
             .ok_or_else(|| unavailable("not_ready", "the workspace is not ready yet"))?;
-        let journal = self
-            .journals
-            .of(tables.cluster())
-            .ok_or_else(|| unavailable("not_ready", "the workspace is not ready yet"))?;
+        // Taken once: when the workspace is linked to another cluster meanwhile, this request ends where it began.
+        let Link { cluster, aek } = self.keyring.current(workspace).await.map_err(|error| {
+            debug!(%error, "no key for a request");
+            unavailable("key", "the workspace's key is not available now")
+        })?;
+        let journal =
+            self.journals.of(cluster).ok_or_else(|| unavailable("not_ready", "the workspace is not ready yet"))?;
         if let Some(trouble) = journal.trouble() {
             // Refused before anything is spent on it, unless the trouble passes while the call may be held.
             hold.wait(journal.taking()).await.map_err(|_| refused(trouble))?;
@@ -120,10 +132,6 @@ impl Intake for Pipeline {
             return Ok(Accepted { accepted, rejected, message: rejection });
         }
 
-        let aek = self.keyring.current(workspace).await.map_err(|error| {
-            debug!(%error, "no key for a request");
-            unavailable("key", "the workspace's key is not available now")
-        })?;
         let mut rows: Vec<Rows> = Vec::with_capacity(chunks.len());
         for chunk in chunks {
             let permit = permit.split(memory_bytes(&chunk));
@@ -138,7 +146,8 @@ impl Intake for Pipeline {
                         debug!(%error, "a table or column could not be added");
                         unavailable("catalog", "the catalog cannot take a new table or column now")
                     })?;
-                    rows.push(Rows { stream: Stream { table, aek: Arc::clone(&aek) }, chunks: vec![chunk], permit });
+                    let stream = Stream { cluster, table, aek: Arc::clone(&aek) };
+                    rows.push(Rows { stream, chunks: vec![chunk], permit });
                 }
             }
         }

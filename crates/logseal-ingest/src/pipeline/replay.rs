@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logseal_catalog::Catalog;
-use logseal_core::{AekId, ClusterId, WalFileId, WorkspaceId};
+use logseal_core::{AekId, ClusterId, WalFileId};
 use logseal_wal::{Bound, Damage, FileSurvey, Position};
 use metrics::counter;
 use thiserror::Error;
@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
-use super::backlog::{Backlog, Cursor, Durable, Parked};
+use super::backlog::{Backlog, Cursor, Durable, FilePin, Surveyed};
 use super::frames::{BadFrame, Coverage, Frame, FrameReader, FrameRows, Frames, FramesError, Range};
 use super::quarantine::{Quarantine, QuarantineError};
 use super::stream::{Rows, Stream, StreamKey};
@@ -37,9 +37,6 @@ const ROOM: Duration = Duration::from_millis(20);
 
 /// Pause after a failure that passes, such as a vault that does not answer.
 const PAUSE: Duration = Duration::from_secs(2);
-
-/// No workspace: no loaded rows are pinned with a file.
-const NOBODY: WorkspaceId = WorkspaceId::from_bytes([0; 16]);
 
 /// What the task works with.
 #[derive(Debug)]
@@ -90,7 +87,7 @@ struct Held {
     /// The keys of these frames.
     keys: HashSet<AekId>,
     /// Keeps the file from being retired.
-    _pin: Parked,
+    _pin: FilePin,
 }
 
 impl Replay {
@@ -181,8 +178,7 @@ impl Replay {
         let held = match progress.held.entry(file) {
             Entry::Occupied(held) => held.into_mut(),
             Entry::Vacant(vacant) => {
-                let parked = self.backlog.pin(self.cluster, NOBODY).parked;
-                let pin = parked.into_iter().find(|parked| parked.file == file).ok_or(FramesError::Broken)?;
+                let pin = self.backlog.hold(self.cluster, file).ok_or(FramesError::Broken)?;
                 vacant.insert(Held { keys: HashSet::new(), _pin: pin })
             }
         };
@@ -247,7 +243,7 @@ impl Replay {
 
     /// Adds tables and columns that the catalog lacks although the log has records of them: it is an older copy then.
     async fn keep_tables(&self, rows: &[FrameRows]) -> Result<(), FramesError> {
-        for Stream { table, aek } in rows.iter().map(|rows| &rows.stream) {
+        for Stream { table, aek, .. } in rows.iter().map(|rows| &rows.stream) {
             match table.make_durable(&self.catalog, aek).await {
                 Err(error) if error.is_decision() => {
                     error!(cluster = %self.cluster, table = %table.row.id, error = %Chain(&error), "the catalog refuses a table that the log has records of");
@@ -300,7 +296,12 @@ impl Replay {
             let survey = tokio::task::spawn_blocking(work).await.map_err(|_| FramesError::Broken)?;
             let survey = survey.map_err(FramesError::Log)?;
             self.report(file, &survey).await;
-            self.backlog.parked_records(self.cluster, survey.records, survey.header.created);
+            let found = Surveyed {
+                records: survey.records_of.iter().map(|((_, aek), records)| (*aek, *records)).collect(),
+                since: survey.header.created,
+                workspaces: survey.records_of.keys().map(|(workspace, _)| *workspace).collect(),
+            };
+            self.backlog.surveyed(self.cluster, file, found);
             (*surveyed, *damages) = (Some(file), survey.damages.into());
         }
         while let Some(damage) = damages.front() {

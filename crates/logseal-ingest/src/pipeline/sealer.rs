@@ -159,7 +159,7 @@ impl Sealer {
 
     /// Closes the stream's growing segment; without `segment` it is lost. Nothing if it has no rows.
     fn close(&self, stream: &Stream, segment: Option<GrowingSegment>) -> Option<(Closed, Option<GrowingSegment>)> {
-        self.backlog.close(stream.key()).map(|closed| (closed, segment))
+        self.backlog.close_segment(stream.key()).map(|closed| (closed, segment))
     }
 
     /// Adds `parts` to `segment`, without those that break the encoder.
@@ -208,7 +208,7 @@ impl Sealer {
         };
         let mut pause = PAUSE.0;
         loop {
-            let error = match self.backlog.path_of(stream.table.cluster, position.file) {
+            let error = match self.backlog.path_of(stream.cluster, position.file) {
                 None => "its file of the log is not there".to_owned(),
                 Some(source) => match self.quarantine.frame(&source, position, &[stream.key()]).await {
                     Ok(aside) => return report(&aside.display().to_string(), ""),
@@ -295,7 +295,7 @@ impl Sealer {
 
     async fn remake_run(&self, stream: &Stream, run: &Run, coverage: &Coverage) -> Result<(), RemakeError> {
         let (file, key) = (run.file, stream.key());
-        let path = self.backlog.path_of(stream.table.cluster, file).ok_or(RemakeError::NoFile)?;
+        let path = self.backlog.path_of(stream.cluster, file).ok_or(RemakeError::NoFile)?;
         let range = Range { file, path: path.clone(), first: run.first, last: run.last };
         let mut reader = FrameReader::open(&self.frames, &range).await?;
         let wanted = |position, _, stream| stream == key && !coverage.covers(position, stream);

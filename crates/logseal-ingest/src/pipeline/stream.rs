@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::{DataType, FieldRef};
-use logseal_core::{AekId, TableId, UnixNanos, WalFileId, WorkspaceId};
+use logseal_core::{AekId, ClusterId, TableId, UnixNanos, WalFileId, WorkspaceId};
 use logseal_crypto::Aek;
 use logseal_otlp::TableChunk;
 use logseal_wal::Position;
@@ -24,6 +24,8 @@ pub struct StreamKey {
 /// A stream: one table's records under one AEK.
 #[derive(Clone, Debug)]
 pub struct Stream {
+    /// The cluster whose log has its frames. It stays this one when the workspace is linked to another: a link begins another stream.
+    pub cluster: ClusterId,
     /// The table.
     pub table: Arc<Table>,
     /// The key that wraps its segments' keys.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use logseal_catalog::{Catalog, CatalogError, Change, ColumnRow, TableRow};
-use logseal_core::{Clock, ClusterId, IdGenerator, TableId, TableName, WorkspaceId};
+use logseal_core::{Clock, IdGenerator, TableId, TableName, WorkspaceId};
 use logseal_crypto::Aek;
 use logseal_keys::{KeyError, Keyring, schema};
 use logseal_otlp::{AttributeColumn, AttributeContainer, AttributeKind, SchemaLimits, TableSchema, WorkspaceSchema};
@@ -22,12 +22,11 @@ pub struct Tables {
     workspaces: RwLock<HashMap<WorkspaceId, Arc<WorkspaceTables>>>,
 }
 
-/// The tables of one workspace.
+/// The tables of one workspace: one object for as long as it is served, wherever it is linked to, so that its columns are assigned by one.
 #[derive(Debug)]
 pub struct WorkspaceTables {
     workspace: WorkspaceId,
     name: Arc<str>,
-    cluster: ClusterId,
     schema: WorkspaceSchema,
     tables: Mutex<HashMap<TableName, Arc<Table>>>,
     ids: IdGenerator,
@@ -37,8 +36,6 @@ pub struct WorkspaceTables {
 /// One table.
 #[derive(Debug)]
 pub struct Table {
-    /// The cluster whose keys protect it.
-    pub cluster: ClusterId,
     /// The name of its workspace.
     pub workspace_name: Arc<str>,
     /// Its row.
@@ -57,7 +54,7 @@ impl Tables {
         Self { limits, ids, clock, workspaces: RwLock::default() }
     }
 
-    /// Loads a workspace of `cluster` from the catalog.
+    /// Loads a workspace from the catalog; nothing is done when it is loaded.
     ///
     /// # Errors
     ///
@@ -68,13 +65,14 @@ impl Tables {
         keyring: &Keyring,
         workspace: WorkspaceId,
         name: &str,
-        cluster: ClusterId,
     ) -> Result<(), KeyError> {
+        if self.workspace(workspace).is_some() {
+            return Ok(());
+        }
         let snapshot = catalog.schema(workspace).await?;
         let loaded = WorkspaceTables {
             workspace,
             name: name.into(),
-            cluster,
             schema: WorkspaceSchema::new(self.limits),
             tables: Mutex::default(),
             ids: self.ids.clone(),
@@ -94,8 +92,14 @@ impl Tables {
             loaded.restore(row, columns);
         }
         let mut workspaces = self.workspaces.write().unwrap_or_else(PoisonError::into_inner);
-        workspaces.insert(workspace, Arc::new(loaded));
+        // The first one stays: requests may have assigned columns in it.
+        workspaces.entry(workspace).or_insert_with(|| Arc::new(loaded));
         Ok(())
+    }
+
+    /// `workspace` is gone. Requests under way end with its tables as they were.
+    pub fn remove(&self, workspace: WorkspaceId) {
+        self.workspaces.write().unwrap_or_else(PoisonError::into_inner).remove(&workspace);
     }
 
     /// The tables of `workspace`; `None` until it is loaded.
@@ -106,12 +110,6 @@ impl Tables {
 }
 
 impl WorkspaceTables {
-    /// The cluster that the workspace is linked to.
-    #[must_use]
-    pub fn cluster(&self) -> ClusterId {
-        self.cluster
-    }
-
     /// The table with the id `id`.
     #[must_use]
     pub fn by_id(&self, id: TableId) -> Option<Arc<Table>> {
@@ -155,7 +153,6 @@ impl WorkspaceTables {
 
     fn make(&self, row: TableRow, schema: Arc<TableSchema>, durable: usize) -> Table {
         Table {
-            cluster: self.cluster,
             workspace_name: Arc::clone(&self.name),
             row,
             schema,
@@ -223,12 +220,11 @@ pub fn open_column(aek: &Aek, row: &ColumnRow) -> Result<AttributeColumn, KeyErr
 #[cfg(test)]
 impl WorkspaceTables {
     /// A workspace that no catalog knows.
-    pub(crate) fn for_test(workspace: WorkspaceId, cluster: ClusterId) -> Self {
+    pub(crate) fn for_test(workspace: WorkspaceId) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(logseal_core::SystemClock);
         Self {
             workspace,
             name: "w".into(),
-            cluster,
             schema: WorkspaceSchema::new(SchemaLimits::default()),
             tables: Mutex::default(),
             ids: IdGenerator::new(Arc::clone(&clock), Arc::new(logseal_crypto::OsRandom)),

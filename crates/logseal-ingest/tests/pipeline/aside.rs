@@ -187,6 +187,10 @@ impl Disk for PanicsOnce {
         self.disk.remove(path)
     }
 
+    fn remove_dir(&self, folder: &Path) -> io::Result<()> {
+        self.disk.remove_dir(folder)
+    }
+
     fn space(&self, folder: &Path) -> io::Result<Space> {
         self.disk.space(folder)
     }

@@ -14,11 +14,9 @@ use logseal_ingest::pipeline::backlog::Backlog;
 use logseal_ingest::pipeline::commit::Committer;
 use logseal_ingest::pipeline::cutter::{Cutter, CutterParts};
 use logseal_ingest::pipeline::frames::{Coverage, Frames};
-use logseal_ingest::pipeline::journal::{Journal, JournalThread};
+use logseal_ingest::pipeline::journal::Journal;
+use logseal_ingest::pipeline::logs::{Logs, LogsParts};
 use logseal_ingest::pipeline::quarantine::Quarantine;
-use logseal_ingest::pipeline::recovery::recover;
-use logseal_ingest::pipeline::registry::CatalogRegistry;
-use logseal_ingest::pipeline::replay::Replay;
 use logseal_ingest::pipeline::tables::Tables;
 use logseal_ingest::pipeline::unsealed::UnsealedRows;
 use logseal_ingest::pipeline::{Journals, Pipeline};
@@ -27,23 +25,21 @@ use logseal_keys::Keyring;
 use logseal_otlp::{ScanLimits, SchemaLimits};
 use logseal_segment::properties::decryption_properties;
 use logseal_segment::{SegmentSettings, SegmentStore};
-use logseal_wal::{Disk, Writer, WriterParts, WriterSettings};
+use logseal_wal::Disk;
 use object_store::ObjectStoreExt as _;
 use object_store::path::Path;
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use crate::records::{Id, Poisoned, TABLES, ids, request};
 use crate::settings::Settings;
-use crate::world::{
-    Keys, NODE, QUARANTINE, Seen, WORKSPACES, World, cluster, cluster_of, folder, soon, until, workspace,
-};
+use crate::world::{Keys, NODE, QUARANTINE, Seen, WORKSPACES, World, node_folder, soon, until, workspace};
 
 /// One life of the process, with a runtime of its own so that it can end at any moment.
 #[derive(Debug)]
@@ -90,7 +86,7 @@ impl Life {
     }
 
     fn end(self) {
-        let Self { runtime, mut parts } = self;
+        let Self { runtime, parts } = self;
         parts.server.abort();
         runtime.block_on(parts.close_logs());
         runtime.block_on(async { drop(parts) });
@@ -108,9 +104,7 @@ pub(crate) struct Parts {
     pub(crate) budget: Arc<Budget>,
     pub(crate) cutter: Cutter,
     journals: Arc<Journals>,
-    logs: Vec<(ClusterId, Journal)>,
-    endings: Vec<oneshot::Receiver<()>>,
-    replaying: Vec<watch::Receiver<bool>>,
+    pub(crate) logs: Logs,
     pub(crate) frames: Frames,
     server: JoinHandle<Result<(), IngestError>>,
     shutdown: watch::Sender<bool>,
@@ -126,7 +120,7 @@ impl Parts {
         let ids = IdGenerator::new(Arc::new(SystemClock), Arc::new(OsRandom));
         let tables = Arc::new(Tables::new(SchemaLimits::default(), ids.clone(), Arc::new(SystemClock)));
         for row in catalog.workspaces().await.unwrap() {
-            match tables.load(&catalog, &keyring, row.id, &row.name, row.cluster).await {
+            match tables.load(&catalog, &keyring, row.id, &row.name).await {
                 Err(error) if error.is_lasting() => {}
                 loaded => loaded.unwrap(),
             }
@@ -158,52 +152,23 @@ impl Parts {
             frames: frames.clone(),
             quarantine: quarantine.clone(),
         });
-        let coverage = Coverage::new(&catalog.coverage().await.unwrap());
         let journals: Arc<Journals> = Arc::default();
-        let (mut logs, mut endings, mut replays) = (Vec::new(), Vec::new(), Vec::new());
-        for cluster in [0, 1].map(cluster) {
-            let folder = folder(cluster);
-            disk.create_dir_all(&folder).unwrap();
-            let recovered = recover(&disk, &folder, cluster, NODE, &catalog, &SystemClock).await.unwrap();
-            backlog.open(cluster, recovered.files);
-            let writer = Writer::new(WriterParts {
-                disk: Arc::clone(&disk),
-                folder: folder.clone(),
-                cluster,
-                node: NODE,
-                predecessor: recovered.predecessor,
-                registry: Arc::new(CatalogRegistry::new(catalog.clone())),
-                ids: ids.clone(),
-                clock: Arc::new(SystemClock),
-                settings: WriterSettings { file_bytes: settings.file_bytes },
-            });
-            let thread = JournalThread {
-                writer,
-                cluster,
-                folder,
-                disk: Arc::clone(&disk),
-                limits: settings.space,
-                backlog: Arc::clone(&backlog),
-            };
-            let (journal, ended) = Journal::start(thread).unwrap();
-            journals.add(cluster, journal.clone());
-            logs.push((cluster, journal));
-            endings.push(ended);
-            let (replaying, is_replaying) = watch::channel(true);
-            let replay = Replay {
-                cluster,
-                backlog: Arc::clone(&backlog),
-                frames: frames.clone(),
-                coverage: coverage.clone(),
-                bounds: recovered.bounds,
-                catalog: catalog.clone(),
-                quarantine: quarantine.clone(),
-                budget: Arc::clone(&budget),
-                replaying,
-            };
-            tokio::spawn(replay.run());
-            replays.push(is_replaying);
-        }
+        let logs = Logs::new(LogsParts {
+            folder: node_folder(),
+            node: NODE,
+            limits: settings.space,
+            file_bytes: settings.file_bytes,
+            catalog: catalog.clone(),
+            backlog: Arc::clone(&backlog),
+            frames: frames.clone(),
+            quarantine,
+            budget: Arc::clone(&budget),
+            journals: Arc::clone(&journals),
+            ids: ids.clone(),
+            clock: Arc::new(SystemClock),
+        });
+        let clusters: Vec<_> = catalog.clusters().await.unwrap().into_iter().map(|row| row.id).collect();
+        logs.open_all(&clusters).await.unwrap();
         let pipeline = Pipeline {
             tables,
             catalog: catalog.clone(),
@@ -221,35 +186,16 @@ impl Parts {
         let lifecycle = Lifecycle { ready: watch::channel(true).1, shutdown: is_shutdown };
         let server = tokio::spawn(serve(listener, door, lifecycle));
         let client = LogsServiceClient::connect(format!("http://{address}")).await.unwrap();
-        Self {
-            world,
-            catalog,
-            keyring,
-            backlog,
-            budget,
-            cutter,
-            journals,
-            logs,
-            endings,
-            replaying: replays,
-            frames,
-            server,
-            shutdown,
-            client,
-        }
+        Self { world, catalog, keyring, backlog, budget, cutter, journals, logs, frames, server, shutdown, client }
     }
 
-    async fn close_logs(&mut self) {
-        self.journals.close();
-        self.logs.clear();
-        for ended in &mut self.endings {
-            let _ = soon("the end of a log", ended).await;
-        }
+    async fn close_logs(&self) {
+        soon("the end of the logs", self.logs.end()).await;
     }
 
     /// The log of `cluster`.
-    pub(crate) fn log(&self, cluster: ClusterId) -> &Journal {
-        &self.logs.iter().find(|(known, _)| *known == cluster).unwrap().1
+    pub(crate) fn log(&self, cluster: ClusterId) -> Journal {
+        self.journals.of(cluster).unwrap()
     }
 
     /// New records for the tables of `workspace`.
@@ -297,7 +243,7 @@ impl Parts {
 
     /// What a query of one workspace sees.
     pub(crate) async fn query_one(&self, n: u8) -> Seen {
-        let pinned = self.backlog.pin(cluster_of(n), workspace(n));
+        let pinned = self.backlog.pin(workspace(n));
         let snapshot = self.catalog.snapshot(workspace(n)).await.unwrap();
         let unsealed = UnsealedRows::new(pinned, Coverage::new(&snapshot.coverage), self.frames.clone());
         let mut seen = Seen::default();
@@ -356,8 +302,10 @@ impl Parts {
 
     /// Waits until everything is in segments and the replay has nothing left.
     pub(crate) async fn sealed(&self) {
-        for replaying in &self.replaying {
-            soon("the replay", replaying.clone().wait_for(|replaying| !*replaying)).await.unwrap();
+        for cluster in self.catalog.clusters().await.unwrap() {
+            if let Some(mut replaying) = self.logs.replaying(cluster.id).await {
+                soon("the replay", replaying.wait_for(|replaying| !*replaying)).await.unwrap();
+            }
         }
         until("everything in segments", async || self.backlog.totals().records == 0).await;
     }

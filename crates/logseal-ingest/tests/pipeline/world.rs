@@ -65,9 +65,14 @@ pub(crate) fn cluster_of(workspace: u8) -> ClusterId {
     cluster(workspace / 2)
 }
 
+/// The folder of all logs.
+pub(crate) fn node_folder() -> PathBuf {
+    Path::new("wal").join(NODE.to_string())
+}
+
 /// The folder of a cluster's log.
 pub(crate) fn folder(cluster: ClusterId) -> PathBuf {
-    Path::new("wal").join(NODE.to_string()).join(cluster.to_string())
+    node_folder().join(cluster.to_string())
 }
 
 #[derive(Debug)]

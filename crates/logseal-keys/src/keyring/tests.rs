@@ -119,7 +119,7 @@ async fn a_segment_key_opens_after_a_restart_through_kek_and_aek() {
     let keyring = deployment.keyring();
     let row = keyring.new_aek(aek_id(5), owner(&cluster(), &workspace()), 1, &deployment.kek).await.unwrap();
     deployment.provision(row.clone()).await;
-    let aek = keyring.current(WORKSPACE).await.unwrap();
+    let aek = keyring.current(WORKSPACE).await.unwrap().aek;
     let (segment, dek) = segment_row(&aek, SegmentId::from_bytes([6; 16]));
 
     let restarted = deployment.keyring();
@@ -139,7 +139,7 @@ async fn swapped_and_altered_keys_are_refused() {
     let keyring = deployment.keyring();
     let row = keyring.new_aek(aek_id(5), owner(&cluster(), &workspace()), 1, &deployment.kek).await.unwrap();
     deployment.provision(row.clone()).await;
-    let aek = keyring.current(WORKSPACE).await.unwrap();
+    let aek = keyring.current(WORKSPACE).await.unwrap().aek;
     let (first, _) = segment_row(&aek, SegmentId::from_bytes([6; 16]));
     let (second, _) = segment_row(&aek, SegmentId::from_bytes([7; 16]));
 
@@ -247,7 +247,7 @@ async fn an_older_key_is_never_taken_for_the_newest_one() {
     deployment.catalog.apply(Change::AddAek(second)).await.unwrap();
     let restarted = deployment.keyring();
     assert_eq!(restarted.aek(aek_id(7)).await.unwrap().generation(), 1);
-    assert_eq!(restarted.current(WORKSPACE).await.unwrap().generation(), 2);
+    assert_eq!(restarted.current(WORKSPACE).await.unwrap().aek.generation(), 2);
 }
 
 #[tokio::test]

@@ -235,7 +235,7 @@ impl Offline {
         let ids = IdGenerator::new(Arc::clone(&self.clock), Arc::new(OsRandom));
         let tables = Tables::new(serve::schema_limits(&self.config), ids, Arc::clone(&self.clock));
         for row in catalog.workspaces().await? {
-            if let Err(error) = tables.load(catalog, keyring, row.id, &row.name, row.cluster).await {
+            if let Err(error) = tables.load(catalog, keyring, row.id, &row.name).await {
                 summary.log_problems.push(format!("workspace `{}`: {}", row.name, Chain(&error)));
             }
         }

@@ -78,11 +78,10 @@ impl SegmentCatalog for Readable {
             return Err(key_trouble(&KeyError::Refused { workspace, why }));
         }
         // Pinned before the snapshot is taken: what becomes a segment in between is dropped by the snapshot's coverage.
-        let tables =
-            self.frames.tables.workspace(workspace).ok_or_else(|| {
-                PortError::new(PortErrorKind::NotFound, format!("workspace `{workspace}` is not loaded"))
-            })?;
-        let pinned = self.backlog.pin(tables.cluster(), workspace);
+        if self.frames.tables.workspace(workspace).is_none() {
+            return Err(PortError::new(PortErrorKind::NotFound, format!("workspace `{workspace}` is not loaded")));
+        }
+        let pinned = self.backlog.pin(workspace);
         let rows = self.catalog.snapshot(workspace).await.map_err(|error| catalog_trouble(&error))?;
         let unsealed = UnsealedRows::new(pinned, Coverage::new(&rows.coverage), self.frames.clone());
         let lag = Lag { records: unsealed.records(), age: unsealed.age(self.clock.now()) };

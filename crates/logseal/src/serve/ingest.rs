@@ -3,24 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use logseal_core::{ClusterId, IdGenerator, NodeId};
+use logseal_core::{IdGenerator, NodeId};
 use logseal_crypto::OsRandom;
 use logseal_ingest::pipeline::backlog::Backlog;
 use logseal_ingest::pipeline::commit::{Committer, ParquetEncoder};
 use logseal_ingest::pipeline::cutter::{Cutter, CutterParts};
-use logseal_ingest::pipeline::frames::{Coverage, Frames};
-use logseal_ingest::pipeline::journal::{Journal, JournalThread, SpaceLimits};
+use logseal_ingest::pipeline::frames::Frames;
+use logseal_ingest::pipeline::logs::{Logs, LogsParts};
 use logseal_ingest::pipeline::quarantine::Quarantine;
-use logseal_ingest::pipeline::recovery::recover;
-use logseal_ingest::pipeline::registry::CatalogRegistry;
-use logseal_ingest::pipeline::replay::Replay;
 use logseal_ingest::pipeline::stream::CutRule;
 use logseal_ingest::pipeline::{Journals, Pipeline};
 use logseal_ingest::{Budget, Door};
 use logseal_otlp::ScanLimits;
 use logseal_segment::SegmentSettings;
-use logseal_wal::{Disk, SystemDisk, Writer, WriterParts, WriterSettings};
-use tokio::sync::{oneshot, watch};
+use logseal_wal::{Disk, SystemDisk};
+use tokio::sync::watch;
 
 use super::State;
 use super::adapters::Shippers;
@@ -34,12 +31,10 @@ pub(super) struct Ingest {
     pub(super) backlog: Arc<Backlog>,
     pub(super) cutter: Cutter,
     pub(super) frames: Frames,
-    pub(super) journals: Arc<Journals>,
-    /// One for each log: when its thread has closed its file.
-    pub(super) endings: Vec<oneshot::Receiver<()>>,
+    pub(super) logs: Arc<Logs>,
     /// Clusters by name, and whether their log is still being replayed.
     pub(super) replaying: Vec<(String, watch::Receiver<bool>)>,
-    quarantine: Quarantine,
+    journals: Arc<Journals>,
     budget: Arc<Budget>,
 }
 
@@ -67,72 +62,29 @@ impl Ingest {
         });
         let node =
             node(data_dir, &state.ids).map_err(CommandError::io("find the node's folder of the write-ahead log"))?;
-        let mut ingest = Self {
-            backlog,
-            cutter,
-            frames,
-            journals: Arc::default(),
-            endings: Vec::new(),
-            replaying: Vec::new(),
-            quarantine,
-            budget,
-        };
-        let rows = state.catalog.coverage().await.map_err(CommandError::start(recovering))?;
-        let coverage = Coverage::new(&rows);
-        for cluster in state.catalog.clusters().await.map_err(CommandError::start(recovering))? {
-            let start = ClusterStart { node, cluster: cluster.id, coverage: coverage.clone(), limits };
-            let replaying = ingest.start_cluster(state, data_dir, config, start).await?;
-            ingest.replaying.push((cluster.name, replaying));
-        }
-        Ok(ingest)
-    }
-
-    async fn start_cluster(
-        &mut self,
-        state: &State,
-        data_dir: &DataDir,
-        config: &Config,
-        start: ClusterStart,
-    ) -> Result<watch::Receiver<bool>, CommandError> {
-        let ClusterStart { node, cluster, coverage, limits } = start;
-        let recovering = "recover the write-ahead log";
-        let folder = data_dir.join("wal").join(node.to_string()).join(cluster.to_string());
-        let disk = Arc::clone(&self.frames.disk);
-        disk.create_dir_all(&folder).map_err(CommandError::io(format!("make `{}`", folder.display())))?;
-        let recovered = recover(&disk, &folder, cluster, node, &state.catalog, &*state.clock)
-            .await
-            .map_err(CommandError::start(recovering))?;
-        self.backlog.open(cluster, recovered.files);
-        let writer = Writer::new(WriterParts {
-            disk: Arc::clone(&disk),
-            folder: folder.clone(),
-            cluster,
+        let journals: Arc<Journals> = Arc::default();
+        let logs = Arc::new(Logs::new(LogsParts {
+            folder: data_dir.join("wal").join(node.to_string()),
             node,
-            predecessor: recovered.predecessor,
-            registry: Arc::new(CatalogRegistry::new(state.catalog.clone())),
+            limits,
+            file_bytes: config.wal.file_bytes,
+            catalog: state.catalog.clone(),
+            backlog: Arc::clone(&backlog),
+            frames: frames.clone(),
+            quarantine,
+            budget: Arc::clone(&budget),
+            journals: Arc::clone(&journals),
             ids: state.ids.clone(),
             clock: Arc::clone(&state.clock),
-            settings: WriterSettings { file_bytes: config.wal.file_bytes },
-        });
-        let backlog = Arc::clone(&self.backlog);
-        let (journal, ended) = Journal::start(JournalThread { writer, cluster, folder, disk, limits, backlog })
-            .map_err(CommandError::io("start the thread of the write-ahead log"))?;
-        self.journals.add(cluster, journal);
-        self.endings.push(ended);
-        let (replaying, is_replaying) = watch::channel(self.backlog.cursor(cluster).is_some());
-        let replay = Replay {
-            cluster,
-            backlog: Arc::clone(&self.backlog),
-            frames: self.frames.clone(),
-            coverage,
-            bounds: recovered.bounds,
-            catalog: state.catalog.clone(),
-            quarantine: self.quarantine.clone(),
-            budget: Arc::clone(&self.budget),
-            replaying,
-        };
-        tokio::spawn(replay.run());
-        Ok(is_replaying)
+        }));
+        let clusters = state.catalog.clusters().await.map_err(CommandError::start(recovering))?;
+        let ids: Vec<_> = clusters.iter().map(|cluster| cluster.id).collect();
+        logs.open_all(&ids).await.map_err(CommandError::start(recovering))?;
+        let mut replaying = Vec::new();
+        for cluster in clusters {
+            replaying.extend(logs.replaying(cluster.id).await.map(|is_replaying| (cluster.name, is_replaying)));
+        }
+        Ok(Self { backlog, cutter, frames, logs, replaying, journals, budget })
     }
 
     /// The door in front of the pipeline.
@@ -150,14 +102,6 @@ impl Ingest {
         Door::with_budget(&config.ingest, budget, Arc::new(shippers), Arc::new(pipeline), Arc::new(OsRandom))
             .map_err(|error| CommandError::Config(error.to_string()))
     }
-}
-
-/// What starts one cluster's log.
-struct ClusterStart {
-    node: NodeId,
-    cluster: ClusterId,
-    coverage: Coverage,
-    limits: SpaceLimits,
 }
 
 pub(crate) fn scan_limits(config: &Config) -> ScanLimits {

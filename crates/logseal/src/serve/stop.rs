@@ -85,13 +85,10 @@ pub(super) async fn in_order(
     catalog: &Catalog,
 ) {
     let _ = shutdown.send(true);
-    let Ingest { journals, cutter, endings, backlog, .. } = ingest;
+    let Ingest { logs, cutter, backlog, .. } = ingest;
     let drained = timeout(DRAIN, async {
         report("OTLP/gRPC", grpc.await.map_err(Error::other).and_then(|ended| ended.map_err(Error::other)));
-        journals.close();
-        for ended in endings {
-            let _ = ended.await;
-        }
+        logs.end().await;
         // A store that does not take segments is not waited for: the log has the records.
         tokio::select! {
             () = cutter.flush() => true,

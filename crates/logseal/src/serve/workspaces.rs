@@ -42,5 +42,5 @@ pub(super) async fn open_all(
 
 async fn open(catalog: &Catalog, keyring: &Keyring, tables: &Tables, row: &WorkspaceRow) -> Result<(), KeyError> {
     keyring.warm(row.id).await?;
-    tables.load(catalog, keyring, row.id, &row.name, row.cluster).await
+    tables.load(catalog, keyring, row.id, &row.name).await
 }

@@ -1,10 +1,10 @@
 //! The files of one cluster's log.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use logseal_core::{UnixNanos, WalFileId};
+use logseal_core::{AekId, UnixNanos, WalFileId, WorkspaceId};
 use logseal_wal::Position;
 
 use crate::pipeline::stream::{Run, StreamKey};
@@ -24,6 +24,8 @@ pub struct LogFile {
     pub(super) durable: u64,
     /// Loaded parts that are in no segment yet.
     pub(super) pending: u64,
+    /// Who has frames in it; `None` until a file of an earlier life is surveyed.
+    pub(super) workspaces: Option<HashSet<WorkspaceId>>,
     /// Held by queries that read the file.
     pub(super) pins: Arc<()>,
     pub(super) retiring: bool,
@@ -33,8 +35,33 @@ impl LogFile {
     /// A file of `bytes` with frames up to `end`, `None` while it is written.
     #[must_use]
     pub fn new(id: WalFileId, path: PathBuf, bytes: u64, end: Option<u64>) -> Self {
-        Self { id, path, bytes, end, durable: end.unwrap_or(0), pending: 0, pins: Arc::new(()), retiring: false }
+        Self {
+            id,
+            path,
+            bytes,
+            end,
+            durable: end.unwrap_or(0),
+            pending: 0,
+            workspaces: None,
+            pins: Arc::new(()),
+            retiring: false,
+        }
     }
+
+    pub(super) fn pin(&self) -> FilePin {
+        FilePin { _pins: Arc::clone(&self.pins) }
+    }
+
+    /// Whether frames of `workspace` may be in it.
+    fn may_have(&self, workspace: WorkspaceId) -> bool {
+        self.workspaces.as_ref().is_none_or(|workspaces| workspaces.contains(&workspace))
+    }
+}
+
+/// Keeps a file of the log from being retired.
+#[derive(Clone, Debug)]
+pub struct FilePin {
+    _pins: Arc<()>,
 }
 
 /// The next frame to replay.
@@ -65,7 +92,7 @@ pub struct Parked {
     pub last: u64,
     /// Whose rows; `None` for all streams'.
     pub of: Option<ParkedRun>,
-    _pin: Arc<()>,
+    _pin: FilePin,
 }
 
 /// What is known of parked frames of one stream.
@@ -84,11 +111,43 @@ pub(super) struct Feed {
     pub(super) files: VecDeque<LogFile>,
     /// From this frame on nothing is loaded.
     pub(super) parked_from: Option<Position>,
-    pub(super) parked_records: u64,
+    /// Records of parked frames by key, as far as they were counted.
+    pub(super) parked: HashMap<AekId, u64>,
     pub(super) parked_since: Option<UnixNanos>,
 }
 
 impl Feed {
+    /// Frames with `records` under `aek` are parked.
+    pub(super) fn park(&mut self, aek: AekId, records: u64) {
+        *self.parked.entry(aek).or_default() += records;
+    }
+
+    /// They are loaded.
+    pub(super) fn unpark(&mut self, aek: AekId, records: u64) {
+        if let Some(parked) = self.parked.get_mut(&aek) {
+            *parked = parked.saturating_sub(records);
+        }
+    }
+
+    /// Nothing under `aek` counts any more.
+    pub(super) fn forget_parked(&mut self, aek: AekId) {
+        self.parked.remove(&aek);
+    }
+
+    pub(super) fn parked_of(&self, aek: AekId) -> u64 {
+        self.parked.get(&aek).copied().unwrap_or(0)
+    }
+
+    pub(super) fn parked_records(&self) -> u64 {
+        self.parked.values().sum()
+    }
+
+    /// Nothing is parked any more.
+    pub(super) fn caught_up(&mut self) {
+        (self.parked_from, self.parked_since) = (None, None);
+        self.parked.clear();
+    }
+
     pub(super) fn file(&self, id: WalFileId) -> Option<&LogFile> {
         self.files.iter().rev().find(|file| file.id == id)
     }
@@ -101,15 +160,16 @@ impl Feed {
         self.files.iter().position(|file| file.id == id)
     }
 
-    /// What is parked from the cursor on.
-    pub(super) fn parked(&self) -> impl Iterator<Item = Parked> {
+    /// What is parked from the cursor on and may be of `workspace`.
+    pub(super) fn parked(&self, workspace: WorkspaceId) -> impl Iterator<Item = Parked> {
         let next = self.parked_from;
         let first_file = next.map_or(usize::MAX, |next| self.index(next.file).unwrap_or(0));
-        let files = self.files.iter().skip(first_file).filter(|file| file.durable > 0);
+        let parked = self.files.iter().skip(first_file);
+        let files = parked.filter(move |file| file.durable > 0 && file.may_have(workspace));
         files.filter_map(move |file| {
             let first = next.filter(|next| next.file == file.id).map_or(1, |next| next.sequence);
             let (id, path, last) = (file.id, file.path.clone(), file.durable);
-            (first <= last).then(|| Parked { file: id, path, first, last, of: None, _pin: Arc::clone(&file.pins) })
+            (first <= last).then(|| Parked { file: id, path, first, last, of: None, _pin: file.pin() })
         })
     }
 
@@ -122,7 +182,7 @@ impl Feed {
             first: run.first,
             last: run.last,
             of: Some(ParkedRun { stream, records: run.records, received: run.received }),
-            _pin: Arc::clone(&file.pins),
+            _pin: file.pin(),
         })
     }
 

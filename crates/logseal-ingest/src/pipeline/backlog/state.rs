@@ -5,14 +5,14 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use logseal_core::{ClusterId, UnixNanos, WalFileId, WorkspaceId};
+use logseal_core::{AekId, ClusterId, UnixNanos, WalFileId, WorkspaceId};
 use logseal_wal::Position;
 use tokio::time::Instant;
 
-use super::files::{Cursor, Feed, LogFile};
+use super::files::{Cursor, Feed, FilePin, LogFile};
 use super::streams::StreamState;
-use super::{Closed, Durable, Head, Lot, Pinned};
-use crate::pipeline::stream::{CutRule, Part, Rows, StreamKey};
+use super::{Closed, Durable, Head, Lot, Pinned, Surveyed};
+use crate::pipeline::stream::{CutRule, Part, StreamKey};
 
 /// Sums.
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,6 +49,10 @@ pub(super) struct State {
     /// Streams whose last frame that the replay passed is settled elsewhere.
     interrupted: HashSet<StreamKey>,
     feeds: HashMap<ClusterId, Feed>,
+    /// Keys that were destroyed: no rows under them join any more.
+    shredded: HashSet<AekId>,
+    /// Clusters whose log is being closed: what comes is sealed at once.
+    draining: HashSet<ClusterId>,
     /// Segments that were closed so far.
     closed: u64,
     store_fails: bool,
@@ -73,9 +77,12 @@ impl State {
             Some(file) => (file.bytes, file.durable) = (head.bytes, head.position.sequence),
             None => {
                 let mut file = LogFile::new(head.position.file, head.path, head.bytes, None);
-                file.durable = head.position.sequence;
+                (file.durable, file.workspaces) = (head.position.sequence, Some(HashSet::new()));
                 feed.files.push_back(file);
             }
+        }
+        if let Some(workspaces) = feed.file_mut(head.position.file).and_then(|file| file.workspaces.as_mut()) {
+            workspaces.extend(group.iter().flat_map(|request| &request.rows).map(|rows| rows.stream.workspace()));
         }
         let was_parked = feed.parked_from.is_some();
         if park && !was_parked {
@@ -83,7 +90,9 @@ impl State {
         }
         if feed.parked_from.is_some() {
             for request in &group {
-                feed.parked_records += request.rows.iter().map(Rows::count).sum::<u64>();
+                for rows in request.rows.iter().filter(|rows| !self.shredded.contains(&rows.stream.aek.id())) {
+                    feed.park(rows.stream.aek.id(), rows.count());
+                }
                 feed.parked_since.get_or_insert(request.received);
             }
             return if was_parked { Joined::Parked } else { Joined::BeganParking };
@@ -96,15 +105,16 @@ impl State {
             // All was caught up with before: what came since is loaded, and `next` is behind it.
             return true;
         }
-        let records: u64 = frames.iter().flat_map(|frame| &frame.rows).map(Rows::count).sum();
+        let rows = frames.iter().flat_map(|frame| &frame.rows);
+        let loaded: Vec<_> = rows.map(|rows| (rows.stream.aek.id(), rows.count())).collect();
         self.load(cluster, frames, now);
         let Some(feed) = self.feeds.get_mut(&cluster) else { return true };
-        feed.parked_records = feed.parked_records.saturating_sub(records);
+        loaded.into_iter().for_each(|(aek, records)| feed.unpark(aek, records));
         let last = feed.files.back();
         // The same lock is held when a group joins: nothing can come between this look and the switch.
         let caught_up = last.is_none_or(|last| next.file == last.id && next.sequence > last.durable);
         if caught_up {
-            (feed.parked_from, feed.parked_records, feed.parked_since) = (None, 0, None);
+            feed.caught_up();
         } else {
             feed.parked_from = Some(next);
         }
@@ -115,8 +125,10 @@ impl State {
     fn load(&mut self, cluster: ClusterId, group: Vec<Durable>, now: Instant) -> bool {
         let Some(feed) = self.feeds.get_mut(&cluster) else { return false };
         let mut due = false;
-        for Durable { position, received, rows, settled } in group {
-            self.interrupted.extend(settled);
+        for Durable { position, received, mut rows, settled } in group {
+            // A request that was under way when its key was destroyed: its frame cannot be opened any more.
+            rows.retain(|rows| !self.shredded.contains(&rows.stream.aek.id()));
+            self.interrupted.extend(settled.into_iter().filter(|stream| !self.shredded.contains(&stream.aek)));
             if let Some(file) = feed.file_mut(position.file) {
                 file.pending += rows.len() as u64;
             }
@@ -153,16 +165,26 @@ impl State {
         })
     }
 
-    pub(super) fn set_parked(&mut self, cluster: ClusterId, records: u64, since: UnixNanos) {
-        if let Some(feed) = self.feeds.get_mut(&cluster).filter(|feed| feed.parked_from.is_some()) {
-            feed.parked_records += records;
-            feed.parked_since = feed.parked_since.into_iter().chain([since]).min();
+    pub(super) fn surveyed(&mut self, cluster: ClusterId, file: WalFileId, found: Surveyed) {
+        let Some(feed) = self.feeds.get_mut(&cluster) else { return };
+        if let Some(file) = feed.file_mut(file) {
+            file.workspaces = Some(found.workspaces);
+        }
+        if feed.parked_from.is_some() {
+            for (aek, records) in found.records {
+                feed.park(aek, if self.shredded.contains(&aek) { 0 } else { records });
+            }
+            feed.parked_since = feed.parked_since.into_iter().chain([found.since]).min();
         }
     }
 
     /// What is to be sealed or closed by the rule. `budget` is set when memory is short: all of it, in bytes.
     pub(super) fn lots(&mut self, rule: &CutRule, now: Instant, everything: bool, budget: Option<usize>) -> Vec<Lot> {
-        let due = self.streams.values_mut().filter_map(|stream| stream.lot(rule, now, everything));
+        let draining = &self.draining;
+        let due = self.streams.values_mut().filter_map(|stream| {
+            let everything = everything || draining.contains(&stream.stream.cluster);
+            stream.lot(rule, now, everything)
+        });
         let mut lots: Vec<_> = due.collect();
         if let Some(budget) = budget {
             let under_way: usize = self.streams.values().map(StreamState::sealing_bytes).sum();
@@ -227,7 +249,7 @@ impl State {
     pub(super) fn grown(&mut self, key: StreamKey, parts: &[(Arc<Part>, bool)], growing_bytes: usize) {
         let Some(stream) = self.streams.get_mut(&key) else { return };
         stream.grown(parts, growing_bytes);
-        if let Some(feed) = self.feeds.get_mut(&stream.stream.table.cluster) {
+        if let Some(feed) = self.feeds.get_mut(&stream.stream.cluster) {
             let set_aside = parts.iter().filter(|(_, sealed)| !sealed);
             set_aside.for_each(|(part, _)| feed.settled(part.position.file, 1));
         }
@@ -247,12 +269,13 @@ impl State {
 
     /// The segment's rows that are still in memory.
     pub(super) fn settled(&mut self, closed: &Closed) -> VecDeque<(Arc<Part>, bool)> {
-        if let Some(feed) = self.feeds.get_mut(&closed.stream.table.cluster) {
+        let key = closed.stream.key();
+        // What was shredded was settled then.
+        let rows = self.streams.get_mut(&key).and_then(|stream| stream.settled(closed.number));
+        let Some(rows) = rows else { return VecDeque::new() };
+        if let Some(feed) = self.feeds.get_mut(&closed.stream.cluster) {
             closed.runs.iter().for_each(|run| feed.settled(run.file, run.frames));
         }
-        let key = closed.stream.key();
-        let Some(stream) = self.streams.get_mut(&key) else { return VecDeque::new() };
-        let rows = stream.settled(closed.number);
         self.forget_if_idle(key);
         rows
     }
@@ -261,6 +284,52 @@ impl State {
         if self.streams.get(&key).is_some_and(StreamState::is_idle) {
             self.streams.remove(&key);
         }
+    }
+
+    /// Forgets all streams under `aeks` and takes none of them any more: their frames are settled. What they were.
+    pub(super) fn shred(&mut self, aeks: &[AekId]) -> Vec<StreamState> {
+        self.shredded.extend(aeks);
+        let shredded = &self.shredded;
+        let gone: Vec<_> = self.streams.extract_if(|key, _| shredded.contains(&key.aek)).collect();
+        for (_, stream) in &gone {
+            let Some(feed) = self.feeds.get_mut(&stream.stream.cluster) else { continue };
+            stream.unsettled().for_each(|(file, frames)| feed.settled(file, frames));
+        }
+        self.interrupted.retain(|key| !shredded.contains(&key.aek));
+        self.feeds.values_mut().for_each(|feed| aeks.iter().for_each(|aek| feed.forget_parked(*aek)));
+        gone.into_iter().map(|(_, stream)| stream).collect()
+    }
+
+    pub(super) fn is_shredded(&self, aek: AekId) -> bool {
+        self.shredded.contains(&aek)
+    }
+
+    /// Records under `aeks` in no stored segment.
+    pub(super) fn unsealed_of(&self, aeks: &[AekId]) -> u64 {
+        let streams = self.streams.iter().filter(|(key, _)| aeks.contains(&key.aek));
+        let parked = self.feeds.values().map(|feed| aeks.iter().map(|aek| feed.parked_of(*aek)).sum::<u64>());
+        streams.map(|(_, stream)| stream.unsealed().0).chain(parked).sum()
+    }
+
+    pub(super) fn drain(&mut self, cluster: ClusterId) {
+        self.draining.insert(cluster);
+    }
+
+    /// The log of `cluster` is gone.
+    pub(super) fn remove(&mut self, cluster: ClusterId) {
+        self.feeds.remove(&cluster);
+        self.draining.remove(&cluster);
+        let keys = self.streams.extract_if(|_, stream| stream.stream.cluster == cluster).map(|(key, _)| key);
+        let keys: HashSet<_> = keys.collect();
+        self.interrupted.retain(|key| !keys.contains(key));
+    }
+
+    /// Records of the log of `cluster` in no stored segment, and its files.
+    pub(super) fn left(&self, cluster: ClusterId) -> (u64, usize) {
+        let Some(feed) = self.feeds.get(&cluster) else { return (0, 0) };
+        let streams = self.streams.values().filter(|stream| stream.stream.cluster == cluster);
+        let loaded: u64 = streams.map(|stream| stream.unsealed().0).sum();
+        (loaded + feed.parked_records(), feed.files.len())
     }
 
     pub(super) fn set_store_fails(&mut self, fails: bool) {
@@ -291,22 +360,27 @@ impl State {
         }
     }
 
-    pub(super) fn pin(&self, cluster: ClusterId, workspace: WorkspaceId) -> Pinned {
+    pub(super) fn pin(&self, workspace: WorkspaceId) -> Pinned {
         let mut pinned = Pinned::default();
-        let feed = self.feeds.get(&cluster);
         for state in self.streams.values().filter(|state| state.stream.workspace() == workspace) {
             pinned.parts.extend(state.parts().map(|part| (state.stream.clone(), Arc::clone(part))));
+            let feed = self.feeds.get(&state.stream.cluster);
             let evicted = state.evicted().filter_map(|run| feed?.parked_run(run, state.stream.key()));
             pinned.parked.extend(evicted);
         }
-        pinned.parked.extend(feed.into_iter().flat_map(Feed::parked));
+        // Also clusters that it was linked to before may have frames of it.
+        pinned.parked.extend(self.feeds.values().flat_map(|feed| feed.parked(workspace)));
         pinned
+    }
+
+    pub(super) fn hold(&self, cluster: ClusterId, file: WalFileId) -> Option<FilePin> {
+        self.feeds.get(&cluster)?.file(file).map(|file| file.pin())
     }
 
     pub(super) fn totals(&self) -> Totals {
         let mut totals = Totals::default();
         let streams = self.streams.values().map(StreamState::unsealed);
-        let parked = self.feeds.values().map(|feed| (feed.parked_records, feed.parked_since));
+        let parked = self.feeds.values().map(|feed| (feed.parked_records(), feed.parked_since));
         for (records, oldest) in streams.chain(parked) {
             totals.records += records;
             totals.oldest = totals.oldest.into_iter().chain(oldest).min();

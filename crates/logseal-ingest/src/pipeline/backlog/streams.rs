@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use logseal_core::UnixNanos;
+use logseal_core::{UnixNanos, WalFileId};
 use tokio::time::Instant;
 
 use super::{Closed, Lot};
@@ -176,10 +176,16 @@ impl StreamState {
         }
     }
 
-    /// The rows that are still in memory.
-    pub(super) fn settled(&mut self, number: u64) -> VecDeque<(Arc<Part>, bool)> {
-        let index = self.closed.iter().position(|(known, _)| *known == number);
-        index.map(|index| self.closed.remove(index).1.resident).unwrap_or_default()
+    /// The rows that are still in memory; `None` when it has no such segment.
+    pub(super) fn settled(&mut self, number: u64) -> Option<VecDeque<(Arc<Part>, bool)>> {
+        let index = self.closed.iter().position(|(known, _)| *known == number)?;
+        Some(self.closed.remove(index).1.resident)
+    }
+
+    /// Files with the number of its frames in them that are in no stored segment.
+    pub(super) fn unsettled(&self) -> impl Iterator<Item = (WalFileId, u64)> {
+        let sealed = self.segments().flat_map(|frames| frames.runs.iter()).map(|run| (run.file, run.frames));
+        sealed.chain(self.sealing.iter().chain(&self.waiting).map(|part| (part.position.file, 1)))
     }
 
     /// Nothing is left that would have to be remembered.

@@ -57,7 +57,7 @@ impl Fixture {
         backlog.open(CLUSTER, Vec::new());
         let key = Key256::copy_from_slice(&[3; 32]).unwrap();
         Self {
-            tables: WorkspaceTables::for_test(WORKSPACE, CLUSTER),
+            tables: WorkspaceTables::for_test(WORKSPACE),
             aek: Arc::new(Aek::new(AekId::from_bytes([4; 16]), WORKSPACE, 1, key)),
             budget,
             backlog,
@@ -83,7 +83,8 @@ impl Fixture {
         let table = self.tables.table(&scanned.chunks[0].schema);
         let bytes = scanned.chunks.iter().map(memory_bytes).sum();
         let permit = self.budget.try_take(bytes).unwrap();
-        Rows { stream: Stream { table, aek: Arc::clone(&self.aek) }, chunks: scanned.chunks, permit }
+        let stream = Stream { cluster: CLUSTER, table, aek: Arc::clone(&self.aek) };
+        Rows { stream, chunks: scanned.chunks, permit }
     }
 
     fn durable(&self, n: u8, sequence: u64, tables: &[(&str, usize)]) -> Durable {
@@ -109,7 +110,7 @@ impl Fixture {
         let key = lot.stream.key();
         let sealed: Vec<_> = lot.parts.iter().map(|part| (Arc::clone(part), true)).collect();
         self.backlog.grown(key, &sealed, bytes);
-        let closed = if lot.close { self.backlog.close(key) } else { None };
+        let closed = if lot.close { self.backlog.close_segment(key) } else { None };
         self.backlog.release(key, self.now);
         closed
     }
@@ -132,7 +133,7 @@ impl Fixture {
 
     /// Frames whose rows are pinned, in order, and the ranges of those that are only in the log.
     fn pinned(&self) -> (Vec<u64>, Vec<(u64, u64)>) {
-        let pinned = self.backlog.pin(CLUSTER, WORKSPACE);
+        let pinned = self.backlog.pin(WORKSPACE);
         let mut loaded: Vec<_> = pinned.parts.iter().map(|(_, part)| part.position.sequence).collect();
         loaded.sort_unstable();
         let mut parked: Vec<_> = pinned.parked.iter().map(|parked| (parked.first, parked.last)).collect();
@@ -178,7 +179,7 @@ fn a_segment_is_closed_at_its_age_with_its_parts_in_the_order_of_the_log() {
 fn a_segment_grows_by_row_groups_and_is_as_old_as_its_first_record() {
     let fixture = Fixture::new(PLENTY);
     fixture.join(1, 1, &[("a", 10)]);
-    let bytes = fixture.backlog.pin(CLUSTER, WORKSPACE).parts[0].1.bytes;
+    let bytes = fixture.backlog.pin(WORKSPACE).parts[0].1.bytes;
     let rule = CutRule { row_group_bytes: 2 * bytes, ..NEVER };
     let lots = || fixture.backlog.lots(&rule, fixture.now, false);
     assert!(lots().is_empty());
@@ -214,13 +215,13 @@ fn short_memory_evicts_sealed_rows_and_then_seals_the_largest() {
     let lots = fixture.take_all();
     fixture.seal(&lots[0], 100);
     fixture.join(1, 2, &[("small", 1), ("sealed", 1)]);
-    let held = fixture.backlog.pin(CLUSTER, WORKSPACE);
+    let held = fixture.backlog.pin(WORKSPACE);
     assert_eq!(fixture.pinned(), (vec![1, 2, 2], vec![]));
     let before = fixture.budget.free();
     let ballast = fixture.leave(1000);
     fixture.backlog.lots(&NEVER, fixture.now, false);
     assert_eq!(fixture.pinned(), (vec![2, 2], vec![(1, 1)]));
-    let parked = fixture.backlog.pin(CLUSTER, WORKSPACE).parked.remove(0);
+    let parked = fixture.backlog.pin(WORKSPACE).parked.remove(0);
     assert_eq!(parked.of.map(|run| (run.stream == lots[0].stream.key(), run.records)), Some((true, 400)));
     assert_eq!(fixture.budget.free(), 1000, "a query still reads them");
     drop((held, ballast, lots));
@@ -422,7 +423,7 @@ fn files_go_in_order_when_their_parts_are_settled() {
 fn a_query_holds_the_files_that_it_reads() {
     let fixture = Fixture::new(PLENTY);
     fixture.backlog.open(CLUSTER, vec![file(1, Some(5))]);
-    let pinned = fixture.backlog.pin(CLUSTER, WORKSPACE);
+    let pinned = fixture.backlog.pin(WORKSPACE);
     assert!(fixture.retirable().is_empty(), "it is not replayed yet");
     assert!(fixture.backlog.replayed(CLUSTER, Vec::new(), position(1, 6), fixture.now));
     assert!(fixture.retirable().is_empty(), "it is being read");
