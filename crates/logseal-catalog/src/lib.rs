@@ -24,6 +24,7 @@
 //! | `changes` | what each change does, in SQL |
 //! | [`mod@backup`] | [`backup()`]: a copy while a server runs |
 //! | [`coverage`] | [`coverage_of`]: settled frames of some files, for who only looks |
+//! | [`kek_use`] | [`KekUse`]: which key versions wrap how many account keys |
 //! | `schema` | the SQL of the tables |
 
 pub mod backup;
@@ -35,6 +36,7 @@ pub mod control;
 pub mod coverage;
 pub mod error;
 pub mod retention;
+pub mod kek_use;
 pub mod rows;
 mod schema;
 pub mod scrub;
@@ -48,6 +50,7 @@ pub use control::{OperationFilter, ResourceFilter};
 pub use coverage::coverage_of;
 pub use error::CatalogError;
 pub use retention::GenerationSize;
+pub use kek_use::KekUse;
 pub use rows::{
     AekRow, AuditEntry, AuditHead, AuditRow, ClusterRow, ColumnRow, CoverageRow, GarbageRow, KekRow, OperationRow,
     OperationState, ResourceKind, ResourceRow, SegmentRow, ShreddedRow, TableRow, WalFileRow, WalFileState,

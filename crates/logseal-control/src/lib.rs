@@ -1,27 +1,34 @@
-//! The management HTTP API: queries, segments, workspace keys, health and metrics.
+//! The management API and the operations that it begins.
 //!
-//! Everything but `/healthz` and `/readyz` needs the management token, which is checked before a body is read. Errors are
-//! `{"error":{"code","message"}}`, as Azure Resource Manager writes them.
+//! Resources have Azure Resource Manager's shape, so that its SDKs and command line can drive them; what changes them is an operation
+//! with a status. Everything but `/healthz` and `/readyz` needs the management token, which is checked before a body is read.
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | [`api`] | [`router`]: routes and what they share |
-//! | [`auth`] | [`ManagementToken`] |
-//! | [`port`] | what the API needs of queries and metrics |
-//! | [`problem`] | the shape of errors |
+//! | [`api`] | the HTTP shell: [`router`] and its handlers |
+//! | `request` | what a request to change a resource becomes |
+//! | `resource` | clusters, workspaces and their parts as values: input, document, view |
+//! | [`operation`] | operations: intent, steps, the tasks that run them |
 //! | [`provision`] | the resources that exist from the first start |
-//! | `query`, `resources`, `health` | the handlers |
+//! | [`port`] | what this crate needs of the rest of the server |
+//! | `json` | bodies, property by property |
 
 pub mod api;
-pub mod auth;
-mod health;
+mod json;
+pub mod operation;
 pub mod port;
-pub mod problem;
 pub mod provision;
-mod query;
-mod resources;
+mod request;
+mod resource;
+#[cfg(test)]
+mod testing;
 
+pub use api::auth::ManagementToken;
+pub use api::problem::Problem;
 pub use api::{Management, router};
-pub use auth::ManagementToken;
-pub use port::{MetricsText, Queries, QueryAnswer, QueryFailure, QueryFailureKind, QueryFormat};
-pub use problem::Problem;
+pub use operation::runner::Operations;
+pub use operation::world::{Fault, Faults, NoFaults, Point, SERVICE_CLUSTER, World};
+pub use port::{
+    DataPlane, DataPlaneError, MetricsText, Objects, Queries, QueryAnswer, QueryFailure, QueryFailureKind, QueryFormat,
+    Vaults,
+};

@@ -1,10 +1,12 @@
 //! What the API needs of others.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use logseal_core::WorkspaceId;
+use logseal_core::{AekId, ClusterId, WorkspaceId};
+use logseal_vault::{KeyId, KeyVault};
 
 /// The forms in which a query's result can be asked for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -85,4 +87,55 @@ pub trait Queries: Debug + Send + Sync {
 pub trait MetricsText: Debug + Send + Sync {
     /// The text.
     fn render(&self) -> String;
+}
+
+/// The running part of the server: what follows when resources change. Every call may be repeated.
+#[async_trait]
+pub trait DataPlane: Debug + Send + Sync {
+    /// Starts the log of `cluster`, which is in the catalog.
+    async fn open_cluster(&self, cluster: ClusterId) -> Result<(), DataPlaneError>;
+
+    /// Ends the log of `cluster`, none of whose records is alive any more, and removes its files.
+    async fn close_cluster(&self, cluster: ClusterId) -> Result<(), DataPlaneError>;
+
+    /// Takes `workspace` as the catalog has it now: a new one, or one with another key or cluster. Records are taken from here on.
+    async fn open_workspace(&self, workspace: WorkspaceId) -> Result<(), DataPlaneError>;
+
+    /// Takes no more records of `workspace` and answers no queries of it, until it is opened again. What was acknowledged still
+    /// becomes segments.
+    async fn suspend_workspace(&self, workspace: WorkspaceId) -> Result<(), DataPlaneError>;
+
+    /// Forgets `keys`, which the catalog no longer has, and all records under them; with `workspace` also that workspace.
+    async fn shred(&self, keys: &[AekId], workspace: Option<WorkspaceId>) -> Result<(), DataPlaneError>;
+
+    /// How many records under `keys` are acknowledged and in no segment yet.
+    fn unsealed_of(&self, keys: &[AekId]) -> u64;
+}
+
+/// The running part of the server did not follow.
+#[derive(Clone, Debug)]
+pub struct DataPlaneError {
+    /// Trying again makes sense.
+    pub is_passing: bool,
+    /// What happened.
+    pub message: String,
+}
+
+/// The key vaults that a cluster may name.
+pub trait Vaults: Debug + Send + Sync {
+    /// The vault at `uri`, with its URI as keys' identifiers carry it; `None` when this deployment cannot reach such a vault.
+    fn vault(&self, uri: &str) -> Option<(Box<str>, Arc<dyn KeyVault>)>;
+
+    /// The key that protects what no customer's key protects.
+    fn service_key(&self) -> KeyId;
+}
+
+/// The object store, as far as objects have to go.
+#[async_trait]
+pub trait Objects: Debug + Send + Sync {
+    /// Deletes the object at `path`; that it is not there counts as deleted.
+    async fn delete(&self, path: &str) -> Result<(), String>;
+
+    /// The paths of all objects under `prefix`.
+    async fn list(&self, prefix: &str) -> Result<Vec<String>, String>;
 }

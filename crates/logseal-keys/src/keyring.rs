@@ -3,23 +3,24 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use logseal_catalog::{AekRow, Catalog, KekRow, SegmentRow};
+use logseal_catalog::{AekRow, Catalog, SegmentRow};
 use logseal_core::{AekId, Chain, Clock, ClusterId, WorkspaceId};
 use logseal_crypto::{Aek, Commitment, Dek, Key256, MacKey, OsRandom, WrappedDek};
 use logseal_vault::{KeyId, KeyName, KeyVault, KeyVersion};
 
 use crate::KeyError;
-use crate::wrapped_key_copy::{self, AekOwner, WrappedKeyStore};
+use crate::renewal::kek_row;
+use crate::wrapped_key_copy::{AekOwner, WrappedKeyStore};
 
 /// The account keys of a deployment.
 ///
 /// Each AEK is unwrapped by the vault once and kept; segments never cause a call to the vault.
 #[derive(Debug)]
 pub struct Keyring {
-    vault: Arc<dyn KeyVault>,
+    pub(crate) vault: Arc<dyn KeyVault>,
     catalog: Catalog,
-    copies: Arc<dyn WrappedKeyStore>,
-    mac_key: MacKey,
+    pub(crate) copies: Arc<dyn WrappedKeyStore>,
+    pub(crate) mac_key: MacKey,
     clock: Arc<dyn Clock>,
     unwrapped: Mutex<Unwrapped>,
 }
@@ -55,14 +56,15 @@ impl Keyring {
         Self { vault, catalog, copies, mac_key, clock, unwrapped: Mutex::default() }
     }
 
-    /// A new AEK of `owner`, wrapped by `kek`, its wrap proven by an unwrap and its copy durable in the store.
+    /// A new AEK of `owner`, wrapped by `kek`, its wrap proven by an unwrap and its copy durable in the store. When the copy of a key
+    /// of this `id` is there already, an earlier try was interrupted, and that key is the one.
     ///
     /// The key may be used once the returned row is in the catalog.
     ///
     /// # Errors
     ///
     /// [`KeyError::Vault`], [`KeyError::Commitment`] when the vault unwraps something else than it wrapped,
-    /// [`KeyError::Copy`].
+    /// [`KeyError::Copy`], [`KeyError::BadCopy`] when the copy of another key is in its place.
     pub async fn new_aek(
         &self,
         id: AekId,
@@ -70,27 +72,28 @@ impl Keyring {
         generation: u32,
         kek: &KeyId,
     ) -> Result<AekRow, KeyError> {
-        let (workspace, cluster) = (owner.workspace.id, owner.cluster.id);
-        let failed = |source| KeyError::Vault { aek: id, source };
-        let key = Key256::generate(OsRandom);
-        let row = AekRow {
+        let planned = AekRow {
             id,
-            workspace,
-            cluster,
+            workspace: owner.workspace.id,
+            cluster: owner.cluster.id,
             generation,
-            kek: KekRow {
-                vault_uri: kek.vault_uri.to_string(),
-                name: kek.name.to_string(),
-                version: kek.version.to_string(),
-            },
-            wrapped: self.vault.wrap(kek, &key).await.map_err(failed)?,
-            commitment: Aek::commitment_of(id, workspace, generation, &key).as_bytes().to_vec(),
+            kek: kek_row(kek),
+            wrapped: Vec::new(),
+            commitment: Vec::new(),
             created: self.clock.now(),
         };
+        if let Some(copied) = self.copied(&planned).await? {
+            return Ok(copied);
+        }
+        let key = Key256::generate(OsRandom);
+        let row = AekRow {
+            wrapped: self.vault.wrap(kek, &key).await.map_err(|source| KeyError::Vault { aek: id, source })?,
+            commitment: Aek::commitment_of(id, planned.workspace, generation, &key).as_bytes().to_vec(),
+            ..planned
+        };
         drop(key);
-        self.unwrap(&row).await?;
-        let (path, content) = wrapped_key_copy::object(&row, owner, &self.mac_key);
-        self.copies.put_new(&path, content).await.map_err(KeyError::Copy)?;
+        self.prove(&row).await?;
+        self.copy(&row, owner).await?;
         Ok(row)
     }
 
@@ -203,17 +206,17 @@ impl Keyring {
     }
 
     /// Unwraps by the vault and checks the commitment: the vault authenticates no context.
-    async fn unwrap(&self, row: &AekRow) -> Result<Aek, KeyError> {
+    pub(crate) async fn unwrap(&self, row: &AekRow) -> Result<Aek, KeyError> {
+        Ok(Aek::new(row.id, row.workspace, row.generation, self.unwrap_key(row).await?))
+    }
+
+    pub(crate) async fn unwrap_key(&self, row: &AekRow) -> Result<Key256, KeyError> {
         let kek = kek_id(row).ok_or(KeyError::KekName(row.id))?;
         let key =
             self.vault.unwrap(&kek, &row.wrapped).await.map_err(|source| KeyError::Vault { aek: row.id, source })?;
         let context = logseal_crypto::aad::account_key(row.workspace, row.id, row.generation);
         let committed = Commitment::from_slice(&row.commitment).is_some_and(|c| c.matches(&key, &context));
-        if committed {
-            Ok(Aek::new(row.id, row.workspace, row.generation, key))
-        } else {
-            Err(KeyError::Commitment(row.id))
-        }
+        if committed { Ok(key) } else { Err(KeyError::Commitment(row.id)) }
     }
 
     fn known(&self, id: AekId) -> Option<Arc<Aek>> {

@@ -30,6 +30,9 @@ const MAC_DIGITS: usize = 64;
 pub trait WrappedKeyStore: Debug + Send + Sync {
     /// Puts a new object; durable when this returns; an equal object at the path counts as put.
     async fn put_new(&self, path: &Path, content: Vec<u8>) -> Result<(), Box<dyn Error + Send + Sync>>;
+
+    /// The object at `path`; `None` when there is none.
+    async fn get(&self, path: &Path) -> Result<Option<Vec<u8>>, Box<dyn Error + Send + Sync>>;
 }
 
 /// Whose key an AEK is: what its copy says beside the key.
@@ -54,6 +57,12 @@ pub struct KeyCopy {
     pub cluster_name: Option<String>,
     /// The tables that the workspace was made with.
     pub tables: Vec<TableRow>,
+}
+
+/// Where the copies of the key `row` are in the store.
+#[must_use]
+pub fn folder_of(row: &AekRow) -> Path {
+    Path::from(format!("clusters/{}/keys/{}", row.cluster, row.id))
 }
 
 impl KeyCopy {
@@ -120,7 +129,9 @@ pub(crate) fn object(row: &AekRow, owner: AekOwner<'_>, mac_key: &MacKey) -> (Pa
     (path_of(row), serde_json::to_vec(&key).expect("strings and numbers always serialize"))
 }
 
-fn path_of(row: &AekRow) -> Path {
+/// Where the copy of the key `row` is in the store.
+#[must_use]
+pub fn path_of(row: &AekRow) -> Path {
     Path::from(format!("clusters/{}/keys/{}/{}.json", row.cluster, row.id, row.kek.version))
 }
 

@@ -83,6 +83,10 @@ impl WrappedKeyStore for NoCopies {
     async fn put_new(&self, _: &object_store::path::Path, _: Vec<u8>) -> Result<(), Box<dyn Error + Send + Sync>> {
         Ok(())
     }
+
+    async fn get(&self, _: &object_store::path::Path) -> Result<Option<Vec<u8>>, Box<dyn Error + Send + Sync>> {
+        Ok(None)
+    }
 }
 
 /// The key of workspace `n` is `n`.

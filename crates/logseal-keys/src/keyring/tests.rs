@@ -9,6 +9,8 @@ use logseal_crypto::RootKey;
 use logseal_vault::{EmbeddedVault, VaultError};
 use object_store::path::Path;
 
+use logseal_catalog::KekRow;
+
 use super::*;
 
 const WORKSPACE: WorkspaceId = WorkspaceId::from_bytes([1; 16]);
@@ -22,6 +24,11 @@ impl WrappedKeyStore for Copies {
     async fn put_new(&self, path: &Path, content: Vec<u8>) -> Result<(), Box<dyn Error + Send + Sync>> {
         self.0.lock().unwrap().push((path.clone(), content));
         Ok(())
+    }
+
+    async fn get(&self, path: &Path) -> Result<Option<Vec<u8>>, Box<dyn Error + Send + Sync>> {
+        let copies = self.0.lock().unwrap();
+        Ok(copies.iter().find(|(known, _)| known == path).map(|(_, content)| content.clone()))
     }
 }
 

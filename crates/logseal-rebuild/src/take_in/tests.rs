@@ -26,6 +26,14 @@ impl WrappedKeyStore for KeyCopies {
     async fn put_new(&self, path: &Path, content: Vec<u8>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         Ok(self.0.put_new(path, content).await?)
     }
+
+    async fn get(&self, path: &Path) -> Result<Option<Vec<u8>>, Box<dyn std::error::Error + Send + Sync>> {
+        match self.0.get(path, logseal_keys::wrapped_key_copy::COPY_BYTES).await {
+            Ok(content) => Ok(Some(content.to_vec())),
+            Err(logseal_segment::SegmentError::Missing(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
 /// What outlives a catalog, and the parts of one workspace in it.

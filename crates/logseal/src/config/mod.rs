@@ -39,12 +39,15 @@ pub(crate) struct Config {
 pub(crate) struct Listen {
     pub(crate) otlp_grpc: SocketAddr,
     pub(crate) management: SocketAddr,
+    /// Empty for the URL that each request names.
+    pub(crate) public_url: String,
 }
 
 impl Default for Listen {
     fn default() -> Self {
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        Self { otlp_grpc: loopback(4317), management: loopback(8430) } // 4317 is OTLP/gRPC's registered port
+        // 4317 is OTLP/gRPC's registered port.
+        Self { otlp_grpc: loopback(4317), management: loopback(8430), public_url: String::new() }
     }
 }
 

@@ -15,12 +15,13 @@ use logseal_ingest::pipeline::frames::{Coverage, Frames, FramesError};
 use logseal_ingest::pipeline::tables::open_column;
 use logseal_ingest::pipeline::unsealed::{ParkedTable, UnsealedRows};
 use logseal_ingest::{AuthError, Authenticator};
+use logseal_keys::wrapped_key_copy::COPY_BYTES;
 use logseal_keys::{AccessKeys, KeyError, WrappedKeyStore};
 use logseal_query::{
     Lag, ParkedRows, PortError, PortErrorKind, QueryEngine, QueryError, QueryErrorKind, SegmentCatalog, SegmentOpener,
     SegmentRef, Snapshot, TableSnapshot, Unsealed, format,
 };
-use logseal_segment::{SegmentStore, properties};
+use logseal_segment::{SegmentError, SegmentStore, properties};
 use metrics_exporter_prometheus::PrometheusHandle;
 use object_store::path::Path;
 
@@ -45,6 +46,14 @@ pub(crate) struct KeyCopies(pub(crate) SegmentStore);
 impl WrappedKeyStore for KeyCopies {
     async fn put_new(&self, path: &Path, content: Vec<u8>) -> Result<(), Box<dyn Error + Send + Sync>> {
         Ok(self.0.put_new(path, content).await?)
+    }
+
+    async fn get(&self, path: &Path) -> Result<Option<Vec<u8>>, Box<dyn Error + Send + Sync>> {
+        match self.0.get(path, COPY_BYTES).await {
+            Ok(content) => Ok(Some(content.to_vec())),
+            Err(SegmentError::Missing(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! management API ends.
 
 mod adapters;
+mod control;
 mod ingest;
 mod stop;
 mod workspaces;
@@ -17,8 +18,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logseal_catalog::Catalog;
-use logseal_control::provision::{DEFAULT_CLUSTER, DEFAULT_WORKSPACE, provision};
-use logseal_control::{Management, ManagementToken};
+use logseal_control::provision::{
+    DEFAULT_CLUSTER, DEFAULT_RESOURCE_GROUP, DEFAULT_SUBSCRIPTION, DEFAULT_WORKSPACE, Provision,
+};
+use logseal_control::{Management, ManagementToken, NoFaults, Operations, World};
 use logseal_core::{Clock, IdGenerator, SystemClock};
 use logseal_crypto::{OsRandom, RootKey};
 use logseal_ingest::grpc;
@@ -35,6 +38,7 @@ use tracing::info;
 
 pub(crate) use self::adapters::KeyCopies;
 use self::adapters::{Engine, Prometheus, Readable};
+use self::control::{Embedded, Plane, Removals};
 use self::ingest::Ingest;
 pub(crate) use self::ingest::scan_limits;
 use self::stop::{Reason, Signals};
@@ -44,10 +48,6 @@ use crate::credentials::{Credentials, Endpoints};
 use crate::data_dir::DataDir;
 use crate::error::CommandError;
 use crate::root_key;
-
-/// The subscription and resource group of the default resources; they need not exist.
-const SUBSCRIPTION: &str = "00000000-0000-0000-0000-000000000000";
-const RESOURCE_GROUP: &str = "default";
 
 /// The vault key that protects clusters without a customer's key.
 const SERVICE_KEY: &str = "logseal-service-managed";
@@ -88,7 +88,9 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
     let door = ingest.door(&state, &config)?;
     let lifecycle = grpc::Lifecycle { ready: is_ready.clone(), shutdown: is_shutdown.clone() };
     let mut grpc_server = tokio::spawn(grpc::serve(grpc_listener, door, lifecycle));
-    let api = state.management(&config, &ingest, token, metrics.clone(), is_ready)?;
+    let operations = state.operations(&ingest);
+    operations.resume().await.map_err(CommandError::start("go on with operations"))?;
+    let api = state.management(&config, &ingest, operations, token, metrics.clone(), is_ready)?;
     let management_server = stop::serve_management(management_listener, logseal_control::router(api), is_shutdown);
     let mut management_server = tokio::spawn(management_server);
     tokio::spawn(upkeep(metrics));
@@ -113,6 +115,8 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
 /// What the server keeps open.
 struct State {
     catalog: Catalog,
+    vault: Arc<EmbeddedVault>,
+    service_key: KeyId,
     store: SegmentStore,
     keyring: Arc<Keyring>,
     access: Arc<AccessKeys>,
@@ -128,32 +132,60 @@ impl State {
         let ids = IdGenerator::new(Arc::clone(&clock), Arc::new(OsRandom));
         let vault = EmbeddedVault::open(data_dir.join("vault"), VAULT_URI, root, Arc::clone(&clock))
             .map_err(CommandError::start("open the embedded vault"))?;
-        let kek = service_key(&vault).await.map_err(CommandError::start("find the service-managed key"))?;
+        let vault = Arc::new(vault);
+        let service_key = service_key(&vault).await.map_err(CommandError::start("find the service-managed key"))?;
         let catalog = Catalog::open(&data_dir.join("catalog.sqlite"), root.catalog_mac())
             .await
             .map_err(CommandError::start("open the catalog"))?;
         let store = SegmentStore::local(store_root(data_dir, &config.store.url))
             .map_err(CommandError::start("open the object store"))?;
         let keyring = Arc::new(Keyring::new(
-            Arc::new(vault),
+            Arc::clone(&vault) as _,
             catalog.clone(),
             Arc::new(KeyCopies(store.clone())),
             root.catalog_mac(),
             Arc::clone(&clock),
         ));
         let access = Arc::new(AccessKeys::new(root));
-        provision(&catalog, &keyring, &access, &kek, &ids, &*clock)
-            .await
-            .map_err(CommandError::start("make the default resources"))?;
+        let provision = Provision {
+            catalog: &catalog,
+            keyring: &keyring,
+            access: &access,
+            kek: &service_key,
+            ids: &ids,
+            clock: &*clock,
+        };
+        provision.run().await.map_err(CommandError::start("make the default resources"))?;
         let tables = Tables::new(schema_limits(config), ids.clone(), Arc::clone(&clock));
         workspaces::open_all(&catalog, &keyring, &access, &tables).await?;
-        Ok(Self { catalog, store, keyring, access, tables: Arc::new(tables), ids, clock })
+        Ok(Self { catalog, vault, service_key, store, keyring, access, tables: Arc::new(tables), ids, clock })
+    }
+
+    fn operations(&self, ingest: &Ingest) -> Arc<Operations> {
+        Operations::new(World {
+            catalog: self.catalog.clone(),
+            keyring: Arc::clone(&self.keyring),
+            access: Arc::clone(&self.access),
+            vaults: Arc::new(Embedded { vault: Arc::clone(&self.vault), service_key: self.service_key.clone() }),
+            data: Arc::new(Plane {
+                logs: Arc::clone(&ingest.logs),
+                catalog: self.catalog.clone(),
+                keyring: Arc::clone(&self.keyring),
+                access: Arc::clone(&self.access),
+                tables: Arc::clone(&self.tables),
+            }),
+            objects: Arc::new(Removals(self.store.clone())),
+            ids: self.ids.clone(),
+            clock: Arc::clone(&self.clock),
+            faults: Arc::new(NoFaults),
+        })
     }
 
     fn management(
         &self,
         config: &Config,
         ingest: &Ingest,
+        operations: Arc<Operations>,
         token: zeroize::Zeroizing<String>,
         metrics: PrometheusHandle,
         ready: watch::Receiver<bool>,
@@ -171,6 +203,7 @@ impl State {
             token: ManagementToken::new(token),
             catalog: self.catalog.clone(),
             access: Arc::clone(&self.access),
+            operations,
             queries: Arc::new(Engine(engine)),
             metrics: Arc::new(Prometheus {
                 handle: metrics,
@@ -178,6 +211,7 @@ impl State {
                 clock: Arc::clone(&self.clock),
             }),
             ready,
+            public_url: Some(config.listen.public_url.clone()).filter(|url| !url.is_empty()),
         }))
     }
 
@@ -203,8 +237,8 @@ impl State {
             }
         };
         Ok(Credentials {
-            subscription_id: SUBSCRIPTION.to_owned(),
-            resource_group: RESOURCE_GROUP.to_owned(),
+            subscription_id: DEFAULT_SUBSCRIPTION.to_owned(),
+            resource_group: DEFAULT_RESOURCE_GROUP.to_owned(),
             cluster: DEFAULT_CLUSTER.to_owned(),
             workspace: DEFAULT_WORKSPACE.to_owned(),
             workspace_id: id,

@@ -98,4 +98,12 @@ impl WrappedKeyStore for Copies {
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
         Ok(self.0.put_new(path, content).await?)
     }
+
+    async fn get(&self, path: &object_store::path::Path) -> Result<Option<Vec<u8>>, Box<dyn Error + Send + Sync>> {
+        match self.0.get(path, logseal_keys::wrapped_key_copy::COPY_BYTES).await {
+            Ok(content) => Ok(Some(content.to_vec())),
+            Err(logseal_segment::SegmentError::Missing(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
 }

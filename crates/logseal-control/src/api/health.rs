@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::response::IntoResponse;
 use http::{StatusCode, header};
 
-use crate::api::Management;
+use super::Management;
 
 /// The process answers. Open: load balancers have no token, and it says nothing.
 pub(crate) async fn alive() -> &'static str {

@@ -9,8 +9,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use logseal_core::WorkspaceId;
 use serde::Deserialize;
 
+use super::Management;
 use crate::Problem;
-use crate::api::Management;
 use crate::port::{QueryFailure, QueryFailureKind, QueryFormat};
 
 /// Says whether rows beyond the limit were left out.

@@ -10,8 +10,8 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+use super::Management;
 use crate::Problem;
-use crate::api::Management;
 
 /// The token that opens the management API.
 pub struct ManagementToken(Zeroizing<String>);

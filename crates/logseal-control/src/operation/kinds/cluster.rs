@@ -1,0 +1,205 @@
+//! Clusters are made and changed.
+
+use logseal_catalog::{AekRow, Change, ClusterRow};
+use logseal_core::UnixNanos;
+use logseal_keys::AekOwner;
+use logseal_keys::wrapped_key_copy::path_of;
+use logseal_vault::{KeyId, KeyName, KeyProperties, KeyVersion, VaultError};
+
+use super::super::document::{CreateCluster, Kek, UpdateCluster};
+use super::super::runner::Context;
+use super::super::world::World;
+use super::super::{Effects, Intent, Operation, StepError};
+use super::{FINISH, put, resource};
+use crate::resource::ProvisioningState;
+use crate::resource::cluster::{ClusterDocument, ClusterSettings};
+use crate::resource::key::KeyReference;
+
+pub(super) async fn run(
+    operation: &mut Operation,
+    step: &'static str,
+    context: &Context<'_>,
+) -> Result<Effects, StepError> {
+    let (world, id) = (context.world, operation.row.resource);
+    let (key, resolved) = match &mut operation.document.intent {
+        Intent::CreateCluster(CreateCluster { key, resolved, .. })
+        | Intent::UpdateCluster(UpdateCluster { key, resolved, .. }) => (key, resolved),
+        _ => return Ok(Effects::new()),
+    };
+    match step {
+        "validate-key" => {
+            if let Some(key) = key {
+                *resolved = Some(validate(world, key).await?);
+            }
+            Ok(Effects::new())
+        }
+        "probe-key" => {
+            if let Some(kek) = resolved {
+                probe(world, &key_id(kek)?).await?;
+            }
+            Ok(Effects::new())
+        }
+        "add-cluster" => {
+            let kek = resolved.as_ref().map_or_else(|| logseal_keys::kek_row(&world.vaults.service_key()), Kek::row);
+            let (row, _) = resource::<ClusterDocument>(world, id).await?;
+            Ok(vec![Change::AddCluster(ClusterRow { id: id.cluster(), name: row.name, created: row.created, kek })])
+        }
+        "open-log" => {
+            world.data.open_cluster(id.cluster()).await?;
+            Ok(Effects::new())
+        }
+        "rewrap-keys" => match resolved {
+            Some(kek) => rewrap(context, id.cluster(), kek).await,
+            None => Ok(Effects::new()),
+        },
+        FINISH => finish(operation, world).await,
+        _ => Ok(Effects::new()),
+    }
+}
+
+pub(super) async fn undo(
+    operation: &Operation,
+    step: &'static str,
+    context: &Context<'_>,
+) -> Result<Effects, StepError> {
+    let cluster = operation.row.resource.cluster();
+    match step {
+        "open-log" => {
+            context.world.data.close_cluster(cluster).await?;
+            Ok(Effects::new())
+        }
+        "add-cluster" => Ok(vec![Change::RemoveCluster { cluster }]),
+        _ => Ok(Effects::new()),
+    }
+}
+
+/// A cluster that could not be made is gone; another one is as it was.
+pub(super) async fn undone(operation: &Operation, context: &Context<'_>) -> Result<Effects, StepError> {
+    let (row, mut document) = resource::<ClusterDocument>(context.world, operation.row.resource).await?;
+    if matches!(operation.document.intent, Intent::CreateCluster(_)) {
+        return Ok(vec![Change::RemoveResource { id: row.id, expected: row.version }]);
+    }
+    document.provisioning_state = match operation.document.intent {
+        Intent::UpdateCluster(_) if operation.document.canceled => ProvisioningState::Canceled,
+        Intent::UpdateCluster(_) => ProvisioningState::Failed,
+        _ => ProvisioningState::Succeeded,
+    };
+    Ok(vec![put(&row, &document, context.world.clock.now())])
+}
+
+async fn finish(operation: &Operation, world: &World) -> Result<Effects, StepError> {
+    let (row, mut document) = resource::<ClusterDocument>(world, operation.row.resource).await?;
+    let now = world.clock.now();
+    let (settings, key): (&ClusterSettings, &Option<KeyReference>) = match &operation.document.intent {
+        Intent::CreateCluster(intent) => (&intent.settings, &intent.key),
+        Intent::UpdateCluster(intent) => (&intent.settings, &intent.key),
+        _ => return Ok(Effects::new()),
+    };
+    document.settings = settings.clone();
+    if let Some(key) = key {
+        document.key = Some(key.clone());
+        document.key_since = now.0;
+    }
+    document.provisioning_state = ProvisioningState::Succeeded;
+    Ok(vec![put(&row, &document, now)])
+}
+
+/// The key version that `key` names, if it may protect a cluster.
+async fn validate(world: &World, key: &KeyReference) -> Result<Kek, StepError> {
+    let invalid = |message: String| StepError::failed("KeyValidationFailed", message);
+    let Some((uri, vault)) = world.vaults.vault(&key.key_vault_uri) else {
+        return Err(StepError::failed(
+            "KeyVaultNotAllowed",
+            format!(
+                "this deployment uses no key vault at `{}`: name one that its configuration allows",
+                key.key_vault_uri
+            ),
+        ));
+    };
+    let name = KeyName::parse(&key.key_name).map_err(|error| invalid(error.to_string()))?;
+    let version = match key.key_version.as_str() {
+        "" => None,
+        version => Some(KeyVersion::parse(version).map_err(|error| invalid(error.to_string()))?),
+    };
+    let found = vault.key(&name, version.as_ref()).await.map_err(|error| vault_trouble(&error))?;
+    let KeyProperties { id, rsa_bits, enabled, recoverable, .. } = found;
+    if !enabled {
+        return Err(invalid(format!("key `{id}` is disabled: enable it in the vault, or name another version")));
+    }
+    let smallest = key.key_rsa_size.unwrap_or(2048);
+    if rsa_bits < smallest {
+        return Err(invalid(format!("key `{id}` has {rsa_bits} bits, fewer than the {smallest} that are asked for")));
+    }
+    if !recoverable {
+        let message = format!("key `{id}` is not recoverable: turn on soft delete and purge protection in its vault");
+        return Err(StepError::failed("KeyNotRecoverable", message));
+    }
+    Ok(Kek { vault_uri: uri.to_string(), name: id.name.to_string(), version: id.version.to_string() })
+}
+
+async fn probe(world: &World, kek: &KeyId) -> Result<(), StepError> {
+    world.keyring.probe(kek).await.map_err(|error| vault_trouble(&error))
+}
+
+fn vault_trouble(error: &VaultError) -> StepError {
+    let message = logseal_core::Chain(error).to_string();
+    match error {
+        VaultError::Io { .. } | VaultError::Stopped => StepError::Passing(message),
+        _ => StepError::failed(
+            "KeyValidationFailed",
+            format!("{message}: check the key's name, version and permissions"),
+        ),
+    }
+}
+
+fn key_id(kek: &Kek) -> Result<KeyId, StepError> {
+    let bad = |error: logseal_vault::KeyIdError| StepError::failed("KeyValidationFailed", error.to_string());
+    Ok(KeyId {
+        vault_uri: kek.vault_uri.as_str().into(),
+        name: KeyName::parse(&kek.name).map_err(bad)?,
+        version: KeyVersion::parse(&kek.version).map_err(bad)?,
+    })
+}
+
+/// Wraps every account key of the cluster by `kek`; one transaction switches them all. Until then the old version serves.
+async fn rewrap(context: &Context<'_>, id: logseal_core::ClusterId, kek: &Kek) -> Result<Effects, StepError> {
+    let (world, to) = (context.world, key_id(kek)?);
+    let cluster = world.catalog.cluster(id).await?;
+    let cluster = cluster.ok_or_else(|| StepError::failed("ClusterNotFound", "the cluster is no longer there"))?;
+    let keys = world.catalog.aeks_of_cluster(id).await?;
+    let (mut renewed, mut outdated): (Vec<AekRow>, Vec<String>) = (Vec::with_capacity(keys.len()), Vec::new());
+    for (index, key) in keys.iter().enumerate() {
+        context.within.set(index, keys.len());
+        if key.kek == kek.row() {
+            renewed.push(key.clone());
+            continue;
+        }
+        let workspace = world.catalog.workspace(key.workspace).await?;
+        // A workspace that goes takes its keys with it.
+        let workspace = workspace.ok_or(StepError::Back("rewrap-keys"))?;
+        let tables = world.catalog.schema(key.workspace).await?.tables;
+        let owner = AekOwner { cluster: &cluster, workspace: &workspace, tables: &tables };
+        renewed.push(world.keyring.rewrap(key, owner, &to).await.map_err(|error| old_key_trouble(error, key))?);
+        outdated.push(path_of(key).to_string());
+    }
+    let at: UnixNanos = world.clock.now();
+    Ok(vec![
+        Change::SwitchKek { cluster: id, kek: kek.row(), aeks: renewed },
+        Change::AddGarbage { paths: outdated, at },
+    ])
+}
+
+/// A key that its present KEK version does not unwrap cannot be wrapped by another one.
+fn old_key_trouble(error: logseal_keys::KeyError, key: &AekRow) -> StepError {
+    match StepError::from(error) {
+        StepError::Failed(failure) => StepError::failed(
+            "OldKeyVersionUnusable",
+            format!(
+                "the version in use, `{}`, does not unwrap any more ({}): enable it until the operation has ended, then try again",
+                Kek::from(&key.kek).id(),
+                failure.message
+            ),
+        ),
+        other => other,
+    }
+}

@@ -1,0 +1,227 @@
+//! Workspaces are made, linked, deleted and recovered.
+
+use logseal_catalog::{AekRow, Change, ClusterRow, ResourceKind, ResourceRow, TableRow, WorkspaceRow};
+use logseal_core::{AekId, ResourceId, TableName, WorkspaceId};
+use logseal_keys::AekOwner;
+use logseal_keys::access::SLOTS;
+use logseal_keys::wrapped_key_copy::path_of;
+use logseal_vault::{KeyId, KeyName, KeyVersion};
+use serde_json::json;
+
+use super::super::document::{CreateWorkspace, Kek, MoveWorkspace};
+use super::super::runner::Context;
+use super::super::world::{SERVICE_CLUSTER, World};
+use super::super::{Effects, Intent, Operation, StepError};
+use super::{FINISH, copies_of, put, remove_copies, resource};
+use crate::resource::ProvisioningState;
+use crate::resource::cluster::ClusterDocument;
+use crate::resource::workspace::{Link, WorkspaceDocument};
+
+pub(super) async fn run(
+    operation: &mut Operation,
+    step: &'static str,
+    context: &Context<'_>,
+) -> Result<Effects, StepError> {
+    let (world, id) = (context.world, operation.row.resource.workspace());
+    match step {
+        "add-workspace" => match &operation.document.intent {
+            Intent::CreateWorkspace(intent) => add(world, id, intent).await,
+            _ => Ok(Effects::new()),
+        },
+        "open" => {
+            world.data.open_workspace(id).await?;
+            Ok(Effects::new())
+        }
+        "suspend" => {
+            world.data.suspend_workspace(id).await?;
+            Ok(Effects::new())
+        }
+        "shred-keys" => {
+            let keys = world.catalog.aeks_of(id).await?;
+            let mut versions: Vec<_> = keys.iter().map(|key| Kek::from(&key.kek).id()).collect();
+            versions.sort_unstable();
+            versions.dedup();
+            // Copies of the catalog from before hold the keys as these versions wrapped them.
+            operation.document.result = Some(json!({"shreddedKeys": keys.len(), "kekVersions": versions}));
+            let at = world.clock.now();
+            let copies = copies_of(world, &keys).await?;
+            Ok(vec![Change::AddGarbage { paths: copies, at }, Change::ShredWorkspace { workspace: id, at }])
+        }
+        "forget" => {
+            world.catalog.scrub().await?;
+            let shredded = world.catalog.shredded().await?;
+            let aeks: Vec<AekId> = shredded.iter().filter(|row| row.workspace == id).map(|row| row.aek).collect();
+            world.data.shred(&aeks, Some(id)).await?;
+            Ok(Effects::new())
+        }
+        "remove-copies" => remove_copies(world).await,
+        "check" | "move" => {
+            let Intent::MoveWorkspace(intent) = &operation.document.intent else { return Ok(Effects::new()) };
+            let cluster = destination(world, intent).await?;
+            if step == "check" { Ok(Effects::new()) } else { relocate(world, id, intent, &cluster).await }
+        }
+        FINISH => finish(operation, world).await,
+        _ => Ok(Effects::new()),
+    }
+}
+
+pub(super) async fn undo(
+    operation: &Operation,
+    step: &'static str,
+    context: &Context<'_>,
+) -> Result<Effects, StepError> {
+    let (world, id) = (context.world, operation.row.resource.workspace());
+    match step {
+        "open" => {
+            world.data.suspend_workspace(id).await?;
+            Ok(Effects::new())
+        }
+        "add-workspace" => {
+            let keys = world.catalog.aeks_of(id).await?;
+            let aeks: Vec<AekId> = keys.iter().map(|key| key.id).collect();
+            let at = world.clock.now();
+            let copies = copies_of(world, &keys).await?;
+            world.data.shred(&aeks, Some(id)).await?;
+            Ok(vec![Change::AddGarbage { paths: copies, at }, Change::ShredWorkspace { workspace: id, at }])
+        }
+        _ => Ok(Effects::new()),
+    }
+}
+
+pub(super) async fn undone(operation: &Operation, context: &Context<'_>) -> Result<Effects, StepError> {
+    let world = context.world;
+    let (row, mut document) = resource::<WorkspaceDocument>(world, operation.row.resource).await?;
+    match &operation.document.intent {
+        Intent::CreateWorkspace(_) => return Ok(vec![Change::RemoveResource { id: row.id, expected: row.version }]),
+        Intent::MoveWorkspace(intent) => {
+            if intent.cluster.is_some() {
+                document.link = None;
+            } else if let Some(link) = &mut document.link {
+                link.state = ProvisioningState::Succeeded;
+            }
+            let paths = orphaned_copy(intent, world).await?;
+            document.provisioning_state = ProvisioningState::Succeeded;
+            let now = world.clock.now();
+            return Ok(vec![put(&row, &document, now), Change::AddGarbage { paths, at: now }]);
+        }
+        _ => document.provisioning_state = ProvisioningState::Failed,
+    }
+    Ok(vec![put(&row, &document, world.clock.now())])
+}
+
+/// The copies of the key that was made and is not used.
+async fn orphaned_copy(intent: &MoveWorkspace, world: &World) -> Result<Vec<String>, StepError> {
+    if world.catalog.aek(intent.aek).await?.is_some() {
+        return Ok(Vec::new());
+    }
+    let folder = format!("clusters/{}/keys/{}", intent.to, intent.aek);
+    world.objects.list(&folder).await.map_err(StepError::Passing)
+}
+
+/// Another key for another try: what the copy of the first one says may be outdated.
+pub(super) async fn renew(intent: &mut MoveWorkspace, world: &World) -> Result<Effects, StepError> {
+    let paths = orphaned_copy(intent, world).await?;
+    intent.aek = AekId::from(world.ids.next());
+    Ok(vec![Change::AddGarbage { paths, at: world.clock.now() }])
+}
+
+async fn add(world: &World, id: WorkspaceId, intent: &CreateWorkspace) -> Result<Effects, StepError> {
+    let (row, _) = resource::<WorkspaceDocument>(world, ResourceId::from(id)).await?;
+    let cluster = world.catalog.cluster(SERVICE_CLUSTER).await?;
+    let cluster =
+        cluster.ok_or_else(|| StepError::Passing("the service-managed cluster is not there yet".to_owned()))?;
+    let kek = kek_of(&cluster)?;
+    let workspace = WorkspaceRow { id, name: row.name, cluster: cluster.id, created: row.created };
+    let tables = vec![TableRow { id: intent.table, workspace: id, name: TableName::logs(), created: row.created }];
+    let owner = AekOwner { cluster: &cluster, workspace: &workspace, tables: &tables };
+    let aek = world.keyring.new_aek(intent.aek, owner, 1, &kek).await?;
+    let keys = SLOTS.map(|slot| world.access.generate(id, slot, row.created).row).to_vec();
+    Ok(vec![Change::AddWorkspace { workspace, keys, aek, tables }])
+}
+
+/// The cluster that a workspace is to be linked to, if it can be.
+async fn destination(world: &World, intent: &MoveWorkspace) -> Result<ClusterRow, StepError> {
+    let missing = || {
+        let path = intent.cluster.as_deref().unwrap_or("service-managed");
+        StepError::failed("ClusterNotFound", format!("cluster `{path}` is not there or is being deleted"))
+    };
+    if intent.to != SERVICE_CLUSTER {
+        let row = world.resource(ResourceKind::Cluster, ResourceId::from(intent.to)).await?;
+        let row = row.filter(|row| row.deleted.is_none()).ok_or_else(missing)?;
+        let document: ClusterDocument = super::document(&row)?;
+        if document.provisioning_state == ProvisioningState::Deleting {
+            return Err(missing());
+        }
+    }
+    world.catalog.cluster(intent.to).await?.ok_or_else(missing)
+}
+
+/// The workspace gets a new key under the destination's KEK, which also seals its column names from now on; keys under the
+/// service-managed KEK are wrapped by a customer's KEK, never the other way round.
+async fn relocate(
+    world: &World,
+    id: WorkspaceId,
+    intent: &MoveWorkspace,
+    cluster: &ClusterRow,
+) -> Result<Effects, StepError> {
+    let gone = || StepError::failed("WorkspaceNotFound", "the workspace is no longer there");
+    let workspace = world.catalog.workspace(id).await?.ok_or_else(gone)?;
+    let from = workspace.cluster;
+    if from == cluster.id {
+        return Ok(Effects::new());
+    }
+    let kek = kek_of(cluster)?;
+    let schema = world.catalog.schema(id).await?;
+    let owner = AekOwner { cluster, workspace: &workspace, tables: &schema.tables };
+    let keys = world.catalog.aeks_of(id).await?;
+    let (mut rewrapped, mut outdated): (Vec<AekRow>, Vec<String>) = (Vec::new(), Vec::new());
+    for key in keys.iter().filter(|key| from == SERVICE_CLUSTER && key.cluster == from) {
+        rewrapped.push(world.keyring.rewrap(key, owner, &kek).await?);
+        outdated.push(path_of(key).to_string());
+    }
+    let generation = keys.last().map_or(0, |key| key.generation) + 1;
+    let aek = world.keyring.new_aek(intent.aek, owner, generation, &kek).await?;
+    let columns = world.keyring.reseal(&schema.columns, &aek).await?;
+    let at = world.clock.now();
+    Ok(vec![
+        Change::MoveWorkspace { workspace: id, from, to: cluster.id, aek, rewrapped, columns },
+        Change::AddGarbage { paths: outdated, at },
+    ])
+}
+
+fn kek_of(cluster: &ClusterRow) -> Result<KeyId, StepError> {
+    let bad = |error: logseal_vault::KeyIdError| StepError::failed("KeyDamaged", error.to_string());
+    Ok(KeyId {
+        vault_uri: cluster.kek.vault_uri.as_str().into(),
+        name: KeyName::parse(&cluster.kek.name).map_err(bad)?,
+        version: KeyVersion::parse(&cluster.kek.version).map_err(bad)?,
+    })
+}
+
+async fn finish(operation: &Operation, world: &World) -> Result<Effects, StepError> {
+    let (row, mut document) = resource::<WorkspaceDocument>(world, operation.row.resource).await?;
+    let now = world.clock.now();
+    document.provisioning_state = ProvisioningState::Succeeded;
+    match &operation.document.intent {
+        Intent::CreateWorkspace(intent) => document.settings = intent.settings.clone(),
+        Intent::RecoverWorkspace(intent) => document.settings = intent.settings.clone(),
+        Intent::MoveWorkspace(intent) => {
+            document.link = intent.cluster.as_ref().map(|cluster| Link {
+                state: ProvisioningState::Succeeded,
+                cluster: cluster.clone(),
+                since: now.0,
+            });
+        }
+        Intent::DeleteWorkspace(_) => {
+            let document = serde_json::to_string(&document).expect("a document has string keys only");
+            let next =
+                ResourceRow { document, version: row.version + 1, changed: now, deleted: Some(now), ..row.clone() };
+            return Ok(vec![Change::PutResource { row: next, expected: Some(row.version) }]);
+        }
+        Intent::PurgeWorkspace(_) => {
+            return Ok(vec![Change::RemoveResource { id: row.id, expected: row.version }]);
+        }
+        _ => {}
+    }
+    Ok(vec![put(&row, &document, now)])
+}

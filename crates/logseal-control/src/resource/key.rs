@@ -1,0 +1,157 @@
+//! `keyVaultProperties`: the reference to a customer's key.
+
+use logseal_vault::{KeyName, KeyVersion};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::Problem;
+use crate::json::Object;
+
+/// The longest vault URI.
+const URI_BYTES: usize = 2048;
+
+/// A key reference as it was given; it is shown unchanged.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct KeyReference {
+    /// The vault's URI.
+    pub(crate) key_vault_uri: String,
+    /// The key's name.
+    pub(crate) key_name: String,
+    /// The pinned version; empty for automatic mode, in which the newest one is used.
+    pub(crate) key_version: String,
+    /// The smallest RSA modulus in bits that is accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) key_rsa_size: Option<u32>,
+}
+
+fn refused(target: &str, message: impl Into<String>) -> Problem {
+    Problem::bad("InvalidKeyVaultProperties", target, message)
+}
+
+impl KeyReference {
+    /// Reads `keyVaultProperties`: its three fields make a reference, or three empty texts none, which is refused.
+    pub(crate) fn input(properties: &mut Object<'_>, now: Option<&Self>) -> Result<Option<Self>, Problem> {
+        let Some(mut given) = properties.object("keyvaultproperties")? else { return Ok(None) };
+        let (uri_path, name_path) = (given.path_of("keyvaulturi"), given.path_of("keyname"));
+        let version_path = given.path_of("keyversion");
+        let uri = given.string("keyvaulturi")?.unwrap_or_default();
+        let name = given.string("keyname")?.unwrap_or_default();
+        let version = given.string("keyversion")?.unwrap_or_default();
+        let size_path = given.path_of("keyrsasize");
+        let size = given.integer("keyrsasize")?;
+        given.finish()?;
+        if uri.is_empty() && name.is_empty() && version.is_empty() {
+            return match now {
+                // What was read from a cluster without a customer's key may be sent back.
+                None => Ok(None),
+                Some(_) => Err(refused(
+                    "properties.keyVaultProperties",
+                    "a cluster that has a customer's key cannot go back to the service-managed one: give another key instead",
+                )),
+            };
+        }
+        check_uri(&uri_path, uri)?;
+        KeyName::parse(name)
+            .map_err(|error| refused(&name_path, format!("`{name_path}` is not a key's name: {error}")))?;
+        if !version.is_empty() {
+            KeyVersion::parse(version).map_err(|error| {
+                refused(&version_path, format!("`{version_path}` is neither empty (automatic) nor a version: {error}"))
+            })?;
+        }
+        let key_rsa_size = match size {
+            None => None,
+            Some(bits) => match u32::try_from(bits) {
+                Ok(bits @ (2048 | 3072 | 4096)) => Some(bits),
+                _ => return Err(refused(&size_path, format!("`{size_path}` is {bits}; it can be 2048, 3072 or 4096"))),
+            },
+        };
+        Ok(Some(Self {
+            key_vault_uri: uri.to_owned(),
+            key_name: name.to_owned(),
+            key_version: version.to_owned(),
+            key_rsa_size,
+        }))
+    }
+
+    pub(crate) fn view(&self) -> Value {
+        let mut view = json!({
+            "keyVaultUri": self.key_vault_uri,
+            "keyName": self.key_name,
+            "keyVersion": self.key_version,
+        });
+        if let Some(bits) = self.key_rsa_size {
+            view["keyRsaSize"] = bits.into();
+        }
+        view
+    }
+}
+
+/// A vault's URI is `https://authority` with at most a slash behind it: nothing else can be the base of its requests.
+fn check_uri(path: &str, text: &str) -> Result<(), Problem> {
+    let bad = |why: &str| Err(refused(path, format!("`{path}` must be like https://my-vault.vault.azure.net: {why}")));
+    if text.len() > URI_BYTES || !text.is_ascii() {
+        return bad("it is too long or not ASCII");
+    }
+    let Ok(uri) = text.parse::<http::Uri>() else { return bad("it is not a URI") };
+    if !uri.scheme_str().is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")) {
+        return bad("its scheme is not https");
+    }
+    if uri.authority().is_none_or(|authority| authority.as_str().contains('@') || authority.host().is_empty()) {
+        return bad("it needs a host and no user");
+    }
+    if uri.path().to_ascii_lowercase().starts_with("/keys/") {
+        return bad("it is a key's identifier; give the key's name and version in `keyName` and `keyVersion`");
+    }
+    if !matches!(uri.path(), "" | "/") || uri.query().is_some() || text.contains('#') {
+        return bad("it has a path, a query or a fragment");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VERSION: &str = "78deebed173b48e48f55abf87ed4cf71";
+
+    fn input(properties: Value, now: Option<&KeyReference>) -> Result<Option<KeyReference>, Problem> {
+        let body = json!({"keyVaultProperties": properties});
+        KeyReference::input(&mut Object::root(&body).unwrap(), now)
+    }
+
+    #[test]
+    fn a_reference_is_kept_as_it_was_given() {
+        let given = json!({"keyVaultUri": "https://V.example/", "keyName": "Kek", "keyVersion": VERSION});
+        let reference = input(given.clone(), None).unwrap().unwrap();
+        assert_eq!(reference.view(), given);
+        let automatic = input(json!({"KeyVaultUri": "https://v", "KeyName": "k"}), None).unwrap().unwrap();
+        assert_eq!(automatic.key_version, "");
+    }
+
+    #[test]
+    fn what_is_no_reference_is_refused_with_its_reason() {
+        for bad in [
+            json!({"keyVaultUri": "https://v.example"}),
+            json!({"keyName": "kek"}),
+            json!({"keyVaultUri": "http://v.example", "keyName": "kek"}),
+            json!({"keyVaultUri": "https://v.example/keys/kek/78deebed", "keyName": "kek"}),
+            json!({"keyVaultUri": "https://v.example/?x=1", "keyName": "kek"}),
+            json!({"keyVaultUri": "https://user:pass@v.example", "keyName": "kek"}),
+            json!({"keyVaultUri": "https://v.example", "keyName": "k/e"}),
+            json!({"keyVaultUri": "https://v.example", "keyName": "kek", "keyVersion": "1"}),
+            json!({"keyVaultUri": "https://v.example", "keyName": "kek", "keyRsaSize": 1024}),
+            json!({"keyVaultUri": "https://v.example", "kyName": "kek"}),
+        ] {
+            assert!(input(bad.clone(), None).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_customers_key_cannot_be_taken_away_again() {
+        let none = json!({"keyVaultUri": "", "keyName": "", "keyVersion": ""});
+        assert_eq!(input(none.clone(), None).unwrap(), None);
+        let now = input(json!({"keyVaultUri": "https://v", "keyName": "k"}), None).unwrap();
+        assert!(input(none, now.as_ref()).is_err());
+    }
+}

@@ -1,0 +1,174 @@
+//! Resources as they are answered.
+
+use chrono::{DateTime, SecondsFormat, TimeZone as _, Utc};
+use logseal_catalog::{ClusterRow, KekUse, ResourceKind, ResourceRow};
+use logseal_core::{UnixNanos, WorkspaceId};
+use serde_json::{Value, json};
+
+use super::ProvisioningState;
+use super::cluster::{self, ClusterDocument};
+use super::workspace::{self, WorkspaceDocument};
+
+/// A moment in RFC 3339.
+pub(crate) fn date(at: UnixNanos) -> String {
+    let date: DateTime<Utc> = Utc.timestamp_nanos(at.0);
+    date.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+/// The path of a resource.
+pub(crate) fn path(row: &ResourceRow) -> String {
+    let ResourceRow { subscription, group, name, .. } = row;
+    let kind = match row.kind {
+        ResourceKind::Cluster => cluster::TYPE,
+        ResourceKind::Workspace => workspace::TYPE,
+    };
+    format!("/subscriptions/{subscription}/resourceGroups/{group}/providers/{kind}/{name}")
+}
+
+/// The entity tag of a resource (RFC 9110, section 8.8.3).
+pub(crate) fn etag(row: &ResourceRow) -> String {
+    format!("\"{:08x}\"", row.version)
+}
+
+/// What the catalog knows of a cluster beside its document.
+#[derive(Debug, Default)]
+pub(crate) struct ClusterFacts {
+    /// Its row; `None` while it is being made.
+    pub(crate) row: Option<ClusterRow>,
+    /// How many account keys each key version wraps.
+    pub(crate) keys: Vec<KekUse>,
+    /// The workspaces that are linked to it.
+    pub(crate) workspaces: Vec<LinkedWorkspace>,
+}
+
+/// A workspace that is linked to a cluster.
+#[derive(Debug)]
+pub(crate) struct LinkedWorkspace {
+    pub(crate) id: WorkspaceId,
+    pub(crate) name: String,
+    pub(crate) path: String,
+    pub(crate) since: UnixNanos,
+}
+
+/// A cluster.
+pub(crate) fn cluster(row: &ResourceRow, document: &ClusterDocument, facts: &ClusterFacts) -> Value {
+    let mut properties = json!({
+        "provisioningState": document.provisioning_state.as_str(),
+        "clusterId": row.id.to_string(),
+        "createdDate": date(row.created),
+        "lastModifiedDate": date(row.changed),
+        "isDoubleEncryptionEnabled": false,
+        "isAvailabilityZonesEnabled": false,
+        "billingType": document.settings.billing_type,
+        "associatedWorkspaces": facts.workspaces.iter().map(|linked| json!({
+            "workspaceId": linked.id.to_string(),
+            "workspaceName": linked.name,
+            "resourceId": linked.path,
+            "associateDate": date(linked.since),
+        })).collect::<Vec<_>>(),
+        "capacityReservationProperties": {
+            "lastSkuUpdate": date(UnixNanos(document.settings.capacity_since)),
+            "minCapacity": ClusterDocument::min_capacity(),
+        },
+    });
+    if let Some(key) = &document.key {
+        properties["keyVaultProperties"] = key.view();
+    }
+    if let Some(cluster) = &facts.row {
+        properties["keyState"] = json!({
+            "state": "Active",
+            "since": date(UnixNanos(document.key_since)),
+            "configuredVersion": document.key.as_ref().map(|key| &key.key_version),
+            "resolvedVersion": cluster.kek.version,
+            "versions": facts.keys.iter().map(|kek| json!({
+                "version": kek.version,
+                "wrappedKeys": kek.wrapped_keys,
+            })).collect::<Vec<_>>(),
+        });
+    }
+    json!({
+        "id": path(row),
+        "name": row.name,
+        "type": cluster::TYPE,
+        "location": document.settings.location,
+        "tags": document.settings.tags,
+        "identity": document.identity.view(),
+        "sku": document.sku(),
+        "etag": etag(row),
+        "properties": properties,
+    })
+}
+
+/// A workspace.
+pub(crate) fn workspace(row: &ResourceRow, document: &WorkspaceDocument, now: UnixNanos) -> Value {
+    let settings = &document.settings;
+    let linked = document.link.as_ref().filter(|link| link.state != ProvisioningState::Creating);
+    let mut properties = json!({
+        "provisioningState": document.provisioning_state.as_str(),
+        "customerId": row.id.to_string(),
+        "createdDate": date(row.created),
+        "modifiedDate": date(row.changed),
+        "sku": {
+            "name": if linked.is_some() { "LACluster" } else { settings.sku.as_str() },
+            "lastSkuUpdate": date(UnixNanos(settings.sku_since)),
+        },
+        "retentionInDays": settings.retention_in_days,
+        "workspaceCapping": {
+            "dailyQuotaGb": settings.daily_quota_gb.unwrap_or(-1.0),
+            "quotaNextResetTime": date(next_midnight(now)),
+            "dataIngestionStatus": "RespectQuota",
+        },
+        "features": {"disableLocalAuth": false, "enableLogAccessUsingOnlyResourcePermissions": false},
+        "publicNetworkAccessForIngestion": "Enabled",
+        "publicNetworkAccessForQuery": "Enabled",
+        "forceCmkForQuery": false,
+    });
+    if let Some(link) = linked {
+        properties["features"]["clusterResourceId"] = link.cluster.as_str().into();
+    }
+    json!({
+        "id": path(row),
+        "name": row.name,
+        "type": workspace::TYPE,
+        "location": settings.location,
+        "tags": settings.tags,
+        "etag": etag(row),
+        "properties": properties,
+    })
+}
+
+/// The link of a workspace to a cluster; `None` when it has none.
+pub(crate) fn link(row: &ResourceRow, document: &WorkspaceDocument) -> Option<Value> {
+    let link = document.link.as_ref()?;
+    Some(json!({
+        "id": format!("{}/linkedServices/Cluster", path(row)),
+        "name": format!("{}/Cluster", row.name),
+        "type": "Microsoft.OperationalInsights/workspaces/linkedServices",
+        "properties": {
+            "writeAccessResourceId": link.cluster,
+            // Azure's clients know these names for a link's states.
+            "provisioningState": match link.state {
+                ProvisioningState::Creating => "ProvisioningAccount",
+                state => state.as_str(),
+            },
+        },
+    }))
+}
+
+/// When a new day begins, UTC.
+pub(crate) fn next_midnight(now: UnixNanos) -> UnixNanos {
+    const DAY: i64 = 86_400_000_000_000;
+    UnixNanos(now.0.div_euclid(DAY).saturating_add(1).saturating_mul(DAY))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_rfc_3339_and_days_end_at_midnight() {
+        let at = UnixNanos(1_700_000_000_123_456_789);
+        assert_eq!(date(at), "2023-11-14T22:13:20.123Z");
+        assert_eq!(date(next_midnight(at)), "2023-11-15T00:00:00.000Z");
+    }
+}

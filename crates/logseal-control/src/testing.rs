@@ -1,0 +1,282 @@
+//! A control plane over a real catalog and a real vault, with a store and a server that only remember.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use logseal_catalog::{Catalog, OperationState, ResourceFilter, ResourceKind};
+use logseal_core::{AekId, Clock, ClusterId, IdGenerator, OperationId, ResourceId, SystemClock, WorkspaceId};
+use logseal_crypto::{Key256, OsRandom, RootKey};
+use logseal_keys::wrapped_key_copy::path_of;
+use logseal_keys::{AccessKeys, Keyring, WrappedKeyStore};
+use logseal_vault::{EmbeddedVault, KeyId, KeyName, KeyVault};
+use object_store::path::Path;
+use serde_json::{Value, json};
+
+use crate::operation::runner::Operations;
+use crate::operation::world::{Faults, NoFaults, SERVICE_CLUSTER, World};
+use crate::operation::{Operation, kinds};
+use crate::port::{DataPlane, DataPlaneError, Objects, Vaults};
+use crate::provision::{DEFAULT_RESOURCE_GROUP, DEFAULT_SUBSCRIPTION, Provision};
+use crate::request::{Caller, Place};
+
+pub(crate) const VAULT: &str = "https://vault.test";
+
+/// Long enough for any operation of a test.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What outlives a crash, and the control plane of the present life.
+pub(crate) struct Deployment {
+    _dir: tempfile::TempDir,
+    file: PathBuf,
+    root: RootKey,
+    pub(crate) vault: Arc<EmbeddedVault>,
+    service_key: KeyId,
+    pub(crate) store: Arc<Store>,
+    pub(crate) server: Arc<Server>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) catalog: Catalog,
+    pub(crate) operations: Arc<Operations>,
+}
+
+/// Objects in memory.
+#[derive(Debug, Default)]
+pub(crate) struct Store(Mutex<BTreeMap<String, Vec<u8>>>);
+
+impl Store {
+    pub(crate) fn paths(&self) -> BTreeSet<String> {
+        self.0.lock().unwrap().keys().cloned().collect()
+    }
+}
+
+#[async_trait]
+impl WrappedKeyStore for Store {
+    async fn put_new(&self, path: &Path, content: Vec<u8>) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let mut objects = self.0.lock().unwrap();
+        match objects.get(path.as_ref()) {
+            Some(stored) if *stored != content => Err(format!("`{path}` has other content").into()),
+            _ => {
+                objects.insert(path.to_string(), content);
+                Ok(())
+            }
+        }
+    }
+
+    async fn get(&self, path: &Path) -> Result<Option<Vec<u8>>, Box<dyn Error + Send + Sync>> {
+        Ok(self.0.lock().unwrap().get(path.as_ref()).cloned())
+    }
+}
+
+#[async_trait]
+impl Objects for Store {
+    async fn delete(&self, path: &str) -> Result<(), String> {
+        self.0.lock().unwrap().remove(path);
+        Ok(())
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<String>, String> {
+        let folder = format!("{prefix}/");
+        Ok(self.0.lock().unwrap().keys().filter(|path| path.starts_with(&folder)).cloned().collect())
+    }
+}
+
+/// Remembers what a server would have open.
+#[derive(Debug, Default)]
+pub(crate) struct Server {
+    pub(crate) clusters: Mutex<BTreeSet<ClusterId>>,
+    pub(crate) workspaces: Mutex<BTreeSet<WorkspaceId>>,
+    pub(crate) shredded: Mutex<BTreeSet<AekId>>,
+    pub(crate) unsealed: Mutex<u64>,
+}
+
+#[async_trait]
+impl DataPlane for Server {
+    async fn open_cluster(&self, cluster: ClusterId) -> Result<(), DataPlaneError> {
+        self.clusters.lock().unwrap().insert(cluster);
+        Ok(())
+    }
+
+    async fn close_cluster(&self, cluster: ClusterId) -> Result<(), DataPlaneError> {
+        self.clusters.lock().unwrap().remove(&cluster);
+        Ok(())
+    }
+
+    async fn open_workspace(&self, workspace: WorkspaceId) -> Result<(), DataPlaneError> {
+        self.workspaces.lock().unwrap().insert(workspace);
+        Ok(())
+    }
+
+    async fn suspend_workspace(&self, workspace: WorkspaceId) -> Result<(), DataPlaneError> {
+        self.workspaces.lock().unwrap().remove(&workspace);
+        Ok(())
+    }
+
+    async fn shred(&self, keys: &[AekId], workspace: Option<WorkspaceId>) -> Result<(), DataPlaneError> {
+        self.shredded.lock().unwrap().extend(keys);
+        if let Some(workspace) = workspace {
+            self.workspaces.lock().unwrap().remove(&workspace);
+        }
+        Ok(())
+    }
+
+    fn unsealed_of(&self, _: &[AekId]) -> u64 {
+        *self.unsealed.lock().unwrap()
+    }
+}
+
+#[derive(Debug)]
+struct OneVault {
+    vault: Arc<EmbeddedVault>,
+    service_key: KeyId,
+}
+
+impl Vaults for OneVault {
+    fn vault(&self, uri: &str) -> Option<(Box<str>, Arc<dyn KeyVault>)> {
+        (uri.trim_end_matches('/') == VAULT).then(|| (VAULT.into(), Arc::clone(&self.vault) as Arc<dyn KeyVault>))
+    }
+
+    fn service_key(&self) -> KeyId {
+        self.service_key.clone()
+    }
+}
+
+pub(crate) fn place(name: &str) -> Place<'_> {
+    Place { subscription: DEFAULT_SUBSCRIPTION, group: DEFAULT_RESOURCE_GROUP, name }
+}
+
+pub(crate) fn caller() -> Caller {
+    Caller::new("test", &http::HeaderMap::new())
+}
+
+impl Deployment {
+    /// After its first start.
+    pub(crate) async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let root = RootKey::new(Key256::copy_from_slice(&[1; 32]).unwrap());
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let vault = EmbeddedVault::open(dir.path().join("vault"), VAULT, &root, Arc::clone(&clock)).unwrap();
+        let vault = Arc::new(vault);
+        let service_key = vault.create_key(&KeyName::parse("service").unwrap(), 2048).await.unwrap().id;
+        let file = dir.path().join("catalog.sqlite");
+        let (store, server) = (Arc::<Store>::default(), Arc::<Server>::default());
+        let catalog = Catalog::open(&file, root.catalog_mac()).await.unwrap();
+        let world = world(&catalog, &root, &vault, &service_key, &store, &server, &clock, Arc::new(NoFaults));
+        let provision = Provision {
+            catalog: &catalog,
+            keyring: &world.keyring,
+            access: &world.access,
+            kek: &service_key,
+            ids: &world.ids,
+            clock: &*clock,
+        };
+        provision.run().await.unwrap();
+        let operations = Operations::new(world);
+        Self { _dir: dir, file, root, vault, service_key, store, server, clock, catalog, operations }
+    }
+
+    /// The same deployment in another life, in which `faults` happen; operations that were under way go on.
+    pub(crate) async fn restart(&mut self, faults: Arc<dyn Faults>) {
+        self.catalog.close().await.unwrap();
+        self.catalog = Catalog::open(&self.file, self.root.catalog_mac()).await.unwrap();
+        let Self { catalog, root, vault, service_key, store, server, clock, .. } = self;
+        self.operations = Operations::new(world(catalog, root, vault, service_key, store, server, clock, faults));
+        self.operations.resume().await.unwrap();
+    }
+
+    /// How the operation ended.
+    pub(crate) async fn end(&self, id: OperationId) -> Operation {
+        self.operations.wait(id, PATIENCE).await.unwrap().unwrap()
+    }
+
+    /// As [`Deployment::end`], for one that has to succeed.
+    pub(crate) async fn succeed(&self, operation: &Operation) {
+        let ended = self.end(operation.row.id).await;
+        assert_eq!(ended.row.state, OperationState::Succeeded, "{:?}", ended.document.failure);
+    }
+
+    /// A new key in the vault.
+    pub(crate) async fn new_key(&self, name: &str) -> KeyId {
+        self.vault.create_key(&KeyName::parse(name).unwrap(), 2048).await.unwrap().id
+    }
+
+    /// What there is, without ids and times: equal for two deployments to which the same was done.
+    pub(crate) async fn state(&self) -> Value {
+        let mut resources = Vec::new();
+        let mut names: BTreeMap<ResourceId, String> =
+            BTreeMap::from([(ResourceId::from(SERVICE_CLUSTER), "service-managed".to_owned())]);
+        for (kind, deleted) in [
+            (ResourceKind::Cluster, false),
+            (ResourceKind::Cluster, true),
+            (ResourceKind::Workspace, false),
+            (ResourceKind::Workspace, true),
+        ] {
+            let filter = ResourceFilter { kind, subscription: None, group: None, deleted };
+            for row in self.catalog.resources(filter, None, 1_000).await.unwrap() {
+                names.insert(row.id, row.name.clone());
+                let document: Value = kinds::document(&row).unwrap();
+                let key = &document["key"]["keyName"];
+                let link = &document["link"]["cluster"];
+                let state = &document["provisioningState"];
+                resources.push(json!([row.name, deleted, state, key, link, document["settings"]["tags"]]));
+            }
+        }
+        let name = |id: ResourceId| names.get(&id).cloned().unwrap_or_else(|| id.to_string());
+        let clusters = self.catalog.clusters().await.unwrap();
+        let clusters: Vec<_> =
+            clusters.iter().map(|row| json!([name(row.id.into()), row.kek.name])).collect();
+        let mut copies: BTreeSet<String> = BTreeSet::new();
+        let mut keys = Vec::new();
+        for key in self.catalog.aeks().await.unwrap() {
+            copies.insert(path_of(&key).to_string());
+            keys.push(json!([name(key.workspace.into()), key.generation, name(key.cluster.into()), key.kek.name]));
+        }
+        keys.sort_by_key(Value::to_string);
+        let workspaces = self.catalog.workspaces().await.unwrap();
+        let mut workspaces: Vec<_> =
+            workspaces.iter().map(|row| json!([name(row.id.into()), name(row.cluster.into())])).collect();
+        workspaces.sort_by_key(Value::to_string);
+        // A copy that nobody's row names is garbage, and known to be.
+        let garbage = self.catalog.garbage(logseal_core::UnixNanos(i64::MAX), 1_000).await.unwrap();
+        let garbage: BTreeSet<_> = garbage.into_iter().map(|row| row.path).collect();
+        let stored = self.store.paths();
+        assert!(copies.is_subset(&stored), "every account key has its copy");
+        let unknown: Vec<_> = stored.iter().filter(|path| !copies.contains(*path) && !garbage.contains(*path)).collect();
+        assert!(unknown.is_empty(), "copies that nobody will remove: {unknown:?}");
+        let running = self.catalog.running_operations().await.unwrap().len();
+        json!({"resources": resources, "clusters": clusters, "keys": keys, "workspaces": workspaces, "running": running})
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the parts of a deployment, in the one place that joins them")]
+fn world(
+    catalog: &Catalog,
+    root: &RootKey,
+    vault: &Arc<EmbeddedVault>,
+    service_key: &KeyId,
+    store: &Arc<Store>,
+    server: &Arc<Server>,
+    clock: &Arc<dyn Clock>,
+    faults: Arc<dyn Faults>,
+) -> World {
+    let keyring = Keyring::new(
+        Arc::clone(vault) as _,
+        catalog.clone(),
+        Arc::clone(store) as _,
+        root.catalog_mac(),
+        Arc::clone(clock),
+    );
+    World {
+        catalog: catalog.clone(),
+        keyring: Arc::new(keyring),
+        access: Arc::new(AccessKeys::new(root)),
+        vaults: Arc::new(OneVault { vault: Arc::clone(vault), service_key: service_key.clone() }),
+        data: Arc::clone(server) as _,
+        objects: Arc::clone(store) as _,
+        ids: IdGenerator::new(Arc::clone(clock), Arc::new(OsRandom)),
+        clock: Arc::clone(clock),
+        faults,
+    }
+}

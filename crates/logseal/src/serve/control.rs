@@ -1,0 +1,106 @@
+//! What the control plane asks of the running server.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::TryStreamExt as _;
+use logseal_catalog::Catalog;
+use logseal_control::{DataPlane, DataPlaneError, Objects, Vaults};
+use logseal_core::{AekId, Chain, ClusterId, WorkspaceId};
+use logseal_ingest::pipeline::logs::{LogError, Logs};
+use logseal_ingest::pipeline::tables::Tables;
+use logseal_keys::{AccessKeys, KeyError, Keyring};
+use logseal_segment::SegmentStore;
+use logseal_vault::{EmbeddedVault, KeyId, KeyVault};
+use object_store::path::Path;
+
+use super::VAULT_URI;
+
+/// The embedded vault under its address.
+#[derive(Debug)]
+pub(super) struct Embedded {
+    pub(super) vault: Arc<EmbeddedVault>,
+    pub(super) service_key: KeyId,
+}
+
+impl Vaults for Embedded {
+    fn vault(&self, uri: &str) -> Option<(Box<str>, Arc<dyn KeyVault>)> {
+        let same = uri.trim_end_matches('/').eq_ignore_ascii_case(VAULT_URI);
+        same.then(|| (VAULT_URI.into(), Arc::clone(&self.vault) as Arc<dyn KeyVault>))
+    }
+
+    fn service_key(&self) -> KeyId {
+        self.service_key.clone()
+    }
+}
+
+/// The store, for objects that go.
+#[derive(Debug)]
+pub(super) struct Removals(pub(super) SegmentStore);
+
+#[async_trait]
+impl Objects for Removals {
+    async fn delete(&self, path: &str) -> Result<(), String> {
+        let path = Path::parse(path).map_err(|error| error.to_string())?;
+        self.0.delete(&path).await.map_err(|error| Chain(&error).to_string())
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<String>, String> {
+        let prefix = Path::parse(prefix).map_err(|error| error.to_string())?;
+        let found: Vec<_> =
+            self.0.list(Some(&prefix)).try_collect().await.map_err(|error| Chain(&error).to_string())?;
+        Ok(found.into_iter().map(|object| object.path.to_string()).collect())
+    }
+}
+
+/// The running part of the server.
+#[derive(Debug)]
+pub(super) struct Plane {
+    pub(super) logs: Arc<Logs>,
+    pub(super) catalog: Catalog,
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) access: Arc<AccessKeys>,
+    pub(super) tables: Arc<Tables>,
+}
+
+fn log_trouble(error: LogError) -> DataPlaneError {
+    DataPlaneError { is_passing: error.is_passing(), message: Chain(&error).to_string() }
+}
+
+fn key_trouble(error: &KeyError) -> DataPlaneError {
+    DataPlaneError { is_passing: !error.is_lasting(), message: Chain(error).to_string() }
+}
+
+#[async_trait]
+impl DataPlane for Plane {
+    async fn open_cluster(&self, cluster: ClusterId) -> Result<(), DataPlaneError> {
+        self.logs.open(cluster).await.map_err(log_trouble)
+    }
+
+    async fn close_cluster(&self, cluster: ClusterId) -> Result<(), DataPlaneError> {
+        self.logs.close(cluster, std::time::Duration::from_secs(60)).await.map_err(log_trouble)
+    }
+
+    async fn open_workspace(&self, workspace: WorkspaceId) -> Result<(), DataPlaneError> {
+        let trouble = |error: KeyError| key_trouble(&error);
+        let row = self.catalog.workspace(workspace).await.map_err(|e| trouble(e.into()))?;
+        let Some(row) = row else { return Err(trouble(KeyError::NoAek(workspace))) };
+        for key in self.catalog.workspace_keys_of(workspace).await.map_err(|e| trouble(e.into()))? {
+            self.access.accept(&key);
+        }
+        self.keyring.warm(workspace).await.map_err(trouble)?;
+        self.tables.load(&self.catalog, &self.keyring, workspace, &row.name).await.map_err(trouble)
+    }
+
+    async fn suspend_workspace(&self, _: WorkspaceId) -> Result<(), DataPlaneError> {
+        Ok(())
+    }
+
+    async fn shred(&self, _: &[AekId], _: Option<WorkspaceId>) -> Result<(), DataPlaneError> {
+        Ok(())
+    }
+
+    fn unsealed_of(&self, _: &[AekId]) -> u64 {
+        0
+    }
+}
