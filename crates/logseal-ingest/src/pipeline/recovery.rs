@@ -2,6 +2,9 @@
 //!
 //! Only the newest file is read as a whole before records are taken: its end decides how the next file begins. The ends of the others
 //! are in the headers of their successors; they are surveyed when they are replayed.
+//!
+//! What a creation of a file left unfinished is deleted: a file takes no frame before the catalog knows it, and the catalog is told after
+//! its header is durable.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -9,6 +12,7 @@ use std::sync::Arc;
 
 use logseal_catalog::{Catalog, CatalogError, Change, WalFileRow, WalFileState};
 use logseal_core::{Clock, ClusterId, NodeId, UnixNanos, WalFileId};
+use logseal_wal::format::{FRAMES_OFFSET, HeaderError};
 use logseal_wal::{Bound, Disk, FileHeader, Predecessor, WalError};
 use metrics::counter;
 use thiserror::Error;
@@ -51,6 +55,14 @@ struct Found {
     bytes: u64,
 }
 
+/// A file whose header cannot be read.
+struct Unreadable {
+    path: PathBuf,
+    problem: WalError,
+    /// Whether it ends before its first frame would begin.
+    is_stub: bool,
+}
+
 /// Reads the log of `cluster` in `folder`.
 ///
 /// # Errors
@@ -64,11 +76,20 @@ pub async fn recover(
     catalog: &Catalog,
     clock: &dyn Clock,
 ) -> Result<Recovered, RecoveryError> {
+    let rows = catalog.wal_files().await?;
+    let mut begun: HashSet<WalFileId> = rows.iter().map(|row| row.id).collect();
     let mut rows: HashMap<WalFileId, WalFileRow> =
-        catalog.wal_files().await?.into_iter().filter(|row| row.cluster == cluster).map(|row| (row.id, row)).collect();
+        rows.into_iter().filter(|row| row.cluster == cluster).map(|row| (row.id, row)).collect();
     let (lister, listed) = (Arc::clone(disk), folder.to_owned());
     let (found, unreadable) = blocking(move || find(&*lister, &listed)).await??;
-    for (path, problem) in unreadable {
+    // A catalog that is an older copy may not know a file that its successor knows.
+    begun.extend(found.iter().filter_map(|file| file.header.predecessor).map(|predecessor| predecessor.file));
+    for Unreadable { path, problem, is_stub } in unreadable {
+        if is_stub && id_of(&path).is_some_and(|id| !begun.contains(&id)) {
+            info!(%cluster, file = %path.display(), "deleting a file of the log that was never begun: its header was not written");
+            remove(disk, path).await?;
+            continue;
+        }
         counter!(meter::WAL_DAMAGE).increment(1);
         error!(%cluster, file = %path.display(), error = %Chain(&problem), "a file of the log has no readable header; it is left where it is");
     }
@@ -160,7 +181,8 @@ async fn chain(
                 if Some(id) == newest {
                     recovered.predecessor = Some(survey.predecessor());
                 }
-                if survey.entries == 0 && survey.damages.is_empty() && !known {
+                let is_unfinished = survey.bytes <= FRAMES_OFFSET && survey.attested == 0;
+                if survey.entries == 0 && !known && (survey.damages.is_empty() || is_unfinished) {
                     info!(%cluster, file = %id, "deleting a file of the log that never took a record");
                     // The next file says where the one before ends, as this one did.
                     if Some(id) == newest {
@@ -193,9 +215,7 @@ async fn chain(
     Ok(recovered)
 }
 
-type Unreadable = Vec<(PathBuf, WalError)>;
-
-fn find(disk: &dyn Disk, folder: &Path) -> Result<(Vec<Found>, Unreadable), WalError> {
+fn find(disk: &dyn Disk, folder: &Path) -> Result<(Vec<Found>, Vec<Unreadable>), WalError> {
     let (mut found, mut unreadable) = (Vec::new(), Vec::new());
     for path in disk.list(folder).map_err(WalError::io("list", folder))? {
         if path.extension().is_none_or(|extension| extension != "wal") {
@@ -208,7 +228,14 @@ fn find(disk: &dyn Disk, folder: &Path) -> Result<(Vec<Found>, Unreadable), WalE
                 let header = reader.header().clone();
                 found.push(Found { hash: header.hash(), header, path, bytes });
             }
-            Err(error) => unreadable.push((path, error)),
+            Err(problem) => {
+                // Another version may have a shorter header; what the disk does not give may be there.
+                let is_header =
+                    matches!(&problem, WalError::Header { source, .. } if !matches!(source, HeaderError::Version(_)));
+                let size = disk.open(&path).and_then(|file| file.size());
+                let is_stub = is_header && size.is_ok_and(|bytes| bytes <= FRAMES_OFFSET);
+                unreadable.push(Unreadable { path, problem, is_stub });
+            }
         }
     }
     // Of several copies of a file the one that has its name counts.
@@ -218,6 +245,12 @@ fn find(disk: &dyn Disk, folder: &Path) -> Result<(Vec<Found>, Unreadable), WalE
 
 fn is_named_after(path: &Path, id: WalFileId) -> bool {
     path.file_stem().and_then(|name| name.to_str()).is_some_and(|name| name == id.to_string())
+}
+
+/// The file that `path` is named after; `None` for a name that the log does not give.
+fn id_of(path: &Path) -> Option<WalFileId> {
+    let id = path.file_stem()?.to_str()?.parse().ok()?;
+    is_named_after(path, id).then_some(id)
 }
 
 async fn remove(disk: &Arc<dyn Disk>, path: PathBuf) -> Result<(), RecoveryError> {

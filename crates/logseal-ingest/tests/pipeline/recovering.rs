@@ -8,7 +8,7 @@ use logseal_catalog::WalFileState;
 use logseal_core::{UnixNanos, WalFileId};
 use logseal_ingest::meter;
 use logseal_testkit::disk::Operation;
-use logseal_wal::{Disk as _, FileHeader, FileReader, Item, Predecessor, SealedEntry};
+use logseal_wal::{Bound, Disk as _, FileHeader, FileReader, Item, Predecessor, SealedEntry, survey_file};
 
 use crate::counters::{alone, counted};
 use crate::life::{Life, Parts};
@@ -260,6 +260,90 @@ fn the_end_of_a_file_outlives_an_empty_successor() {
         let counts = parts.check("after two restarts").await.counts();
         assert!(refused.iter().all(|id| !counts.contains_key(id)), "{counts:?}");
     });
+    life.stop();
+}
+
+/// Scenario: the creation of a file was cut short at any length, also with garbled headers or with one of their two copies intact; the
+/// catalog does not know it. Guarantee: the start deletes it, counts no damage, and the log goes on behind the file before.
+#[test]
+fn a_file_that_was_never_begun_is_deleted_and_is_no_damage() {
+    let _alone = alone();
+    let world = Arc::new(World::new());
+    let (file, records) = killed(&world);
+    let survey = survey_file(&world.disk, &file, &Bound::default()).unwrap();
+    let (header, predecessor) = (survey.header.clone(), survey.predecessor());
+    let path_of = |id: WalFileId| file.with_file_name(format!("{id}.wal"));
+    let stub = |n: u8, alter: &dyn Fn(&mut Vec<u8>)| {
+        let id = WalFileId::from_bytes([n; 16]);
+        let next =
+            FileHeader { file: id, ordinal: header.ordinal + 1, predecessor: Some(predecessor), ..header.clone() };
+        let mut bytes = next.encode().repeat(2);
+        alter(&mut bytes);
+        world.disk.put(&path_of(id), bytes);
+        path_of(id)
+    };
+    let stubs = [
+        stub(1, &|bytes| bytes.clear()),
+        stub(2, &|bytes| bytes.truncate(511)),
+        stub(3, &|bytes| bytes.truncate(700)),
+        stub(4, &|bytes| bytes.fill(0)),
+        stub(5, &|bytes| bytes[..512].fill(7)),
+    ];
+    let before = counts();
+    let life = world.start(&Settings::cut_at_once());
+    assert_eq!(since(before), [0, 0, 0]);
+    let left = world.log_files(cluster(0));
+    assert!(stubs.iter().all(|stub| !left.contains(stub)), "{left:?}");
+    life.run(async |parts| {
+        parts.ship(0, 3).await.unwrap();
+        parts.sealed().await;
+        let seen = parts.check("behind the deleted files").await;
+        assert!(records.iter().all(|id| seen.sealed.contains(id)), "{seen:?}");
+        let rows = parts.log_rows(cluster(0)).await;
+        assert!(rows.iter().all(|row| stubs.iter().all(|stub| *stub != path_of(row.id))), "{rows:?}");
+    });
+    life.stop();
+}
+
+/// Scenario: files as short as one that was never begun, of which something says that they were: the catalog, their successor, room for a
+/// frame, a format version of the future, a name that the log did not give. Guarantee: they are reported at each start and stay for whoever
+/// looks into them.
+#[test]
+fn a_short_file_that_may_have_held_records_is_reported_and_not_deleted() {
+    let _alone = alone();
+    let world = Arc::new(World::new());
+    let (file, records) = killed(&world);
+    let header = FileReader::open(&world.disk, &file).unwrap().header().clone();
+    let name = |n: u8| file.with_file_name(format!("{}.wal", WalFileId::from_bytes([n; 16])));
+    let put = |path: PathBuf, bytes: Vec<u8>| {
+        world.disk.put(&path, bytes);
+        path
+    };
+    let named = Predecessor { file: WalFileId::from_bytes([1; 16]), ordinal: 7, end: 3, chain: [0; 32] };
+    let successor =
+        FileHeader { file: WalFileId::from_bytes([2; 16]), ordinal: 8, predecessor: Some(named), ..header.clone() };
+    put(name(2), successor.encode().repeat(2));
+    let mut future = header.encode();
+    future[8] = 2;
+    let sum = crc(&future[..508]);
+    future[508..].copy_from_slice(&sum);
+    let kept = [
+        put(file.clone(), header.encode()[..300].to_vec()),
+        put(name(1), Vec::new()),
+        put(name(3), vec![0; 1025]),
+        put(name(4), future.repeat(2)),
+        put(file.with_file_name("mine.wal"), Vec::new()),
+    ];
+    let before = counts();
+    let life = world.start(&Settings::cut_at_once());
+    assert_eq!(since(before), [5, 1, 0], "all are reported; the one that the catalog knows is lost");
+    goes_on(&world, &life, &records);
+    life.kill();
+    let before = counts();
+    let life = world.start(&Settings::cut_at_once());
+    assert_eq!(since(before), [5, 0, 0], "reported again");
+    let left = world.log_files(cluster(0));
+    assert!(kept.iter().all(|path| left.contains(path)), "{left:?}");
     life.stop();
 }
 
