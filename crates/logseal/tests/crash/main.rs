@@ -3,7 +3,9 @@
 //! Four shippers send numbered, hashed records and note each acknowledgement in a ledger of their own, synced before
 //! they go on. Meanwhile the server is killed with SIGKILL at random moments, also while it starts, and started again.
 //! At the end ledgers and store are compared as multisets: no acknowledged record may be missing, altered or there
-//! twice. What a client had to send again because it got no answer may be there twice; that is counted apart.
+//! twice. What a client had to send again because it got no answer may be there twice; that is counted apart. After each
+//! kill the files of the log are looked through, before they are covered and deleted: no key and nonce together may have
+//! sealed two things.
 //!
 //! By default 20 kills with a fresh seed, as continuous integration runs it. The long form, and any seed again:
 //!
@@ -14,6 +16,8 @@
 //! The seed decides records, sizes of requests and times of kills; it is printed at the start and again on failure.
 //! What the threads and the disk do in between is not repeated by it.
 
+mod nonces;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -23,6 +27,8 @@ use logseal_testkit::Server;
 use logseal_testkit::compare::{compare, count_all};
 use logseal_testkit::fleet::Fleet;
 use logseal_testkit::record::{SeededRandom, seed_of_run};
+
+use nonces::Nonces;
 
 const SHIPPERS: u32 = 4;
 
@@ -42,6 +48,7 @@ fn no_acknowledged_record_is_lost_altered_or_duplicated_by_kills() {
     let mut server = run.start();
     let mut random = SeededRandom::new(seed, &[]);
     let (mut slowest, mut kills_in_start, mut counts) = (Duration::ZERO, 0, 0);
+    let mut nonces = Nonces::default();
     for kill in 0..kills {
         fleet.aim(&server);
         if kill % 5 == 4 {
@@ -57,9 +64,11 @@ fn no_acknowledged_record_is_lost_altered_or_duplicated_by_kills() {
         thread::sleep(Duration::from_millis(random.between(20, 700)));
         assert!(server.is_running(), "it ended by itself:\n{}", server.log());
         drop(server); // SIGKILL
+        nonces.look_at_log(&run.data_dir()).expect("no key and nonce seal two things");
         if kill % 4 == 3 {
             kills_in_start += 1;
             run.kill_during_start(Duration::from_millis(random.between(1, 150)));
+            nonces.look_at_log(&run.data_dir()).expect("no key and nonce seal two things");
         }
         let began = Instant::now();
         server = run.start();
@@ -69,12 +78,15 @@ fn no_acknowledged_record_is_lost_altered_or_duplicated_by_kills() {
     let (progress, ledger) = fleet.finish();
     let findings = compare(&server, seed, ledger).expect("a server that is ready answers queries");
     assert!(server.stop().success(), "SIGTERM ends with exit code 0");
+    nonces.look_at_log(&run.data_dir()).expect("no key and nonce seal two things");
+    nonces.look_at_segments(&run.data_dir()).expect("each segment has a key of its own");
     let server = run.start();
     let after_stop = count_all(&server).expect("a server that is ready answers queries");
 
+    let (frames, keys) = nonces.counts();
     report(&format!(
         "seed {seed}: {kills} kills and {kills_in_start} during a start, {counts} counts between, {} connections broke, \
-         {} requests refused, slowest restart {slowest:?}\n{findings}",
+         {} requests refused, slowest restart {slowest:?}, {frames} frames and {keys} keys each with a nonce of its own\n{findings}",
         progress.broken, progress.refusals,
     ));
     assert!(findings.is_faultless(), "{findings}");
@@ -84,6 +96,7 @@ fn no_acknowledged_record_is_lost_altered_or_duplicated_by_kills() {
     // Otherwise nothing was tested: not one kill in the middle of a request, or hardly a record.
     assert!(progress.broken >= u64::from(kills) / 2, "{progress:?}");
     assert!(findings.acknowledged >= u64::from(kills) * 10, "{findings}");
+    assert!(frames >= kills as usize && keys >= kills as usize, "{frames} frames, {keys} keys");
 }
 
 #[expect(clippy::print_stderr, reason = "who runs the long form wants to see what it found, and the seed")]
