@@ -39,6 +39,7 @@ pub(crate) struct Deployment {
     pub(crate) server: Arc<Server>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) catalog: Catalog,
+    pub(crate) access: Arc<AccessKeys>,
     pub(crate) operations: Arc<Operations>,
 }
 
@@ -157,9 +158,8 @@ impl Deployment {
         let dir = tempfile::tempdir().unwrap();
         let root = RootKey::new(Key256::copy_from_slice(&[1; 32]).unwrap());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let vault = EmbeddedVault::open(dir.path().join("vault"), VAULT, &root, Arc::clone(&clock)).unwrap();
-        let vault = Arc::new(vault);
-        let service_key = vault.create_key(&KeyName::parse("service").unwrap(), 2048).await.unwrap().id;
+        let vault = vault_with_keys(&dir.path().join("vault"), &root, &clock).await;
+        let service_key = vault.key(&KeyName::parse("service").unwrap(), None).await.unwrap().id;
         let file = dir.path().join("catalog.sqlite");
         let (store, server) = (Arc::<Store>::default(), Arc::<Server>::default());
         let catalog = Catalog::open(&file, root.catalog_mac()).await.unwrap();
@@ -173,8 +173,9 @@ impl Deployment {
             clock: &*clock,
         };
         provision.run().await.unwrap();
+        let access = Arc::clone(&world.access);
         let operations = Operations::new(world);
-        Self { _dir: dir, file, root, vault, service_key, store, server, clock, catalog, operations }
+        Self { _dir: dir, file, root, vault, service_key, store, server, clock, catalog, access, operations }
     }
 
     /// The same deployment in another life, in which `faults` happen; operations that were under way go on.
@@ -195,11 +196,6 @@ impl Deployment {
     pub(crate) async fn succeed(&self, operation: &Operation) {
         let ended = self.end(operation.row.id).await;
         assert_eq!(ended.row.state, OperationState::Succeeded, "{:?}", ended.document.failure);
-    }
-
-    /// A new key in the vault.
-    pub(crate) async fn new_key(&self, name: &str) -> KeyId {
-        self.vault.create_key(&KeyName::parse(name).unwrap(), 2048).await.unwrap().id
     }
 
     /// What there is, without ids and times: equal for two deployments to which the same was done.
@@ -225,8 +221,7 @@ impl Deployment {
         }
         let name = |id: ResourceId| names.get(&id).cloned().unwrap_or_else(|| id.to_string());
         let clusters = self.catalog.clusters().await.unwrap();
-        let clusters: Vec<_> =
-            clusters.iter().map(|row| json!([name(row.id.into()), row.kek.name])).collect();
+        let clusters: Vec<_> = clusters.iter().map(|row| json!([name(row.id.into()), row.kek.name])).collect();
         let mut copies: BTreeSet<String> = BTreeSet::new();
         let mut keys = Vec::new();
         for key in self.catalog.aeks().await.unwrap() {
@@ -238,16 +233,30 @@ impl Deployment {
         let mut workspaces: Vec<_> =
             workspaces.iter().map(|row| json!([name(row.id.into()), name(row.cluster.into())])).collect();
         workspaces.sort_by_key(Value::to_string);
-        // A copy that nobody's row names is garbage, and known to be.
-        let garbage = self.catalog.garbage(logseal_core::UnixNanos(i64::MAX), 1_000).await.unwrap();
-        let garbage: BTreeSet<_> = garbage.into_iter().map(|row| row.path).collect();
-        let stored = self.store.paths();
-        assert!(copies.is_subset(&stored), "every account key has its copy");
-        let unknown: Vec<_> = stored.iter().filter(|path| !copies.contains(*path) && !garbage.contains(*path)).collect();
-        assert!(unknown.is_empty(), "copies that nobody will remove: {unknown:?}");
+        assert_eq!(self.store.paths(), copies, "every account key has its copy, and there is no other");
         let running = self.catalog.running_operations().await.unwrap().len();
         json!({"resources": resources, "clusters": clusters, "keys": keys, "workspaces": workspaces, "running": running})
     }
+}
+
+/// A vault with the keys `service` and `kek`. They are made once: that takes longer than everything else in a test.
+async fn vault_with_keys(folder: &std::path::Path, root: &RootKey, clock: &Arc<dyn Clock>) -> Arc<EmbeddedVault> {
+    static MADE: tokio::sync::OnceCell<tempfile::TempDir> = tokio::sync::OnceCell::const_new();
+    let made = MADE.get_or_init(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let vault = EmbeddedVault::open(dir.path().join("vault"), VAULT, root, Arc::clone(clock)).unwrap();
+        for name in ["service", "kek"] {
+            vault.create_key(&KeyName::parse(name).unwrap(), 2048).await.unwrap();
+        }
+        dir
+    });
+    let from = made.await.path().join("vault/keys");
+    std::fs::create_dir_all(folder.join("keys")).unwrap();
+    for file in std::fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), folder.join("keys").join(file.file_name())).unwrap();
+    }
+    Arc::new(EmbeddedVault::open(folder.to_owned(), VAULT, root, Arc::clone(clock)).unwrap())
 }
 
 #[expect(clippy::too_many_arguments, reason = "the parts of a deployment, in the one place that joins them")]

@@ -59,10 +59,10 @@ pub struct KeyCopy {
     pub tables: Vec<TableRow>,
 }
 
-/// Where the copies of the key `row` are in the store.
+/// The folder of the copies of a key of `cluster`, one for each KEK version that wrapped it.
 #[must_use]
-pub fn folder_of(row: &AekRow) -> Path {
-    Path::from(format!("clusters/{}/keys/{}", row.cluster, row.id))
+pub fn copies_of(cluster: ClusterId, aek: AekId) -> Path {
+    Path::from(format!("clusters/{cluster}/keys/{aek}"))
 }
 
 impl KeyCopy {

@@ -300,8 +300,8 @@ impl Operations {
             Err(StepError::Back(to)) if !undoing => {
                 let mut next = operation.clone();
                 next.document.done = steps.iter().position(|known| *known == to).unwrap_or(0);
-                let effects = kinds::renew(&mut next, &self.world).await.map_err(passing)?;
-                self.commit(operation, next, effects, None).await.map_err(passing)?;
+                kinds::renew(&mut next, &self.world).await.map_err(passing)?;
+                self.commit(operation, next, Effects::new(), None).await.map_err(passing)?;
                 Ok(Next::Step)
             }
             Err(StepError::Failed(failure)) if !undoing => self.turn_back(operation, failure, false).await,

@@ -1,16 +1,14 @@
 //! Clusters are made and changed.
 
 use logseal_catalog::{AekRow, Change, ClusterRow};
-use logseal_core::UnixNanos;
 use logseal_keys::AekOwner;
-use logseal_keys::wrapped_key_copy::path_of;
 use logseal_vault::{KeyId, KeyName, KeyProperties, KeyVersion, VaultError};
 
 use super::super::document::{CreateCluster, Kek, UpdateCluster};
 use super::super::runner::Context;
 use super::super::world::World;
 use super::super::{Effects, Intent, Operation, StepError};
-use super::{FINISH, put, resource};
+use super::{FINISH, put, remove_outdated_copies, resource};
 use crate::resource::ProvisioningState;
 use crate::resource::cluster::{ClusterDocument, ClusterSettings};
 use crate::resource::key::KeyReference;
@@ -48,9 +46,17 @@ pub(super) async fn run(
             world.data.open_cluster(id.cluster()).await?;
             Ok(Effects::new())
         }
-        "rewrap-keys" => match resolved {
-            Some(kek) => rewrap(context, id.cluster(), kek).await,
-            None => Ok(Effects::new()),
+        "switch-key" => match (resolved, key) {
+            (Some(kek), Some(key)) => {
+                let mut effects = rewrap(context, id.cluster(), kek).await?;
+                let (row, mut document) = resource::<ClusterDocument>(world, id).await?;
+                let now = world.clock.now();
+                document.key = Some(key.clone());
+                document.key_since = now.0;
+                effects.push(put(&row, &document, now));
+                Ok(effects)
+            }
+            _ => Ok(Effects::new()),
         },
         FINISH => finish(operation, world).await,
         _ => Ok(Effects::new()),
@@ -96,10 +102,12 @@ async fn finish(operation: &Operation, world: &World) -> Result<Effects, StepErr
         _ => return Ok(Effects::new()),
     };
     document.settings = settings.clone();
-    if let Some(key) = key {
+    if let (Some(key), Intent::CreateCluster(_)) = (key, &operation.document.intent) {
         document.key = Some(key.clone());
         document.key_since = now.0;
     }
+    let keys = world.catalog.aeks_of_cluster(row.id.cluster()).await?;
+    remove_outdated_copies(world, &keys).await?;
     document.provisioning_state = ProvisioningState::Succeeded;
     Ok(vec![put(&row, &document, now)])
 }
@@ -161,13 +169,14 @@ fn key_id(kek: &Kek) -> Result<KeyId, StepError> {
     })
 }
 
-/// Wraps every account key of the cluster by `kek`; one transaction switches them all. Until then the old version serves.
+/// Wraps every account key of the cluster by `kek`; one transaction switches them all. Until then the old version serves. Copies of the keys
+/// as the old version wrapped them are removed after it.
 async fn rewrap(context: &Context<'_>, id: logseal_core::ClusterId, kek: &Kek) -> Result<Effects, StepError> {
     let (world, to) = (context.world, key_id(kek)?);
     let cluster = world.catalog.cluster(id).await?;
     let cluster = cluster.ok_or_else(|| StepError::failed("ClusterNotFound", "the cluster is no longer there"))?;
     let keys = world.catalog.aeks_of_cluster(id).await?;
-    let (mut renewed, mut outdated): (Vec<AekRow>, Vec<String>) = (Vec::with_capacity(keys.len()), Vec::new());
+    let mut renewed: Vec<AekRow> = Vec::with_capacity(keys.len());
     for (index, key) in keys.iter().enumerate() {
         context.within.set(index, keys.len());
         if key.kek == kek.row() {
@@ -176,17 +185,12 @@ async fn rewrap(context: &Context<'_>, id: logseal_core::ClusterId, kek: &Kek) -
         }
         let workspace = world.catalog.workspace(key.workspace).await?;
         // A workspace that goes takes its keys with it.
-        let workspace = workspace.ok_or(StepError::Back("rewrap-keys"))?;
+        let workspace = workspace.ok_or(StepError::Back("switch-key"))?;
         let tables = world.catalog.schema(key.workspace).await?.tables;
         let owner = AekOwner { cluster: &cluster, workspace: &workspace, tables: &tables };
         renewed.push(world.keyring.rewrap(key, owner, &to).await.map_err(|error| old_key_trouble(error, key))?);
-        outdated.push(path_of(key).to_string());
     }
-    let at: UnixNanos = world.clock.now();
-    Ok(vec![
-        Change::SwitchKek { cluster: id, kek: kek.row(), aeks: renewed },
-        Change::AddGarbage { paths: outdated, at },
-    ])
+    Ok(vec![Change::SwitchKek { cluster: id, kek: kek.row(), aeks: renewed }])
 }
 
 /// A key that its present KEK version does not unwrap cannot be wrapped by another one.

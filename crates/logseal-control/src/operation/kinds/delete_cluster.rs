@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use logseal_catalog::{Change, ResourceRow};
 use logseal_core::{AekId, ClusterId, ResourceId};
-use serde_json::json;
 
-use super::super::document::{DeleteCluster, Intent, Kek};
+use super::super::document::{DeleteCluster, Intent};
 use super::super::runner::Context;
 use super::super::world::World;
 use super::super::{Effects, Operation, StepError};
-use super::{FINISH, copies_of, document, remove_copies, resource};
+use super::{FINISH, document, remove_copies, resource, shredded};
 use crate::Problem;
 use crate::request;
 use crate::resource::ProvisioningState;
@@ -37,29 +36,21 @@ pub(super) async fn run(
                 refuse_live_data(world, cluster).await?;
             }
             let keys = world.catalog.aeks_of_cluster(cluster).await?;
-            let mut versions: Vec<_> = keys.iter().map(|key| Kek::from(&key.kek).id()).collect();
-            versions.sort_unstable();
-            versions.dedup();
-            // Copies of the catalog from before hold the keys as these versions wrapped them.
-            operation.document.result = Some(json!({"shreddedKeys": keys.len(), "kekVersions": versions}));
-            let at = world.clock.now();
-            let copies = copies_of(world, &keys).await?;
+            operation.document.result = Some(shredded(&keys));
             let aeks: Vec<AekId> = keys.iter().map(|key| key.id).collect();
-            Ok(vec![Change::AddGarbage { paths: copies, at }, Change::ShredAeks { aeks, at }])
+            Ok(vec![Change::ShredAeks { aeks, at: world.clock.now() }])
         }
         "close-log" => {
             world.catalog.scrub().await?;
-            let shredded = world.catalog.shredded().await?;
-            let aeks: Vec<AekId> = shredded.iter().map(|row| row.aek).collect();
+            // Those of other resources are forgotten already; once more does no harm.
+            let aeks: Vec<AekId> = world.catalog.shredded().await?.iter().map(|row| row.aek).collect();
             world.data.shred(&aeks, None).await?;
+            let copies: Vec<_> = aeks.into_iter().map(|aek| (cluster, aek)).collect();
+            remove_copies(world, &copies).await?;
             world.data.close_cluster(cluster).await?;
             Ok(Effects::new())
         }
-        "remove-cluster" => {
-            let mut effects = remove_copies(world).await?;
-            effects.push(Change::RemoveCluster { cluster });
-            Ok(effects)
-        }
+        "remove-cluster" => Ok(vec![Change::RemoveCluster { cluster }]),
         FINISH => {
             let (row, mut document) = resource::<ClusterDocument>(world, id).await?;
             document.provisioning_state = ProvisioningState::Succeeded;

@@ -7,8 +7,8 @@ mod workspace;
 pub(crate) use delete_cluster::refuse_live_data;
 
 use logseal_catalog::{AekRow, CatalogError, Change, ResourceKind, ResourceRow};
-use logseal_core::{ResourceId, UnixNanos};
-use logseal_keys::wrapped_key_copy::folder_of;
+use logseal_core::{AekId, ClusterId, ResourceId, UnixNanos};
+use logseal_keys::wrapped_key_copy::{copies_of, path_of};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -26,12 +26,12 @@ const FINISH: &str = "finish";
 pub(crate) fn steps(intent: &Intent) -> &'static [&'static str] {
     match intent {
         Intent::CreateCluster(_) => &["validate-key", "probe-key", "add-cluster", "open-log", FINISH],
-        Intent::UpdateCluster(_) => &["validate-key", "probe-key", "rewrap-keys", FINISH],
+        Intent::UpdateCluster(_) => &["validate-key", "probe-key", "switch-key", FINISH],
         Intent::DeleteCluster(_) => &["unlink-workspaces", "shred-keys", "close-log", "remove-cluster", FINISH],
         Intent::CreateWorkspace(_) => &["add-workspace", "open", FINISH],
         Intent::RecoverWorkspace(_) => &["open", FINISH],
         Intent::DeleteWorkspace(_) => &["suspend", FINISH],
-        Intent::PurgeWorkspace(_) => &["suspend", "shred-keys", "forget", "remove-copies", FINISH],
+        Intent::PurgeWorkspace(_) => &["suspend", "shred-keys", "forget", FINISH],
         Intent::MoveWorkspace(_) => &["check", "move", "open", FINISH],
     }
 }
@@ -87,10 +87,10 @@ pub(crate) async fn undone(operation: &Operation, context: &Context<'_>) -> Resu
 }
 
 /// Chooses anew what was chosen for a step that is taken up again.
-pub(crate) async fn renew(operation: &mut Operation, world: &World) -> Result<Effects, StepError> {
+pub(crate) async fn renew(operation: &mut Operation, world: &World) -> Result<(), StepError> {
     match &mut operation.document.intent {
-        Intent::MoveWorkspace(intent) => workspace::renew(intent, world).await,
-        _ => Ok(Effects::new()),
+        Intent::MoveWorkspace(intent) => workspace::renew(intent, operation.row.resource.workspace(), world).await,
+        _ => Ok(()),
     }
 }
 
@@ -98,7 +98,7 @@ pub(crate) async fn renew(operation: &mut Operation, world: &World) -> Result<Ef
 pub(crate) fn refused(intent: &Intent, error: CatalogError) -> StepError {
     match (intent, &error) {
         // Keys, columns or workspaces came meanwhile.
-        (Intent::UpdateCluster(_), CatalogError::Stale { .. }) => StepError::Back("rewrap-keys"),
+        (Intent::UpdateCluster(_), CatalogError::Stale { .. }) => StepError::Back("switch-key"),
         (Intent::MoveWorkspace(_), CatalogError::Stale { .. }) => StepError::Back("check"),
         (Intent::DeleteCluster(_), CatalogError::Stale { .. } | CatalogError::Invalid { .. }) => {
             StepError::Back("unlink-workspaces")
@@ -153,23 +153,35 @@ pub(crate) fn put<D: Serialize>(row: &ResourceRow, document: &D, now: UnixNanos)
     Change::PutResource { row: next, expected: Some(row.version) }
 }
 
-/// The copies of `keys` in the store, as garbage.
-async fn copies_of(world: &World, keys: &[AekRow]) -> Result<Vec<String>, StepError> {
-    let mut paths = Vec::new();
-    for key in keys {
-        paths.extend(world.objects.list(folder_of(key).as_ref()).await.map_err(StepError::Passing)?);
-    }
-    Ok(paths)
-}
-
-/// Deletes the copies of keys that are garbage: nothing reads them any more, unlike segments, which queries under way may.
-async fn remove_copies(world: &World) -> Result<Effects, StepError> {
-    let mut removed = Vec::new();
-    for garbage in world.catalog.garbage(UnixNanos(i64::MAX), u32::MAX).await? {
-        if garbage.path.contains("/keys/") {
-            world.objects.delete(&garbage.path).await.map_err(StepError::Passing)?;
-            removed.push(garbage.path);
+/// Removes every copy of `keys` from the store, wherever they were. Nothing reads them any more: the catalog decides.
+async fn remove_copies(world: &World, keys: &[(ClusterId, AekId)]) -> Result<(), StepError> {
+    for (cluster, aek) in keys {
+        for path in world.objects.list(copies_of(*cluster, *aek).as_ref()).await.map_err(StepError::Passing)? {
+            world.objects.delete(&path).await.map_err(StepError::Passing)?;
         }
     }
-    Ok(vec![Change::ForgetGarbage { paths: removed }])
+    Ok(())
+}
+
+/// Removes the copies of `keys` that are wrapped otherwise than their rows say.
+async fn remove_outdated_copies(world: &World, keys: &[AekRow]) -> Result<(), StepError> {
+    for key in keys {
+        let current = path_of(key).to_string();
+        let folder = copies_of(key.cluster, key.id);
+        for path in world.objects.list(folder.as_ref()).await.map_err(StepError::Passing)? {
+            if path != current {
+                world.objects.delete(&path).await.map_err(StepError::Passing)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the result of an operation says of keys that it shredded: copies of the catalog from before hold them as these versions wrapped
+/// them.
+fn shredded(keys: &[AekRow]) -> Value {
+    let mut versions: Vec<_> = keys.iter().map(|key| Kek::from(&key.kek).id()).collect();
+    versions.sort_unstable();
+    versions.dedup();
+    json!({"shreddedKeys": keys.len(), "kekVersions": versions})
 }

@@ -4,15 +4,13 @@ use logseal_catalog::{AekRow, Change, ClusterRow, ResourceKind, ResourceRow, Tab
 use logseal_core::{AekId, ResourceId, TableName, WorkspaceId};
 use logseal_keys::AekOwner;
 use logseal_keys::access::SLOTS;
-use logseal_keys::wrapped_key_copy::path_of;
 use logseal_vault::{KeyId, KeyName, KeyVersion};
-use serde_json::json;
 
-use super::super::document::{CreateWorkspace, Kek, MoveWorkspace};
+use super::super::document::{CreateWorkspace, MoveWorkspace};
 use super::super::runner::Context;
 use super::super::world::{SERVICE_CLUSTER, World};
 use super::super::{Effects, Intent, Operation, StepError};
-use super::{FINISH, copies_of, put, remove_copies, resource};
+use super::{FINISH, put, remove_copies, resource, shredded};
 use crate::resource::ProvisioningState;
 use crate::resource::cluster::ClusterDocument;
 use crate::resource::workspace::{Link, WorkspaceDocument};
@@ -38,14 +36,11 @@ pub(super) async fn run(
         }
         "shred-keys" => {
             let keys = world.catalog.aeks_of(id).await?;
-            let mut versions: Vec<_> = keys.iter().map(|key| Kek::from(&key.kek).id()).collect();
-            versions.sort_unstable();
-            versions.dedup();
-            // Copies of the catalog from before hold the keys as these versions wrapped them.
-            operation.document.result = Some(json!({"shreddedKeys": keys.len(), "kekVersions": versions}));
-            let at = world.clock.now();
-            let copies = copies_of(world, &keys).await?;
-            Ok(vec![Change::AddGarbage { paths: copies, at }, Change::ShredWorkspace { workspace: id, at }])
+            operation.document.result = Some(shredded(&keys));
+            // Before the rows go, which say where the copies are: what is repeated finds none.
+            let copies: Vec<_> = keys.iter().map(|key| (key.cluster, key.id)).collect();
+            remove_copies(world, &copies).await?;
+            Ok(vec![Change::ShredWorkspace { workspace: id, at: world.clock.now() }])
         }
         "forget" => {
             world.catalog.scrub().await?;
@@ -54,7 +49,6 @@ pub(super) async fn run(
             world.data.shred(&aeks, Some(id)).await?;
             Ok(Effects::new())
         }
-        "remove-copies" => remove_copies(world).await,
         "check" | "move" => {
             let Intent::MoveWorkspace(intent) = &operation.document.intent else { return Ok(Effects::new()) };
             let cluster = destination(world, intent).await?;
@@ -79,10 +73,10 @@ pub(super) async fn undo(
         "add-workspace" => {
             let keys = world.catalog.aeks_of(id).await?;
             let aeks: Vec<AekId> = keys.iter().map(|key| key.id).collect();
-            let at = world.clock.now();
-            let copies = copies_of(world, &keys).await?;
             world.data.shred(&aeks, Some(id)).await?;
-            Ok(vec![Change::AddGarbage { paths: copies, at }, Change::ShredWorkspace { workspace: id, at }])
+            let copies: Vec<_> = keys.iter().map(|key| (key.cluster, key.id)).collect();
+            remove_copies(world, &copies).await?;
+            Ok(vec![Change::ShredWorkspace { workspace: id, at: world.clock.now() }])
         }
         _ => Ok(Effects::new()),
     }
@@ -94,35 +88,36 @@ pub(super) async fn undone(operation: &Operation, context: &Context<'_>) -> Resu
     match &operation.document.intent {
         Intent::CreateWorkspace(_) => return Ok(vec![Change::RemoveResource { id: row.id, expected: row.version }]),
         Intent::MoveWorkspace(intent) => {
-            if intent.cluster.is_some() {
-                document.link = None;
-            } else if let Some(link) = &mut document.link {
-                link.state = ProvisioningState::Succeeded;
+            // Once it has moved it stays where it is.
+            let is_moved = world.catalog.workspace(row.id.workspace()).await?.is_some_and(|w| w.cluster == intent.to);
+            if !is_moved {
+                remove_unused_copies(intent, row.id.workspace(), world).await?;
             }
-            let paths = orphaned_copy(intent, world).await?;
-            document.provisioning_state = ProvisioningState::Succeeded;
-            let now = world.clock.now();
-            return Ok(vec![put(&row, &document, now), Change::AddGarbage { paths, at: now }]);
+            document.link = match (&intent.cluster, is_moved) {
+                (Some(_), false) | (None, true) => None,
+                _ => document.link.map(|link| Link { state: ProvisioningState::Succeeded, ..link }),
+            };
+            document.provisioning_state = ProvisioningState::Failed;
+            return Ok(vec![put(&row, &document, world.clock.now())]);
         }
         _ => document.provisioning_state = ProvisioningState::Failed,
     }
     Ok(vec![put(&row, &document, world.clock.now())])
 }
 
-/// The copies of the key that was made and is not used.
-async fn orphaned_copy(intent: &MoveWorkspace, world: &World) -> Result<Vec<String>, StepError> {
-    if world.catalog.aek(intent.aek).await?.is_some() {
-        return Ok(Vec::new());
-    }
-    let folder = format!("clusters/{}/keys/{}", intent.to, intent.aek);
-    world.objects.list(&folder).await.map_err(StepError::Passing)
+/// Removes the copies that were made for a link that did not come about.
+async fn remove_unused_copies(intent: &MoveWorkspace, id: WorkspaceId, world: &World) -> Result<(), StepError> {
+    let keys = world.catalog.aeks_of(id).await?;
+    let own = keys.iter().filter(|key| key.cluster != intent.to).map(|key| key.id);
+    let copies: Vec<_> = own.chain([intent.aek]).map(|aek| (intent.to, aek)).collect();
+    remove_copies(world, &copies).await
 }
 
 /// Another key for another try: what the copy of the first one says may be outdated.
-pub(super) async fn renew(intent: &mut MoveWorkspace, world: &World) -> Result<Effects, StepError> {
-    let paths = orphaned_copy(intent, world).await?;
+pub(super) async fn renew(intent: &mut MoveWorkspace, id: WorkspaceId, world: &World) -> Result<(), StepError> {
+    remove_unused_copies(intent, id, world).await?;
     intent.aek = AekId::from(world.ids.next());
-    Ok(vec![Change::AddGarbage { paths, at: world.clock.now() }])
+    Ok(())
 }
 
 async fn add(world: &World, id: WorkspaceId, intent: &CreateWorkspace) -> Result<Effects, StepError> {
@@ -174,18 +169,23 @@ async fn relocate(
     let schema = world.catalog.schema(id).await?;
     let owner = AekOwner { cluster, workspace: &workspace, tables: &schema.tables };
     let keys = world.catalog.aeks_of(id).await?;
-    let (mut rewrapped, mut outdated): (Vec<AekRow>, Vec<String>) = (Vec::new(), Vec::new());
+    let mut rewrapped: Vec<AekRow> = Vec::new();
     for key in keys.iter().filter(|key| from == SERVICE_CLUSTER && key.cluster == from) {
         rewrapped.push(world.keyring.rewrap(key, owner, &kek).await?);
-        outdated.push(path_of(key).to_string());
     }
     let generation = keys.last().map_or(0, |key| key.generation) + 1;
     let aek = world.keyring.new_aek(intent.aek, owner, generation, &kek).await?;
     let columns = world.keyring.reseal(&schema.columns, &aek).await?;
-    let at = world.clock.now();
+    let (row, mut document) = resource::<WorkspaceDocument>(world, ResourceId::from(id)).await?;
+    let now = world.clock.now();
+    document.link = intent.cluster.as_ref().map(|cluster| Link {
+        state: ProvisioningState::Updating,
+        cluster: cluster.clone(),
+        since: now.0,
+    });
     Ok(vec![
         Change::MoveWorkspace { workspace: id, from, to: cluster.id, aek, rewrapped, columns },
-        Change::AddGarbage { paths: outdated, at },
+        put(&row, &document, now),
     ])
 }
 
@@ -205,12 +205,12 @@ async fn finish(operation: &Operation, world: &World) -> Result<Effects, StepErr
     match &operation.document.intent {
         Intent::CreateWorkspace(intent) => document.settings = intent.settings.clone(),
         Intent::RecoverWorkspace(intent) => document.settings = intent.settings.clone(),
-        Intent::MoveWorkspace(intent) => {
-            document.link = intent.cluster.as_ref().map(|cluster| Link {
-                state: ProvisioningState::Succeeded,
-                cluster: cluster.clone(),
-                since: now.0,
-            });
+        Intent::MoveWorkspace(_) => {
+            document.link = document.link.map(|link| Link { state: ProvisioningState::Succeeded, ..link });
+            let keys = world.catalog.aeks_of(row.id.workspace()).await?;
+            let moved = keys.iter().filter(|key| key.cluster != SERVICE_CLUSTER);
+            let copies: Vec<_> = moved.map(|key| (SERVICE_CLUSTER, key.id)).collect();
+            remove_copies(world, &copies).await?;
         }
         Intent::DeleteWorkspace(_) => {
             let document = serde_json::to_string(&document).expect("a document has string keys only");
