@@ -44,7 +44,7 @@ const ORPHAN_AEKS: &str = "SELECT * FROM aeks WHERE workspace_id NOT IN (SELECT 
 pub struct Catalog {
     pub(crate) readers: SqlitePool,
     pub(crate) writer: Writer,
-    mac_key: Arc<MacKey>,
+    pub(crate) mac_key: Arc<MacKey>,
 }
 
 impl Catalog {

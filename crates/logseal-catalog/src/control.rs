@@ -170,3 +170,64 @@ impl Catalog {
         self.all(query).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{Executor as _, Row as _};
+
+    use super::*;
+    use crate::catalog::tests::filled;
+
+    /// Scenario: every filter, for a first and a further page. Guarantee: each is answered in the order of an index that begins with
+    /// what the filter fixes; rows that it does not let through are passed over only among the operations of one resource.
+    #[tokio::test]
+    async fn pages_are_read_in_the_order_of_an_index() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = filled(&dir).await;
+        let mut connection = catalog.readers.acquire().await.unwrap();
+        let mut plan = async |sql: &str| -> String {
+            let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+            let rows = connection.fetch_all(sqlx::query(explain)).await.unwrap();
+            rows.iter().map(|row| row.get("detail")).collect::<Vec<String>>().join("; ")
+        };
+        let kind = ResourceKind::Cluster;
+        for (subscription, group, fixed) in [
+            (None, None, "(kind=?"),
+            (Some("s"), None, "(kind=? AND subscription_key=?"),
+            (Some("s"), Some("g"), "(kind=? AND subscription_key=? AND resource_group_key=?"),
+        ] {
+            for (deleted, continued) in [(false, false), (false, true), (true, false), (true, true)] {
+                let found = plan(&ResourceFilter { kind, subscription, group, deleted }.sql(continued)).await;
+                let index = if deleted { "deleted_resources" } else { "live_resources" };
+                let begins = format!("SEARCH resources USING INDEX {index} {fixed}");
+                assert!(found.starts_with(&begins) && !found.contains("TEMP B-TREE"), "{found}");
+                assert_eq!(found.contains(">("), continued && group.is_none(), "{found}");
+                assert_eq!(found.contains("name_key>?"), continued && group.is_some(), "{found}");
+            }
+        }
+        let (resource, state) = (Some(ResourceId::from_bytes([1; 16])), Some(OperationState::Failed));
+        for (subscription, resource, state, fixed) in [
+            (None, None, None, ""),
+            (None, None, state, "state=?"),
+            (Some("s"), None, None, "subscription_key=?"),
+            (Some("s"), None, state, "subscription_key=? AND state=?"),
+            (Some("s"), resource, state, "resource_id=?"),
+            (None, resource, None, "resource_id=?"),
+        ] {
+            for continued in [false, true] {
+                let found = plan(&OperationFilter { subscription, resource, state }.sql(continued)).await;
+                let range = if continued { "id<?" } else { "" };
+                let and = if fixed.is_empty() || range.is_empty() { "" } else { " AND " };
+                let expected =
+                    if fixed.is_empty() && !continued { String::new() } else { format!("({fixed}{and}{range})") };
+                assert!(found.ends_with(&expected) && found.contains("USING INDEX"), "{found}");
+                assert!(!found.contains("TEMP B-TREE"), "{found}");
+            }
+        }
+        let found = plan(RUNNING).await;
+        assert!(found.contains("USING INDEX running_operations"), "{found}");
+        let found = plan(RESOURCE).await;
+        let expected = "(kind=? AND subscription_key=? AND resource_group_key=? AND name_key=?)";
+        assert!(found.contains(expected), "{found}");
+    }
+}

@@ -8,6 +8,9 @@
 //! It also knows the files of the write-ahead log and which of their frames are settled: in a segment that was committed in the
 //! same transaction, or quarantined. Ranges of one stream in one file never overlap, so no record gets into two segments.
 //!
+//! And it keeps what the control plane has to know: resources, operations, what was destroyed, what is to be deleted from the store,
+//! and the audit trail, in which each record names the one before it: there a record that was removed is noticed.
+//!
 //! All changes go through one task and one connection, which groups waiting changes into one transaction
 //! ([`writer`]); reads use read-only connections. `synchronous=FULL` makes a commit durable when it returns.
 //!
@@ -17,6 +20,7 @@
 //! | [`catalog`] | [`Catalog`]: opening and reading |
 //! | [`snapshot`] | [`Snapshot`]: what one workspace has, at one moment |
 //! | [`control`] | resources and operations |
+//! | [`audit`] | the audit trail, and whether it is whole |
 //! | [`retention`] | what is to go, and what went |
 //! | [`scrub`] | [`Catalog::scrub`]: no trace of what was deleted |
 //! | [`change`] | [`Change`]: what can be changed |
@@ -27,6 +31,7 @@
 //! | [`kek_use`] | [`KekUse`]: which key versions wrap how many account keys |
 //! | `schema` | the SQL of the tables |
 
+pub mod audit;
 pub mod backup;
 pub mod catalog;
 pub mod change;
@@ -43,6 +48,7 @@ pub mod scrub;
 pub mod snapshot;
 pub mod writer;
 
+pub use audit::{AuditFault, AuditVerdict};
 pub use backup::backup;
 pub use catalog::Catalog;
 pub use change::{Change, SegmentCommit};

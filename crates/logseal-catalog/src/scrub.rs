@@ -77,6 +77,7 @@ async fn rewrite_keys(connection: &mut SqliteConnection) -> Result<(), CatalogEr
 pub(crate) async fn fold(connection: &mut SqliteConnection) -> Result<(), CatalogError> {
     run_sql(connection, "set patience", "PRAGMA busy_timeout = 0").await?;
     let folded = connection.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)").await.map_err(CatalogError::sql("checkpoint"));
+    // As sqlx sets it when it connects.
     run_sql(connection, "set patience", "PRAGMA busy_timeout = 5000").await?;
     let is_busy = folded?.first().is_none_or(|row| row.try_get::<i64, _>(0).ok() != Some(0));
     if is_busy { Err(CatalogError::Unscrubbed) } else { Ok(()) }

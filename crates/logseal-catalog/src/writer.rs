@@ -25,7 +25,7 @@ type Reply = oneshot::Sender<Result<(), CatalogError>>;
 /// What the task is sent, and where the outcome goes.
 #[derive(Debug)]
 enum Job {
-    Apply(Change, Reply),
+    Apply(Box<Change>, Reply),
     /// Something for which no transaction may be open; done after the changes that came with it.
     Maintain(Maintenance, Reply),
     /// Ends the task.
@@ -55,7 +55,7 @@ impl Writer {
     }
 
     pub(crate) async fn apply(&self, change: Change) -> Result<(), CatalogError> {
-        self.send(|reply| Job::Apply(change, reply)).await
+        self.send(|reply| Job::Apply(Box::new(change), reply)).await
     }
 
     pub(crate) async fn maintain(&self, what: Maintenance) -> Result<(), CatalogError> {
@@ -80,7 +80,7 @@ async fn run(mut connection: SqliteConnection, mac_key: Arc<MacKey>, mut waiting
         let (mut group, mut maintenance) = (Vec::with_capacity(jobs.len()), Vec::new());
         for job in jobs.drain(..) {
             match job {
-                Job::Apply(change, reply) => group.push((change, reply)),
+                Job::Apply(change, reply) => group.push((*change, reply)),
                 Job::Maintain(what, reply) => maintenance.push((what, reply)),
                 Job::Close(reply) => closing = Some(reply),
             }

@@ -209,8 +209,8 @@ async fn every_altered_column_of_every_kind_of_row_is_refused() {
     assert!(matches!(foreign, Err(CatalogError::Integrity { .. })), "another root key");
 }
 
-/// Scenario: rows of keys and tables are altered, and some so that they belong to nobody. Guarantee: one key is found by its id or owner
-/// whatever became of others; of the access keys the genuine ones are found; what belongs to nobody is told of.
+/// Scenario: rows of keys and tables are altered, and some so that they belong to nobody. Guarantee: one key is found by its id or
+/// owner whatever became of others; of the access keys the genuine ones are found; what belongs to nobody is told of.
 #[tokio::test]
 async fn single_keys_are_found_among_altered_ones_and_rows_of_nobody_are_told_of() {
     let dir = tempfile::tempdir().unwrap();

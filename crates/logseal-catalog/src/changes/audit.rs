@@ -2,12 +2,10 @@
 
 use super::control::{DOCUMENT_BYTES, invalid};
 use super::{Rows, signed};
+use crate::audit::GENESIS;
 use crate::codec::mac;
 use crate::rows::Authenticated as _;
 use crate::{AuditEntry, AuditHead, AuditRow, CatalogError};
-
-/// What stands before the first record.
-pub(crate) const GENESIS: [u8; 32] = [0; 32];
 
 /// Records among which one is looked for whose answer was lost.
 const REPEATED: u64 = 100;

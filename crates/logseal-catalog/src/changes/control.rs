@@ -35,7 +35,7 @@ const FORGET_OPERATIONS: &str = "DELETE FROM operations WHERE id IN \
 
 impl Rows<'_> {
     pub(super) async fn put_resource(&mut self, r: &ResourceRow, expected: Option<u64>) -> Result<(), CatalogError> {
-        check(r, &[&r.document], r.version, expected)?;
+        check(r, &r.document, r.version, expected)?;
         let stored: Option<ResourceRow> = self.find_one(RESOURCE, r.id.as_bytes()).await?;
         if !is_next(r, stored.as_ref(), stored.as_ref().map(|stored| stored.version), expected)? {
             return Ok(());
@@ -72,7 +72,7 @@ impl Rows<'_> {
     }
 
     pub(super) async fn put_operation(&mut self, r: &OperationRow, expected: Option<u64>) -> Result<(), CatalogError> {
-        check(r, &[&r.document], r.version, expected)?;
+        check(r, &r.document, r.version, expected)?;
         if r.state.is_terminal() != r.ended.is_some() {
             return Err(invalid(r, "its end and its state contradict each other"));
         }
@@ -126,14 +126,9 @@ impl Rows<'_> {
     }
 }
 
-/// Refuses a row whose documents are too large or whose version does not follow `expected`.
-fn check<R: Authenticated>(
-    row: &R,
-    documents: &[&str],
-    version: u64,
-    expected: Option<u64>,
-) -> Result<(), CatalogError> {
-    if documents.iter().any(|document| document.len() > DOCUMENT_BYTES) {
+/// Refuses a row whose document is too large or whose version does not follow `expected`.
+fn check<R: Authenticated>(row: &R, document: &str, version: u64, expected: Option<u64>) -> Result<(), CatalogError> {
+    if document.len() > DOCUMENT_BYTES {
         return Err(invalid(row, "its document is larger than 256 KiB"));
     }
     if expected.unwrap_or(0).checked_add(1) != Some(version) {

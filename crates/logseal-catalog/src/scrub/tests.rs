@@ -38,8 +38,11 @@ fn traces(dir: &Path, keys: &[Vec<u8>]) -> usize {
     keys.iter().filter(|key| key.chunks_exact(32).any(|part| seen.contains(part))).count()
 }
 
-/// Scenario: hundreds of keys of several sizes come, are wrapped anew and are shredded in no order, while the catalog is read; then it is scrubbed.
-/// Guarantee: each wrapped key was there, nothing of a deleted or replaced one is in any file afterwards, and all others are whole.
+/// Scenario: hundreds of keys of several sizes come, are wrapped anew and are shredded in no order, while the catalog is read; then
+/// it is scrubbed. Guarantee: each wrapped key was there, nothing of a deleted or replaced one is in any file afterwards, and all
+/// others are whole.
+///
+/// With SQLite 3.51 two of these keys stay in the file when the journal is folded and the tables are not written anew.
 #[tokio::test]
 async fn a_scrubbed_catalog_has_no_trace_of_deleted_keys() {
     let dir = tempfile::tempdir().unwrap();
@@ -81,8 +84,6 @@ async fn a_scrubbed_catalog_has_no_trace_of_deleted_keys() {
         assert_eq!(catalog.aeks_of_cluster(cluster).await.unwrap().len(), live.len());
     }
     assert!(traces(dir.path(), &dead) > 500, "they were there");
-    catalog.writer.maintain(Maintenance::Fold).await.unwrap();
-    println!("{} of {} keys leave traces without rewriting", traces(dir.path(), &dead), dead.len());
     catalog.scrub().await.unwrap();
     assert_eq!(traces(dir.path(), &dead), 0);
     let kept: Vec<_> = live.iter().map(|row| row.wrapped.clone()).collect();
@@ -96,8 +97,8 @@ async fn a_scrubbed_catalog_has_no_trace_of_deleted_keys() {
     assert!(matches!(refused, Err(CatalogError::Invalid { .. })), "references are heeded again: {refused:?}");
 }
 
-/// Scenario: something reads an older state of the catalog for as long as it is being scrubbed; then it ends. Guarantee: the scrub fails as
-/// one to be repeated, changes go on meanwhile, and the next one succeeds.
+/// Scenario: something reads an older state of the catalog for as long as it is being scrubbed; then it ends. Guarantee: the scrub
+/// fails as one to be repeated, changes go on meanwhile, and the next one succeeds.
 #[tokio::test]
 async fn a_reader_that_stays_lets_a_scrub_fail_but_no_change() {
     let dir = tempfile::tempdir().unwrap();

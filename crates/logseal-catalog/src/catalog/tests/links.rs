@@ -39,8 +39,8 @@ fn switch(aeks: Vec<AekRow>) -> Change {
     Change::SwitchKek { cluster: cluster().id, kek: kek_version('a'), aeks }
 }
 
-/// Scenario: a cluster's KEK is switched with too few, too many or altered AEKs, and with exactly its own, twice. Guarantee: nothing changes
-/// until all AEKs of the cluster are there, each with a new wrapping only; then no row names the old version.
+/// Scenario: a cluster's KEK is switched with too few, too many or altered AEKs, and with exactly its own, twice. Guarantee: nothing
+/// changes until all AEKs of the cluster are there, each with a new wrapping only; then no row names the old version.
 #[tokio::test]
 async fn a_kek_is_switched_for_all_keys_of_a_cluster_or_for_none() {
     let dir = tempfile::tempdir().unwrap();
@@ -93,9 +93,9 @@ fn relink(change: impl FnOnce(&mut ClusterId, &mut AekRow, &mut Vec<AekRow>, &mu
     Change::MoveWorkspace { workspace: WORKSPACE, from, to: OTHER, aek: new, rewrapped, columns }
 }
 
-/// Scenario: a workspace moves to another cluster with what it had some time ago, then with exactly what it has, twice. Guarantee: it moves
-/// only when no generation or column was added meanwhile and the new cluster's KEK is the one that wrapped; then it, its columns and the keys
-/// that come along belong to the new cluster, and the others stay with the old one.
+/// Scenario: a workspace moves to another cluster with what it had some time ago, then with exactly what it has, twice. Guarantee:
+/// it moves only when no generation or column was added meanwhile and the new cluster's KEK is the one that wrapped; then it, its
+/// columns and the keys that come along belong to the new cluster, and the others stay with the old one.
 #[tokio::test]
 async fn a_workspace_moves_with_all_its_columns_or_stays() {
     let dir = tempfile::tempdir().unwrap();
@@ -148,8 +148,8 @@ async fn a_workspace_moves_with_all_its_columns_or_stays() {
     assert!(matches!(repeated, Err(CatalogError::Stale { .. })), "not the very same: {repeated:?}");
 }
 
-/// Scenario: an access key is replaced, also by one that another workspace has; clusters are removed. Guarantee: the old key is gone, a key
-/// belongs to one slot, and a cluster goes only when nothing is left that its KEK protects.
+/// Scenario: an access key is replaced, also by one that another workspace has; clusters are removed. Guarantee: the old key is
+/// gone, a key belongs to one slot, and a cluster goes only when nothing is left that its KEK protects.
 #[tokio::test]
 async fn access_keys_are_replaced_and_only_empty_clusters_removed() {
     let dir = tempfile::tempdir().unwrap();

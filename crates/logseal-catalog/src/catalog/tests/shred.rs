@@ -45,8 +45,9 @@ async fn paths(catalog: &Catalog) -> Vec<(String, i64)> {
     rows.into_iter().map(|row| (row.path, row.since.0)).collect()
 }
 
-/// Scenario: of two generations one is shredded, twice. Guarantee: its key, segments, columns and coverage go, their objects are garbage, it is
-/// known to be shredded, the other generation has all that it had, and what comes late for the shredded one is refused as unknown.
+/// Scenario: of two generations one is shredded, twice. Guarantee: its key, segments, columns and coverage go, their objects are
+/// garbage, it is known to be shredded, the other generation has all that it had, and what comes late for the shredded one is
+/// refused as unknown.
 #[tokio::test]
 async fn a_shredded_generation_goes_with_all_that_it_sealed_and_does_not_come_back() {
     let dir = tempfile::tempdir().unwrap();
@@ -103,8 +104,9 @@ async fn a_shredded_generation_goes_with_all_that_it_sealed_and_does_not_come_ba
     );
 }
 
-/// Scenario: one of two workspaces is shredded, twice; tables, segments, frames and keys of it come late. Guarantee: all rows of it are gone, and
-/// none of the other one's; what comes late is refused as unknown; a workspace that never was is not taken for a shredded one.
+/// Scenario: one of two workspaces is shredded, twice; tables, segments, frames and keys of it come late. Guarantee: all rows of it
+/// are gone, and none of the other one's; what comes late is refused as unknown; a workspace that never was is not taken for a
+/// shredded one.
 #[tokio::test]
 async fn a_shredded_workspace_is_gone_and_no_other_one() {
     let dir = tempfile::tempdir().unwrap();
@@ -149,8 +151,9 @@ async fn a_shredded_workspace_is_gone_and_no_other_one() {
     }
 }
 
-/// Scenario: segments whose time is over are removed, twice; later the files of the log that they came from are forgotten. Guarantee: the oldest
-/// ones are found first; their objects are garbage; their frames stay settled for a commit and in snapshots until the files go.
+/// Scenario: segments whose time is over are removed, twice; later the files of the log that they came from are forgotten.
+/// Guarantee: the oldest ones are found first; their objects are garbage; their frames stay settled for a commit and in snapshots
+/// until the files go.
 #[tokio::test]
 async fn removed_segments_leave_their_frames_settled_until_the_log_forgets_them() {
     let dir = tempfile::tempdir().unwrap();
@@ -183,7 +186,8 @@ async fn removed_segments_leave_their_frames_settled_until_the_log_forgets_them(
     assert_eq!(catalog.snapshot(WORKSPACE).await.unwrap().coverage, []);
 }
 
-/// Scenario: objects are noted as garbage, some twice, and forgotten. Guarantee: each has one note, since the first time; the longest first.
+/// Scenario: objects are noted as garbage, some twice, and forgotten. Guarantee: each has one note, since the first time; the
+/// longest first.
 #[tokio::test]
 async fn garbage_is_noted_once_and_forgotten() {
     let dir = tempfile::tempdir().unwrap();
@@ -201,8 +205,8 @@ async fn garbage_is_noted_once_and_forgotten() {
     assert_eq!(paths(&catalog).await, [("c".into(), 10), ("b".into(), 20)]);
 }
 
-/// Scenario: a segment's path is altered to name another object, and then its AEK is shredded or it is removed. Guarantee: that object does not
-/// become garbage.
+/// Scenario: a segment's path is altered to name another object, and then its AEK is shredded or it is removed. Guarantee: that
+/// object does not become garbage.
 #[tokio::test]
 async fn a_planted_path_does_not_get_another_object_deleted() {
     let dir = tempfile::tempdir().unwrap();

@@ -68,8 +68,8 @@ async fn format_2(dir: &tempfile::TempDir) -> (std::path::PathBuf, crate::Snapsh
     (old, expected)
 }
 
-/// Scenario: a catalog of format 2 with rows of each kind is opened. Guarantee: all rows are there with valid MACs, its tables are those of
-/// a new catalog, references between them are heeded, and two clusters or workspaces may have one name.
+/// Scenario: a catalog of format 2 with rows of each kind is opened. Guarantee: all rows are there with valid MACs, its tables are
+/// those of a new catalog, references between them are heeded, and two clusters or workspaces may have one name.
 #[tokio::test]
 async fn a_catalog_of_format_2_is_brought_up_with_all_its_rows() {
     let dir = tempfile::tempdir().unwrap();
@@ -104,8 +104,8 @@ async fn a_catalog_of_format_2_is_brought_up_with_all_its_rows() {
     Catalog::open(&old, mac_key(1)).await.expect("and only once");
 }
 
-/// Scenario: a catalog of format 2 in which a table was altered so that it belongs to nobody. Guarantee: it is brought up all the same, and
-/// the table is told of.
+/// Scenario: a catalog of format 2 in which a table was altered so that it belongs to nobody. Guarantee: it is brought up all the
+/// same, and the table is told of.
 #[tokio::test]
 async fn a_row_of_nobody_does_not_keep_a_catalog_from_being_brought_up() {
     let dir = tempfile::tempdir().unwrap();
