@@ -11,9 +11,12 @@
 //! | [`operation`] | operations: intent, steps, the tasks that run them |
 //! | [`provision`] | the resources that exist from the first start |
 //! | [`port`] | what this crate needs of the rest of the server |
+//! | [`upkeep`] | retention, and the end of what was deleted |
+//! | [`audit`] | the audit trail |
 //! | `json` | bodies, property by property |
 
 pub mod api;
+pub mod audit;
 mod json;
 pub mod operation;
 pub mod port;
@@ -22,13 +25,16 @@ mod request;
 mod resource;
 #[cfg(test)]
 mod testing;
+pub mod upkeep;
 
 pub use api::auth::ManagementToken;
 pub use api::problem::Problem;
 pub use api::{Management, router};
+pub use audit::{AnchorStore, AuditTrail};
 pub use operation::runner::Operations;
 pub use operation::world::{Fault, Faults, NoFaults, Point, SERVICE_CLUSTER, World};
 pub use port::{
     DataPlane, DataPlaneError, MetricsText, Objects, Queries, QueryAnswer, QueryFailure, QueryFailureKind, QueryFormat,
     Vaults,
 };
+pub use upkeep::{Upkeep, UpkeepSettings};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use logseal_catalog::{Catalog, OperationState, ResourceFilter, ResourceKind};
-use logseal_core::{AekId, Clock, ClusterId, IdGenerator, OperationId, ResourceId, SystemClock, WorkspaceId};
+use logseal_core::{AekId, Clock, ClusterId, IdGenerator, OperationId, ResourceId, UnixNanos, WorkspaceId};
 use logseal_crypto::{Key256, OsRandom, RootKey};
 use logseal_keys::wrapped_key_copy::path_of;
 use logseal_keys::{AccessKeys, Keyring, WrappedKeyStore};
@@ -37,7 +37,7 @@ pub(crate) struct Deployment {
     service_key: KeyId,
     pub(crate) store: Arc<Store>,
     pub(crate) server: Arc<Server>,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<Hands>,
     pub(crate) catalog: Catalog,
     pub(crate) access: Arc<AccessKeys>,
     pub(crate) operations: Arc<Operations>,
@@ -47,7 +47,29 @@ pub(crate) struct Deployment {
 #[derive(Debug, Default)]
 pub(crate) struct Store(Mutex<BTreeMap<String, Vec<u8>>>);
 
+/// A clock that a test moves.
+#[derive(Debug)]
+pub(crate) struct Hands(std::sync::atomic::AtomicI64);
+
+impl Clock for Hands {
+    fn now(&self) -> UnixNanos {
+        UnixNanos(self.0.fetch_add(1_000, std::sync::atomic::Ordering::SeqCst))
+    }
+}
+
+impl Hands {
+    pub(crate) fn advance(&self, by: Duration) {
+        let nanos = i64::try_from(by.as_nanos()).unwrap();
+        self.0.fetch_add(nanos, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
 impl Store {
+    /// An object that is none of the control plane's.
+    pub(crate) fn plant(&self, path: &str) {
+        self.0.lock().unwrap().insert(path.to_owned(), Vec::new());
+    }
+
     pub(crate) fn paths(&self) -> BTreeSet<String> {
         self.0.lock().unwrap().keys().cloned().collect()
     }
@@ -157,7 +179,8 @@ impl Deployment {
     pub(crate) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = RootKey::new(Key256::copy_from_slice(&[1; 32]).unwrap());
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let hands = Arc::new(Hands(1_700_000_000_000_000_000.into()));
+        let clock: Arc<dyn Clock> = Arc::clone(&hands) as _;
         let vault = vault_with_keys(&dir.path().join("vault"), &root, &clock).await;
         let service_key = vault.key(&KeyName::parse("service").unwrap(), None).await.unwrap().id;
         let file = dir.path().join("catalog.sqlite");
@@ -175,7 +198,7 @@ impl Deployment {
         provision.run().await.unwrap();
         let access = Arc::clone(&world.access);
         let operations = Operations::new(world);
-        Self { _dir: dir, file, root, vault, service_key, store, server, clock, catalog, access, operations }
+        Self { _dir: dir, file, root, vault, service_key, store, server, clock: hands, catalog, access, operations }
     }
 
     /// The same deployment in another life, in which `faults` happen; operations that were under way go on.
@@ -183,7 +206,8 @@ impl Deployment {
         self.catalog.close().await.unwrap();
         self.catalog = Catalog::open(&self.file, self.root.catalog_mac()).await.unwrap();
         let Self { catalog, root, vault, service_key, store, server, clock, .. } = self;
-        self.operations = Operations::new(world(catalog, root, vault, service_key, store, server, clock, faults));
+        let clock: Arc<dyn Clock> = Arc::clone(clock) as _;
+        self.operations = Operations::new(world(catalog, root, vault, service_key, store, server, &clock, faults));
         self.operations.resume().await.unwrap();
     }
 

@@ -5,11 +5,13 @@
 //! | `arm` | what all requests in Azure Resource Manager's shape have in common |
 //! | `resources` | clusters, workspaces and links |
 //! | `operations` | the status of operations |
+//! | `audit` | the audit trail |
 //! | `keys`, `segments`, `query`, `health` | the other handlers |
 //! | [`auth`] | [`ManagementToken`](auth::ManagementToken) |
 //! | [`problem`] | the shape of errors |
 
 mod arm;
+mod audit;
 pub mod auth;
 mod health;
 mod keys;
@@ -32,6 +34,7 @@ use tower::ServiceExt as _;
 
 use self::auth::{ManagementToken, require_token};
 use self::problem::Problem;
+use crate::audit::AuditTrail;
 use crate::operation::runner::Operations;
 use crate::port::{MetricsText, Queries};
 
@@ -49,6 +52,8 @@ pub struct Management {
     pub access: Arc<AccessKeys>,
     /// Changes of resources.
     pub operations: Arc<Operations>,
+    /// What was changed, by whom.
+    pub audit: AuditTrail,
     /// Runs queries.
     pub queries: Arc<dyn Queries>,
     /// Renders metrics.
@@ -72,6 +77,8 @@ pub fn router(api: Arc<Management>) -> Router {
         .route("/v1/operations", get(operations::list))
         .route("/v1/operations/{id}", get(operations::show))
         .route("/v1/operations/{id}/cancel", post(operations::cancel))
+        .route("/v1/audit", get(audit::list))
+        .route("/v1/audit/verify", get(audit::verify))
         .merge(resource_manager())
         .fallback(|| async { Problem::not_found("there is no such path in the management API") })
         .method_not_allowed_fallback(|| async {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Query, State};
 use logseal_catalog::SegmentRow;
-use logseal_core::WorkspaceId;
+use logseal_core::{ResourceId, WorkspaceId};
 use serde::{Deserialize, Serialize};
 
 use super::{Management, resources};
-use crate::Problem;
+use crate::{Problem, upkeep};
 
 /// A listing, in the shape of Azure Resource Manager.
 #[derive(Serialize)]
@@ -35,6 +35,9 @@ pub(super) struct Segment {
 #[derive(Deserialize)]
 pub(super) struct SegmentFilter {
     workspace: Option<String>,
+    /// Only those that retention removes next.
+    #[serde(default)]
+    expired: bool,
 }
 
 /// The segments of the workspaces of one name, or of all.
@@ -54,8 +57,9 @@ pub(super) async fn segments(
     let mut value = Vec::new();
     for (workspace, name) in workspaces {
         let snapshot = api.catalog.snapshot(workspace).await?;
+        let segments = if filter.expired { expired(&api, workspace).await? } else { snapshot.segments };
         let table = |row: &SegmentRow| snapshot.tables.iter().find(|table| table.id == row.table);
-        value.extend(snapshot.segments.iter().map(|row| Segment {
+        value.extend(segments.iter().map(|row| Segment {
             id: row.id.to_string(),
             workspace: name.clone(),
             table: table(row).map(|table| table.name.to_string()).unwrap_or_default(),
@@ -69,4 +73,12 @@ pub(super) async fn segments(
         }));
     }
     Ok(Json(Listing { value }))
+}
+
+/// What the next run of retention removes of `workspace`: the dry run.
+async fn expired(api: &Management, workspace: WorkspaceId) -> Result<Vec<SegmentRow>, Problem> {
+    match api.catalog.resource_by_id(ResourceId::from(workspace)).await? {
+        Some(row) => Ok(upkeep::expired(&api.operations, &row, u32::MAX).await?),
+        None => Ok(Vec::new()),
+    }
 }

@@ -51,6 +51,17 @@ impl MetricsText for Text {
     }
 }
 
+#[derive(Debug)]
+struct NoAnchor;
+impl crate::AnchorStore for NoAnchor {
+    fn load(&self) -> std::io::Result<Option<logseal_catalog::AuditHead>> {
+        Ok(None)
+    }
+    fn store(&self, _: &logseal_catalog::AuditHead) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 struct Api {
     deployment: Deployment,
     router: Router,
@@ -70,6 +81,7 @@ async fn api() -> Api {
         catalog: deployment.catalog.clone(),
         access: Arc::clone(&deployment.access),
         operations: Arc::clone(&deployment.operations),
+        audit: AuditTrail::new(deployment.catalog.clone(), Arc::new(NoAnchor), Arc::clone(&deployment.clock) as _),
         queries: Arc::new(Echo),
         metrics: Arc::new(Text),
         ready: is_ready,

@@ -71,6 +71,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("query.max_result_rows", "rows", "most rows of a result"),
     key("query.max_result_bytes", "bytes", "most bytes of a result in memory"),
     key("query.max_sql_bytes", "bytes", "longest text of a query"),
+    key("operations.retention_hours", "h", "how long operations that have ended can be read; 24 at least"),
     key("store.url", "URL", "where segments go: file:///absolute/path; empty for DIR/store"),
     key(
         "vault.root_key_file",

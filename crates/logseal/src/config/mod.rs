@@ -28,6 +28,7 @@ pub(crate) struct Config {
     pub(crate) wal: WalSettings,
     pub(crate) segment: Segment,
     pub(crate) query: QuerySettings,
+    pub(crate) operations: OperationsSection,
     pub(crate) store: Store,
     pub(crate) vault: Vault,
     pub(crate) log: Log,
@@ -48,6 +49,20 @@ impl Default for Listen {
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
         // 4317 is OTLP/gRPC's registered port.
         Self { otlp_grpc: loopback(4317), management: loopback(8430), public_url: String::new() }
+    }
+}
+
+/// Asynchronous operations.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct OperationsSection {
+    pub(crate) retention_hours: u32,
+}
+
+impl Default for OperationsSection {
+    fn default() -> Self {
+        // A week: somebody who comes back after a weekend still finds how it ended.
+        Self { retention_hours: 168 }
     }
 }
 

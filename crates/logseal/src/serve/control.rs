@@ -1,11 +1,15 @@
 //! What the control plane asks of the running server.
 
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use data_encoding::HEXLOWER;
 use futures::TryStreamExt as _;
-use logseal_catalog::Catalog;
-use logseal_control::{DataPlane, DataPlaneError, Objects, Vaults};
+use logseal_catalog::{AuditHead, Catalog};
+use logseal_control::{AnchorStore, DataPlane, DataPlaneError, Objects, Vaults};
 use logseal_core::{AekId, Chain, ClusterId, WorkspaceId};
 use logseal_ingest::pipeline::logs::{LogError, Logs};
 use logseal_ingest::pipeline::tables::Tables;
@@ -13,6 +17,8 @@ use logseal_keys::{AccessKeys, KeyError, Keyring};
 use logseal_segment::SegmentStore;
 use logseal_vault::{EmbeddedVault, KeyId, KeyVault};
 use object_store::path::Path;
+use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 
 use super::VAULT_URI;
 
@@ -102,5 +108,37 @@ impl DataPlane for Plane {
 
     fn unsealed_of(&self, _: &[AekId]) -> u64 {
         0
+    }
+}
+
+/// The anchor of the audit trail as a file of its own, so that who puts back an older catalog alone is noticed.
+#[derive(Debug)]
+pub(super) struct AnchorFile(pub(super) PathBuf);
+
+#[derive(Deserialize, Serialize)]
+struct StoredAnchor {
+    sequence: u64,
+    mac: String,
+}
+
+impl AnchorStore for AnchorFile {
+    fn load(&self) -> io::Result<Option<AuditHead>> {
+        let bytes = match std::fs::read(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read?,
+        };
+        let StoredAnchor { sequence, mac } = serde_json::from_slice(&bytes).map_err(io::Error::other)?;
+        let mac = HEXLOWER.decode(mac.as_bytes()).map_err(io::Error::other)?;
+        Ok(Some(AuditHead { sequence, mac }))
+    }
+
+    fn store(&self, anchor: &AuditHead) -> io::Result<()> {
+        let folder = self.0.parent().unwrap_or(&self.0);
+        let stored = StoredAnchor { sequence: anchor.sequence, mac: HEXLOWER.encode(&anchor.mac) };
+        let mut file = NamedTempFile::new_in(folder)?;
+        serde_json::to_writer(&mut file, &stored)?;
+        file.as_file().sync_all()?;
+        file.persist(&self.0).map_err(|error| error.error)?;
+        File::open(folder)?.sync_all()
     }
 }

@@ -21,7 +21,7 @@ use logseal_catalog::Catalog;
 use logseal_control::provision::{
     DEFAULT_CLUSTER, DEFAULT_RESOURCE_GROUP, DEFAULT_SUBSCRIPTION, DEFAULT_WORKSPACE, Provision,
 };
-use logseal_control::{Management, ManagementToken, NoFaults, Operations, World};
+use logseal_control::{AuditTrail, Management, ManagementToken, NoFaults, Operations, Upkeep, UpkeepSettings, World};
 use logseal_core::{Clock, IdGenerator, SystemClock};
 use logseal_crypto::{OsRandom, RootKey};
 use logseal_ingest::grpc;
@@ -38,7 +38,7 @@ use tracing::info;
 
 pub(crate) use self::adapters::KeyCopies;
 use self::adapters::{Engine, Prometheus, Readable};
-use self::control::{Embedded, Plane, Removals};
+use self::control::{AnchorFile, Embedded, Plane, Removals};
 use self::ingest::Ingest;
 pub(crate) use self::ingest::scan_limits;
 use self::stop::{Reason, Signals};
@@ -90,10 +90,22 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
     let mut grpc_server = tokio::spawn(grpc::serve(grpc_listener, door, lifecycle));
     let operations = state.operations(&ingest);
     operations.resume().await.map_err(CommandError::start("go on with operations"))?;
-    let api = state.management(&config, &ingest, operations, token, metrics.clone(), is_ready)?;
+    let audit = state.audit(&data_dir);
+    audit.begin().await.map_err(CommandError::start("read the audit trail"))?;
+    let upkeep =
+        Upkeep { operations: Arc::clone(&operations), audit: audit.clone(), settings: upkeep_settings(&config) };
+    tokio::spawn(upkeep.run());
+    let api = state.management(
+        &config,
+        &ingest,
+        Changes { operations, audit: audit.clone() },
+        token,
+        metrics.clone(),
+        is_ready,
+    )?;
     let management_server = stop::serve_management(management_listener, logseal_control::router(api), is_shutdown);
     let mut management_server = tokio::spawn(management_server);
-    tokio::spawn(upkeep(metrics));
+    tokio::spawn(metrics_upkeep(metrics));
 
     let signals = Signals::catch().map_err(CommandError::io("catch signals"))?;
     let mut ready_line = format!("logseal ready otlp_grpc={grpc_addr} management={management_url}");
@@ -108,8 +120,24 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
         // What was acknowledged is durable; the rest is for the next start.
         Reason::Broken(what) => return Err(CommandError::Refused(what.to_owned())),
     }
+    audit.keep().await;
     stop::in_order(shutdown, ingest, grpc_server, management_server, &state.catalog).await;
     Ok(())
+}
+
+/// Changes of resources, and the trail that they leave.
+struct Changes {
+    operations: Arc<Operations>,
+    audit: AuditTrail,
+}
+
+fn upkeep_settings(config: &Config) -> UpkeepSettings {
+    let hours = u64::from(config.operations.retention_hours.max(24));
+    UpkeepSettings {
+        operations: Duration::from_secs(hours * 3_600),
+        // A query that took its snapshot a moment before may run for as long as it is allowed to.
+        objects: Duration::from_millis(config.query.timeout_ms) + Duration::from_secs(60),
+    }
 }
 
 /// What the server keeps open.
@@ -161,6 +189,11 @@ impl State {
         Ok(Self { catalog, vault, service_key, store, keyring, access, tables: Arc::new(tables), ids, clock })
     }
 
+    fn audit(&self, data_dir: &DataDir) -> AuditTrail {
+        let anchor = Arc::new(AnchorFile(data_dir.join("audit.head")));
+        AuditTrail::new(self.catalog.clone(), anchor, Arc::clone(&self.clock))
+    }
+
     fn operations(&self, ingest: &Ingest) -> Arc<Operations> {
         Operations::new(World {
             catalog: self.catalog.clone(),
@@ -185,7 +218,7 @@ impl State {
         &self,
         config: &Config,
         ingest: &Ingest,
-        operations: Arc<Operations>,
+        changes: Changes,
         token: zeroize::Zeroizing<String>,
         metrics: PrometheusHandle,
         ready: watch::Receiver<bool>,
@@ -203,7 +236,8 @@ impl State {
             token: ManagementToken::new(token),
             catalog: self.catalog.clone(),
             access: Arc::clone(&self.access),
-            operations,
+            operations: changes.operations,
+            audit: changes.audit,
             queries: Arc::new(Engine(engine)),
             metrics: Arc::new(Prometheus {
                 handle: metrics,
@@ -363,7 +397,7 @@ fn start_metrics() -> Result<PrometheusHandle, CommandError> {
 }
 
 /// Histograms keep what was recorded until somebody folds it into buckets.
-async fn upkeep(metrics: PrometheusHandle) {
+async fn metrics_upkeep(metrics: PrometheusHandle) {
     let mut tick = tokio::time::interval(Duration::from_secs(5));
     loop {
         tick.tick().await;

@@ -85,6 +85,8 @@ pub(super) async fn undone(operation: &Operation, context: &Context<'_>) -> Resu
     if matches!(operation.document.intent, Intent::CreateCluster(_)) {
         return Ok(vec![Change::RemoveResource { id: row.id, expected: row.version }]);
     }
+    let keys = context.world.catalog.aeks_of_cluster(row.id.cluster()).await?;
+    remove_outdated_copies(context.world, &keys).await?;
     document.provisioning_state = match operation.document.intent {
         Intent::UpdateCluster(_) if operation.document.canceled => ProvisioningState::Canceled,
         Intent::UpdateCluster(_) => ProvisioningState::Failed,

@@ -90,7 +90,9 @@ pub(super) async fn undone(operation: &Operation, context: &Context<'_>) -> Resu
         Intent::MoveWorkspace(intent) => {
             // Once it has moved it stays where it is.
             let is_moved = world.catalog.workspace(row.id.workspace()).await?.is_some_and(|w| w.cluster == intent.to);
-            if !is_moved {
+            if is_moved {
+                remove_copies_of_before(row.id.workspace(), world).await?;
+            } else {
                 remove_unused_copies(intent, row.id.workspace(), world).await?;
             }
             document.link = match (&intent.cluster, is_moved) {
@@ -110,6 +112,14 @@ async fn remove_unused_copies(intent: &MoveWorkspace, id: WorkspaceId, world: &W
     let keys = world.catalog.aeks_of(id).await?;
     let own = keys.iter().filter(|key| key.cluster != intent.to).map(|key| key.id);
     let copies: Vec<_> = own.chain([intent.aek]).map(|aek| (intent.to, aek)).collect();
+    remove_copies(world, &copies).await
+}
+
+/// Removes the copies of keys that were under the service-managed KEK and are under a customer's.
+async fn remove_copies_of_before(id: WorkspaceId, world: &World) -> Result<(), StepError> {
+    let keys = world.catalog.aeks_of(id).await?;
+    let moved = keys.iter().filter(|key| key.cluster != SERVICE_CLUSTER);
+    let copies: Vec<_> = moved.map(|key| (SERVICE_CLUSTER, key.id)).collect();
     remove_copies(world, &copies).await
 }
 
@@ -207,10 +217,7 @@ async fn finish(operation: &Operation, world: &World) -> Result<Effects, StepErr
         Intent::RecoverWorkspace(intent) => document.settings = intent.settings.clone(),
         Intent::MoveWorkspace(_) => {
             document.link = document.link.map(|link| Link { state: ProvisioningState::Succeeded, ..link });
-            let keys = world.catalog.aeks_of(row.id.workspace()).await?;
-            let moved = keys.iter().filter(|key| key.cluster != SERVICE_CLUSTER);
-            let copies: Vec<_> = moved.map(|key| (SERVICE_CLUSTER, key.id)).collect();
-            remove_copies(world, &copies).await?;
+            remove_copies_of_before(row.id.workspace(), world).await?;
         }
         Intent::DeleteWorkspace(_) => {
             let document = serde_json::to_string(&document).expect("a document has string keys only");
