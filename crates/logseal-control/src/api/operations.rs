@@ -17,7 +17,7 @@ use super::arm::{self, Head};
 use super::resources;
 use crate::Problem;
 use crate::operation::{Intent, Operation, kinds};
-use crate::resource::view;
+use crate::resource::{plain_location, view};
 
 type Api = State<Arc<Management>>;
 
@@ -50,8 +50,7 @@ pub(super) async fn status(State(api): Api, head: Head) -> Result<Response, Prob
 }
 
 fn same_location(operation: &Operation, location: &str) -> bool {
-    let plain = |text: &str| text.replace(' ', "").to_ascii_lowercase();
-    plain(&operation.row.location) == plain(location)
+    operation.row.location == plain_location(location)
 }
 
 /// What the request that began it would have answered: 202 while it runs.

@@ -215,7 +215,8 @@ pub(super) async fn cluster(operations: &Operations, row: &ResourceRow) -> Resul
     let linked = catalog.workspaces_of(id).await?;
     let mut workspaces = Vec::with_capacity(linked.len());
     for workspace in linked {
-        let Some(resource) = catalog.resource_by_id(ResourceId::from(workspace.id)).await? else { continue };
+        let resource = catalog.resource_by_id(ResourceId::from(workspace.id)).await?;
+        let Some(resource) = resource.filter(|row| row.deleted.is_none()) else { continue };
         let document: WorkspaceDocument = kinds::document(&resource)?;
         workspaces.push(LinkedWorkspace {
             id: workspace.id,

@@ -17,6 +17,7 @@ use super::world::{Fault, Point};
 use super::{Effects, Failure, Intent, Operation, StepError, kinds};
 use crate::Problem;
 use crate::operation::world::World;
+use crate::resource::plain_location;
 
 /// Pauses between tries of a step whose trouble passes.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -130,7 +131,7 @@ impl Operations {
             resource: resource.id,
             target,
             subscription: resource.subscription.clone(),
-            location,
+            location: plain_location(&location),
             state: OperationState::Running,
             document: String::new(),
             created: now,

@@ -80,9 +80,8 @@ fn tags(root: &mut Object<'_>) -> Result<Option<Tags>, Problem> {
 
 /// The body's `location`, against the present one: a resource does not move.
 fn location(root: &mut Object<'_>, now: Option<&str>, method: Method) -> Result<String, Problem> {
-    let plain = |text: &str| text.replace(' ', "").to_ascii_lowercase();
     match (root.string("location")?, now) {
-        (Some(given), Some(now)) if plain(given) != plain(now) => Err(Problem::conflict(
+        (Some(given), Some(now)) if plain_location(given) != plain_location(now) => Err(Problem::conflict(
             "InvalidResourceLocation",
             format!("the resource is in location `{now}` and cannot move to `{given}`"),
         )),
@@ -95,6 +94,11 @@ fn location(root: &mut Object<'_>, now: Option<&str>, method: Method) -> Result<
         )),
         (None, None) => Ok(String::new()),
     }
+}
+
+/// A location as paths have it and as it compares: `West Europe` is `westeurope`.
+pub(crate) fn plain_location(text: &str) -> String {
+    text.replace(' ', "").to_ascii_lowercase()
 }
 
 /// Takes a value of `allowed`, compared without case and stored as it is spelled there.

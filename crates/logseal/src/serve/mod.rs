@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use logseal_catalog::Catalog;
+use logseal_catalog::{Catalog, ResourceKind};
 use logseal_control::provision::{
     DEFAULT_CLUSTER, DEFAULT_RESOURCE_GROUP, DEFAULT_SUBSCRIPTION, DEFAULT_WORKSPACE, Provision,
 };
@@ -258,8 +258,22 @@ impl State {
         let start = "read the default workspace";
         let workspaces = self.catalog.workspaces().await.map_err(CommandError::start(start))?;
         let (keys, _) = self.catalog.genuine_workspace_keys().await.map_err(CommandError::start(start))?;
-        let missing = || CommandError::Refused("the default workspace or its key is not in the catalog".to_owned());
-        let workspace = workspaces.iter().find(|row| row.name == DEFAULT_WORKSPACE).ok_or_else(missing)?;
+        let place = (DEFAULT_SUBSCRIPTION, DEFAULT_RESOURCE_GROUP, DEFAULT_WORKSPACE);
+        let resource = self.catalog.resource(ResourceKind::Workspace, place.0, place.1, place.2).await;
+        let resource = resource.map_err(CommandError::start(start))?.map(|row| row.id.workspace());
+        let mut credentials = Credentials {
+            subscription_id: DEFAULT_SUBSCRIPTION.to_owned(),
+            resource_group: DEFAULT_RESOURCE_GROUP.to_owned(),
+            cluster: DEFAULT_CLUSTER.to_owned(),
+            workspace: DEFAULT_WORKSPACE.to_owned(),
+            workspace_id: String::new(),
+            workspace_key: zeroize::Zeroizing::default(),
+            management_token,
+            endpoints,
+        };
+        // Somebody may have deleted it for good.
+        let Some(workspace) = workspaces.iter().find(|row| Some(row.id) == resource) else { return Ok(credentials) };
+        let missing = || CommandError::Refused("the default workspace's key is not in the catalog".to_owned());
         let id = workspace.id.to_string();
         let key = keys.iter().find(|row| row.workspace == workspace.id && row.slot == "primary");
         let workspace_key = match key {
@@ -270,16 +284,9 @@ impl State {
                 kept.ok_or_else(missing)?.1
             }
         };
-        Ok(Credentials {
-            subscription_id: DEFAULT_SUBSCRIPTION.to_owned(),
-            resource_group: DEFAULT_RESOURCE_GROUP.to_owned(),
-            cluster: DEFAULT_CLUSTER.to_owned(),
-            workspace: DEFAULT_WORKSPACE.to_owned(),
-            workspace_id: id,
-            workspace_key,
-            management_token,
-            endpoints,
-        })
+        credentials.workspace_id = id;
+        credentials.workspace_key = workspace_key;
+        Ok(credentials)
     }
 }
 

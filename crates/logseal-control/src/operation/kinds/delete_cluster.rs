@@ -38,6 +38,9 @@ pub(super) async fn run(
             let keys = world.catalog.aeks_of_cluster(cluster).await?;
             operation.document.result = Some(shredded(&keys));
             let aeks: Vec<AekId> = keys.iter().map(|key| key.id).collect();
+            // Before the rows go, which say where the copies are: what is repeated finds none.
+            let copies: Vec<_> = aeks.iter().map(|aek| (cluster, *aek)).collect();
+            remove_copies(world, &copies).await?;
             Ok(vec![Change::ShredAeks { aeks, at: world.clock.now() }])
         }
         "close-log" => {
@@ -45,8 +48,6 @@ pub(super) async fn run(
             // Those of other resources are forgotten already; once more does no harm.
             let aeks: Vec<AekId> = world.catalog.shredded().await?.iter().map(|row| row.aek).collect();
             world.data.shred(&aeks, None).await?;
-            let copies: Vec<_> = aeks.into_iter().map(|aek| (cluster, aek)).collect();
-            remove_copies(world, &copies).await?;
             world.data.close_cluster(cluster).await?;
             Ok(Effects::new())
         }

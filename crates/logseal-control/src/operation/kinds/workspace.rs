@@ -27,7 +27,12 @@ pub(super) async fn run(
             _ => Ok(Effects::new()),
         },
         "open" => {
+            // One that is deleted, and can come back, is moved with its cluster's end and stays closed.
+            let (row, _) = resource::<WorkspaceDocument>(world, operation.row.resource).await?;
             world.data.open_workspace(id).await?;
+            if row.deleted.is_some() {
+                world.data.suspend_workspace(id).await?;
+            }
             Ok(Effects::new())
         }
         "suspend" => {
