@@ -321,12 +321,18 @@ pub(crate) async fn link(
     let cluster = find_cluster(operations, given).await?;
     let document: WorkspaceDocument = kinds::document(&row)?;
     refuse_busy(operations, &row).await?;
-    if let Some(link) = &document.link {
-        if link.cluster.eq_ignore_ascii_case(&path(&cluster)) && link.state == ProvisioningState::Succeeded {
-            return Ok(None);
+    match &document.link {
+        // A link that came about only in part is taken up again.
+        Some(link) if link.cluster.eq_ignore_ascii_case(&path(&cluster)) => {
+            if link.state == ProvisioningState::Succeeded {
+                return Ok(None);
+            }
         }
-        let message = format!("the workspace is linked to `{}`: unlink it first", link.cluster);
-        return Err(Problem::conflict("AlreadyLinked", message));
+        Some(link) => {
+            let message = format!("the workspace is linked to `{}`: unlink it first", link.cluster);
+            return Err(Problem::conflict("AlreadyLinked", message));
+        }
+        None => {}
     }
     let linked = world.catalog.workspaces_of(cluster.id.cluster()).await?.len();
     if linked >= WORKSPACES_PER_CLUSTER {

@@ -102,7 +102,8 @@ pub(super) async fn undone(operation: &Operation, context: &Context<'_>) -> Resu
             }
             document.link = match (&intent.cluster, is_moved) {
                 (Some(_), false) | (None, true) => None,
-                _ => document.link.map(|link| Link { state: ProvisioningState::Succeeded, ..link }),
+                (Some(_), true) => document.link.map(|link| Link { state: ProvisioningState::Failed, ..link }),
+                (None, false) => document.link.map(|link| Link { state: ProvisioningState::Succeeded, ..link }),
             };
             document.provisioning_state = ProvisioningState::Failed;
             return Ok(vec![put(&row, &document, world.clock.now())]);
