@@ -13,6 +13,9 @@ use crate::error::CommandError;
 
 const FILE: &str = "credentials.json";
 
+/// The variable that overrides the management token.
+pub(crate) const MANAGEMENT_TOKEN: &str = "LOGSEAL_MANAGEMENT_TOKEN";
+
 /// What a client of the data directory needs.
 #[derive(Clone, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -43,7 +46,7 @@ impl Credentials {
         let text = text.map_err(|source| CommandError::NoCredentials { file: file.clone(), source })?;
         let mut read: Self =
             serde_json::from_slice(&text).map_err(|source| CommandError::Credentials { file, source })?;
-        override_from("LOGSEAL_MANAGEMENT_TOKEN", &mut read.management_token);
+        override_from(MANAGEMENT_TOKEN, &mut read.management_token);
         override_from("LOGSEAL_WORKSPACE_KEY", &mut read.workspace_key);
         for (variable, value) in [
             ("LOGSEAL_MANAGEMENT_ENDPOINT", &mut read.endpoints.management),

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::path::PathBuf;
 
+use http::StatusCode;
 pub(crate) use logseal_core::Chain;
 use thiserror::Error;
 
@@ -17,6 +18,8 @@ pub(crate) enum CommandError {
     },
     #[error("{0}")]
     Config(String),
+    #[error("{0}")]
+    Usage(String),
     #[error("data directory `{}` is in use by {holder}; stop it, or give another one with --data-dir", dir.display())]
     Locked { dir: PathBuf, holder: String },
     #[error("`{}` is not there or not readable; start `logseal serve` with this data directory first", file.display())]
@@ -35,14 +38,22 @@ pub(crate) enum CommandError {
     RootKey { place: String },
     #[error("{0}")]
     Refused(String),
-    #[error("cannot reach the server at {endpoint}; is `logseal serve` running?")]
+    #[error("cannot reach the server at {endpoint}; {advice}")]
     Unreachable {
         endpoint: String,
+        /// What to look at.
+        advice: String,
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
     #[error("{message} ({code})")]
-    Answer { code: String, message: String },
+    Answer { status: StatusCode, code: String, message: String },
+    #[error("{code}: {message}; `logseal operation show {id}` shows the operation")]
+    Operation { id: String, code: String, message: String },
+    #[error(
+        "{why}; operation `{id}` goes on: `logseal operation wait {id}` follows it, `logseal operation cancel {id}` cancels it"
+    )]
+    GoesOn { id: String, why: String },
     #[error("cannot start: {what}")]
     Start {
         what: &'static str,
@@ -75,6 +86,14 @@ impl CommandError {
 
     /// Whether the command line or configuration is at fault: exit code 2.
     pub(crate) fn is_usage(&self) -> bool {
-        matches!(self, Self::Config(_))
+        matches!(self, Self::Config(_) | Self::Usage(_))
+    }
+
+    /// The answer's status, when the server refused.
+    pub(crate) fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Answer { status, .. } => Some(*status),
+            _ => None,
+        }
     }
 }

@@ -13,7 +13,6 @@ mod serve;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser as _;
 use mimalloc::MiMalloc;
 
 use crate::cli::{Cli, Command};
@@ -26,7 +25,7 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 fn main() -> ExitCode {
     quiet_panics();
     // clap answers usage errors with exit code 2, and --help and --version with 0.
-    let cli = Cli::parse();
+    let cli = Cli::of_process();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return report(&CommandError::Io { what: "start the async runtime".into(), source: error }),
@@ -54,7 +53,10 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
     match cli.command {
         Command::Serve(options) => serve::serve(data_dir, &options).await,
         Command::Query(options) => commands::query::run(data_dir, &options).await,
-        Command::Workspace(command) => commands::workspace::run(data_dir, &command).await,
+        Command::Cluster(managing) => commands::cluster::run(data_dir, &managing).await,
+        Command::Workspace(managing) => commands::workspace::run(data_dir, &managing).await,
+        Command::Operation(managing) => commands::operation::run(data_dir, &managing).await,
+        Command::Audit(managing) => commands::audit::run(data_dir, &managing).await,
         Command::Segment(command) => commands::segment::run(data_dir, &command).await,
         Command::Catalog(command) => commands::catalog::run(data_dir, &command).await,
         Command::Wal(command) => commands::wal::run(data_dir, &command).await,
@@ -65,6 +67,6 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
 
 #[expect(clippy::print_stderr, reason = "the command line's own error output")]
 fn report(error: &CommandError) -> ExitCode {
-    eprintln!("logseal: {}", Chain(error));
+    eprintln!("logseal: {}", commands::printable(&Chain(error).to_string()));
     ExitCode::from(if error.is_usage() { 2 } else { 1 })
 }

@@ -8,9 +8,10 @@ use logseal_bench::{BenchError, BenchSettings, Payload, ServerProbe};
 use logseal_core::{Clock as _, SystemClock, UnixNanos};
 use tokio::time::sleep;
 
-use crate::cli::{BenchCommand, BenchIngestOptions, PayloadName};
-use crate::client::Management;
+use crate::cli::{BenchCommand, BenchIngestOptions, PayloadName, ServerOptions};
+use crate::client::{Management, Target};
 use crate::commands::print;
+use crate::credentials::Credentials;
 use crate::error::CommandError;
 
 /// Generated records lie up to a few seconds after the base time: none shall be in the future.
@@ -22,12 +23,15 @@ const DRAIN_POLL: Duration = Duration::from_millis(500);
 
 pub(crate) async fn run(data_dir: &Path, command: &BenchCommand) -> Result<(), CommandError> {
     let BenchCommand::Ingest(options) = command;
-    let management = Management::of(data_dir)?;
+    let credentials = Credentials::read(data_dir)?;
     let failed = |error: BenchError| CommandError::Bench(Box::new(error));
-    let settings = settings(&management, options).map_err(failed)?;
+    let settings = settings(&credentials, options).map_err(failed)?;
     // Without an endpoint of its own the benchmark drives the server of the data directory, whose process we can watch.
     let probe = match (&options.endpoint, server_process(data_dir)) {
-        (None, Some(pid)) => Some(ServerProbe::new(pid).when_drained(drained(management))),
+        (None, Some(pid)) => {
+            let target = Target::of_data_dir(data_dir, &credentials, &ServerOptions::default())?;
+            Some(ServerProbe::new(pid).when_drained(drained(Management::new(target))))
+        }
         _ => None,
     };
     let report = logseal_bench::run(settings, probe).await.map_err(failed)?;
@@ -48,13 +52,12 @@ pub(crate) async fn run(data_dir: &Path, command: &BenchCommand) -> Result<(), C
     Ok(())
 }
 
-fn settings(management: &Management, options: &BenchIngestOptions) -> Result<BenchSettings, BenchError> {
+fn settings(credentials: &Credentials, options: &BenchIngestOptions) -> Result<BenchSettings, BenchError> {
     let payload = match options.payload {
         PayloadName::A => Payload::A,
         PayloadName::B => Payload::B,
         PayloadName::C => Payload::C,
     };
-    let credentials = &management.credentials;
     let endpoint = options.endpoint.as_deref().unwrap_or(&credentials.endpoints.otlp_grpc);
     let base_time = UnixNanos(SystemClock.now().0 - BASE_TIME_AGO_NS);
     let mut settings = BenchSettings::new(endpoint, &credentials.workspace_key, payload, base_time)?;

@@ -1,10 +1,15 @@
 //! The commands that are clients of a server or of files.
 
+pub(crate) mod audit;
 pub(crate) mod bench;
 pub(crate) mod catalog;
+pub(crate) mod cluster;
 pub(crate) mod config;
+mod follow;
+pub(crate) mod operation;
 pub(crate) mod query;
 pub(crate) mod segment;
+mod view;
 pub(crate) mod wal;
 pub(crate) mod workspace;
 
@@ -29,20 +34,52 @@ fn print_json(value: &impl Serialize) -> Result<(), CommandError> {
     print(text.as_bytes())
 }
 
-/// Aligned columns under a header line.
+fn print_line(line: &str) -> Result<(), CommandError> {
+    print(format!("{}\n", printable(line)).as_bytes())
+}
+
 fn print_table(header: &[&str], rows: &[Vec<String>]) -> Result<(), CommandError> {
+    print(table(header, rows).as_bytes())
+}
+
+/// Aligned columns under a header line.
+fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let cells: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();
+    let width = |text: &str| text.chars().count();
     let widths: Vec<usize> = header
         .iter()
         .enumerate()
-        .map(|(column, name)| rows.iter().map(|row| row[column].len()).chain([name.len()]).max().unwrap_or(0))
+        .map(|(column, name)| cells.iter().map(|row| width(&row[column])).chain([width(name)]).max().unwrap_or(0))
         .collect();
     let line = |cells: &mut dyn Iterator<Item = &str>| {
         let padded: Vec<_> = cells.zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         format!("{}\n", padded.join("  ").trim_end())
     };
     let mut text = line(&mut header.iter().copied());
-    for row in rows {
+    for row in &cells {
         text.push_str(&line(&mut row.iter().map(String::as_str)));
     }
-    print(text.as_bytes())
+    text
+}
+
+/// The text without control characters: a tag or an answer must not drive the terminal on which it is shown.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// A note for people beside the result on stdout.
+#[expect(clippy::print_stderr, reason = "it is no part of the result")]
+fn note(text: &str) {
+    eprintln!("logseal: {}", printable(text));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_cannot_drive_the_terminal() {
+        let rows = [vec!["caf\u{e9}s".to_owned(), "1".to_owned()], vec!["a\x1b[2J\nb".to_owned(), String::new()]];
+        assert_eq!(table(&["NAME", "N"], &rows), "NAME     N\ncaf\u{e9}s    1\na?[2J?b\n");
+    }
 }

@@ -3,21 +3,21 @@
 use std::path::Path;
 
 use arrow::ipc::reader::StreamReader;
-use bytes::Bytes;
+use http::Method;
 use logseal_query::{QueryResult, format};
 use serde_json::json;
 
 use crate::cli::{Format, QueryOptions};
 use crate::client::Management;
-use crate::commands::{print, workspace};
+use crate::commands::{note, print, workspace};
 use crate::error::CommandError;
 
 /// Rows that a table shows unless more are asked for: more scroll past unread.
 const TABLE_ROWS: usize = 1000;
 
 pub(crate) async fn run(data_dir: &Path, options: &QueryOptions) -> Result<(), CommandError> {
-    let management = Management::of(data_dir)?;
-    let id = workspace_id(&management, &options.workspace).await?;
+    let management = Management::of(data_dir, &options.server)?;
+    let id = workspace::id(&management, &options.workspace).await?;
     let accept = match options.format {
         Format::Table | Format::Arrow => "application/vnd.apache.arrow.stream",
         Format::Json => "application/vnd.logseal.rows+json",
@@ -29,8 +29,8 @@ pub(crate) async fn run(data_dir: &Path, options: &QueryOptions) -> Result<(), C
         (None, Format::Table) => Some(TABLE_ROWS),
         (None, _) => None,
     };
-    let body = json!({"query": options.sql, "maxRows": limit}).to_string();
-    let answer = management.post(&format!("/v1/workspaces/{id}/query"), accept, Bytes::from(body)).await?;
+    let call = management.call(Method::POST, format!("/v1/workspaces/{id}/query")).accept(accept);
+    let answer = call.json(&json!({"query": options.sql, "maxRows": limit})).without_limit().send().await?;
     let truncated = answer.headers.get("x-logseal-truncated").is_some_and(|value| value == "true");
     if options.format == Format::Table {
         let result = decode(&answer.body)?;
@@ -49,19 +49,6 @@ pub(crate) async fn run(data_dir: &Path, options: &QueryOptions) -> Result<(), C
     Ok(())
 }
 
-/// The id of a workspace by name; the one in `credentials.json` needs no request.
-async fn workspace_id(management: &Management, name: &str) -> Result<String, CommandError> {
-    if management.credentials.workspace.eq_ignore_ascii_case(name) {
-        return Ok(management.credentials.workspace_id.clone());
-    }
-    let workspaces = workspace::all(management).await?;
-    let found = workspaces.into_iter().find(|workspace| workspace.name.eq_ignore_ascii_case(name));
-    found.map(|workspace| workspace.customer_id).ok_or_else(|| CommandError::Answer {
-        code: "ResourceNotFound".to_owned(),
-        message: format!("there is no workspace `{name}`; `logseal workspace list` shows them"),
-    })
-}
-
 fn decode(stream: &[u8]) -> Result<QueryResult, CommandError> {
     let failed = |error: arrow::error::ArrowError| CommandError::Show(error.into());
     let reader = StreamReader::try_new(stream, None).map_err(failed)?;
@@ -69,9 +56,4 @@ fn decode(stream: &[u8]) -> Result<QueryResult, CommandError> {
     let batches: Vec<_> = reader.collect::<Result<_, _>>().map_err(failed)?;
     let rows = batches.iter().map(arrow::array::RecordBatch::num_rows).sum();
     Ok(QueryResult { schema, batches, rows, truncated: false, lag: logseal_query::Lag::default() })
-}
-
-#[expect(clippy::print_stderr, reason = "a note for people beside the result on stdout")]
-fn note(text: &str) {
-    eprintln!("logseal: {text}");
 }

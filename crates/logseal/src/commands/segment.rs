@@ -6,12 +6,16 @@ use std::path::Path;
 use logseal_segment::inspect::inspect;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::SegmentCommand;
+use crate::cli::{SegmentCommand, ServerOptions};
 use crate::client::Management;
 use crate::commands::catalog;
-use crate::commands::workspace::{Listing, parse};
 use crate::commands::{print_json, print_table};
 use crate::error::CommandError;
+
+#[derive(Deserialize)]
+struct Listing {
+    value: Vec<Segment>,
+}
 
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -30,7 +34,7 @@ struct Segment {
 
 pub(crate) async fn run(data_dir: &Path, command: &SegmentCommand) -> Result<(), CommandError> {
     match command {
-        SegmentCommand::List { workspace, json } => list(data_dir, workspace.as_deref(), *json).await,
+        SegmentCommand::List { workspace, server, json } => list(data_dir, server, workspace.as_deref(), *json).await,
         SegmentCommand::Adopt(options) => catalog::adopt(data_dir, options).await,
         SegmentCommand::Inspect { file, json } => {
             let opening = CommandError::io(format!("inspect `{}`", file.display()));
@@ -56,10 +60,15 @@ pub(crate) async fn run(data_dir: &Path, command: &SegmentCommand) -> Result<(),
     }
 }
 
-async fn list(data_dir: &Path, workspace: Option<&str>, json: bool) -> Result<(), CommandError> {
-    let management = Management::of(data_dir)?;
+async fn list(
+    data_dir: &Path,
+    server: &ServerOptions,
+    workspace: Option<&str>,
+    json: bool,
+) -> Result<(), CommandError> {
+    let management = Management::of(data_dir, server)?;
     let path = workspace.map_or_else(|| "/v1/segments".to_owned(), |name| format!("/v1/segments?workspace={name}"));
-    let listing: Listing<Segment> = parse(&management.get(&path).await?.body)?;
+    let listing: Listing = management.get(&path).await?.read()?;
     if json {
         return print_json(&listing.value);
     }

@@ -2,69 +2,257 @@
 
 use std::path::Path;
 
-use bytes::Bytes;
+use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
 
-use crate::cli::WorkspaceCommand;
+use crate::cli::{Following, Managing, WorkspaceCommand, WorkspaceSettings};
 use crate::client::Management;
-use crate::commands::{print_json, print_table};
+use crate::commands::follow::{Outcome, change};
+use crate::commands::view::{NONE, name_in, properties, tags, text, text_or_none};
+use crate::commands::{operation, print_json, print_line, print_table};
 use crate::error::CommandError;
 
-#[derive(Deserialize)]
-pub(crate) struct Listing<T> {
-    pub(crate) value: Vec<T>,
-}
+const COLLECTION: &str = "workspaces";
 
-#[derive(Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Workspace {
-    pub(crate) name: String,
-    pub(crate) customer_id: String,
-    cluster_id: String,
-}
+/// What follows a workspace's path in that of its link.
+const LINK: &str = "/linkedServices/cluster";
+
+const HEADER: [&str; 5] = ["NAME", "STATE", "WORKSPACE ID", "CLUSTER", "RETENTION"];
 
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct SharedKeys {
-    primary_shared_key: String,
-    secondary_shared_key: String,
+    primary_shared_key: Zeroizing<String>,
+    secondary_shared_key: Zeroizing<String>,
 }
 
-pub(crate) async fn run(data_dir: &Path, command: &WorkspaceCommand) -> Result<(), CommandError> {
-    let management = Management::of(data_dir)?;
-    match command {
+pub(crate) async fn run(data_dir: &Path, managing: &Managing<WorkspaceCommand>) -> Result<(), CommandError> {
+    let management = &Management::of(data_dir, &managing.server)?;
+    let send = |method, name: &str, rest: &str| management.call(method, management.resource(COLLECTION, name, rest));
+    match &managing.command {
         WorkspaceCommand::List { json } => {
-            let workspaces = all(&management).await?;
-            if *json {
-                return print_json(&workspaces);
+            let workspaces = management.list(COLLECTION).await?;
+            if *json { print_json(&workspaces) } else { print_table(&HEADER, &rows(&workspaces)) }
+        }
+        WorkspaceCommand::Show { name, json } => show(management, name, *json).await,
+        WorkspaceCommand::Create { name, location, settings, following } => {
+            let mut body = body(settings);
+            body["location"] = location.as_str().into();
+            let answer = send(Method::PUT, name, "").json(&body).only_new().send().await;
+            let answer = answer.map_err(|error| match error.status() {
+                Some(StatusCode::PRECONDITION_FAILED) => CommandError::Refused(format!(
+                    "there is a workspace `{name}` already; `logseal workspace update {name}` changes it"
+                )),
+                _ => error,
+            })?;
+            finish(management, name, change(management, &answer, *following).await?, *following).await
+        }
+        WorkspaceCommand::Update { name, settings, following } => {
+            let body = body(settings);
+            if body == json!({}) {
+                let message = "nothing would change: give --retention, --daily-cap or --tag";
+                return Err(CommandError::Usage(message.to_owned()));
             }
-            let rows: Vec<_> = workspaces.into_iter().map(|w| vec![w.name, w.customer_id, w.cluster_id]).collect();
-            print_table(&["NAME", "WORKSPACE ID", "CLUSTER ID"], &rows)
+            let answer = send(Method::PATCH, name, "").json(&body).send().await?;
+            finish(management, name, change(management, &answer, *following).await?, *following).await
+        }
+        WorkspaceCommand::Link { name, cluster, following } => {
+            let id = match cluster.strip_prefix('/') {
+                Some(_) => cluster.clone(),
+                None => format!("{}/{cluster}", management.collection("clusters")),
+            };
+            let body = json!({"properties": {"writeAccessResourceId": id}});
+            let answer = send(Method::PUT, name, LINK).json(&body).send().await?;
+            finish(management, name, change(management, &answer, *following).await?, *following).await
+        }
+        WorkspaceCommand::Unlink { name, following } => {
+            let answer = send(Method::DELETE, name, LINK).send().await?;
+            finish(management, name, change(management, &answer, *following).await?, *following).await
+        }
+        WorkspaceCommand::Delete { name, force, following } => {
+            let query = if *force { "&force=true" } else { "" };
+            let path = format!("{}{query}", management.resource(COLLECTION, name, ""));
+            let answer = management.call(Method::DELETE, path).send().await?;
+            if answer.status == StatusCode::NO_CONTENT {
+                return Err(unknown(management, name));
+            }
+            match change(management, &answer, *following).await? {
+                Outcome::Done(Some(ended)) if following.json => print_json(&ended),
+                Outcome::Done(ended) => {
+                    let back = format!("; `logseal workspace create {name}` brings it back for some time");
+                    print_line(&format!("Workspace `{name}` is deleted{}.", if *force { " for good" } else { &back }))?;
+                    operation::print_shredded(ended.as_ref())
+                }
+                Outcome::Begun => Ok(()),
+            }
         }
         WorkspaceCommand::Keys { name, json } => {
-            let path = format!(
-                "/subscriptions/{}/resourceGroups/{}/providers/Microsoft.OperationalInsights/workspaces/{name}/sharedKeys\
-                 ?api-version=2025-07-01",
-                management.credentials.subscription_id, management.credentials.resource_group,
-            );
-            let answer = management.post(&path, "application/json", Bytes::new()).await?;
-            let keys: SharedKeys = parse(&answer.body)?;
+            let keys: SharedKeys = send(Method::POST, name, "/sharedKeys").send().await?.read()?;
             if *json {
                 return print_json(&keys);
             }
-            let rows =
-                [vec!["primary".into(), keys.primary_shared_key], vec!["secondary".into(), keys.secondary_shared_key]];
-            print_table(&["SLOT", "KEY"], &rows)
+            let rows = [("primary", keys.primary_shared_key), ("secondary", keys.secondary_shared_key)];
+            print_table(&["SLOT", "KEY"], &rows.map(|(slot, key)| vec![slot.to_owned(), key.to_string()]))
         }
     }
 }
 
-/// All workspaces of the server.
-pub(crate) async fn all(management: &Management) -> Result<Vec<Workspace>, CommandError> {
-    let listing: Listing<Workspace> = parse(&management.get("/v1/workspaces").await?.body)?;
-    Ok(listing.value)
+/// The id by which the workspace `name` is queried.
+pub(super) async fn id(management: &Management, name: &str) -> Result<String, CommandError> {
+    // That of the data directory's default workspace needs no request.
+    if let Some(known) = management.target.workspace.as_ref().filter(|known| known.name.eq_ignore_ascii_case(name)) {
+        return Ok(known.id.clone());
+    }
+    let answer = management.get(&management.resource(COLLECTION, name, "")).await;
+    let workspace: Value = answer
+        .map_err(|error| match error.status() {
+            Some(StatusCode::NOT_FOUND) => unknown(management, name),
+            _ => error,
+        })?
+        .read()?;
+    Ok(text(&workspace, "/properties/customerId"))
 }
 
-pub(crate) fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, CommandError> {
-    serde_json::from_slice(body).map_err(|error| CommandError::Show(error.into()))
+fn unknown(management: &Management, name: &str) -> CommandError {
+    CommandError::Refused(format!(
+        "there is no workspace `{name}` in resource group `{}`; `logseal workspace list` shows them",
+        management.target.place.resource_group
+    ))
+}
+
+async fn show(management: &Management, name: &str, json: bool) -> Result<(), CommandError> {
+    let workspace: Value = management.get(&management.resource(COLLECTION, name, "")).await?.read()?;
+    if json { print_json(&workspace) } else { print_table(&["PROPERTY", "VALUE"], &details(&workspace)) }
+}
+
+async fn finish(
+    management: &Management,
+    name: &str,
+    outcome: Outcome,
+    following: Following,
+) -> Result<(), CommandError> {
+    match outcome {
+        Outcome::Done(_) => show(management, name, following.json).await,
+        Outcome::Begun => Ok(()),
+    }
+}
+
+/// The part of a PUT's or PATCH's body that options say.
+fn body(settings: &WorkspaceSettings) -> Value {
+    let WorkspaceSettings { retention, daily_cap, tag } = settings;
+    let (mut body, mut properties) = (Map::new(), Map::new());
+    if let Some(days) = retention {
+        properties.insert("retentionInDays".to_owned(), (*days).into());
+    }
+    if let Some(gigabytes) = daily_cap {
+        properties.insert("workspaceCapping".to_owned(), json!({"dailyQuotaGb": gigabytes}));
+    }
+    if !properties.is_empty() {
+        body.insert("properties".to_owned(), properties.into());
+    }
+    if !tag.is_empty() {
+        let tags: Map<_, _> = tag.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+        body.insert("tags".to_owned(), tags.into());
+    }
+    body.into()
+}
+
+/// One row for each workspace.
+fn rows(workspaces: &[Value]) -> Vec<Vec<String>> {
+    let row = |workspace: &Value| {
+        vec![
+            text(workspace, "/name"),
+            text(workspace, "/properties/provisioningState"),
+            text(workspace, "/properties/customerId"),
+            cluster(workspace),
+            retention(workspace),
+        ]
+    };
+    workspaces.iter().map(row).collect()
+}
+
+fn cluster(workspace: &Value) -> String {
+    let id = text(workspace, "/properties/features/clusterResourceId");
+    if id.is_empty() { NONE.to_owned() } else { name_in(&id).to_owned() }
+}
+
+fn retention(workspace: &Value) -> String {
+    match workspace.pointer("/properties/retentionInDays").and_then(Value::as_u64) {
+        Some(1) => "1 day".to_owned(),
+        Some(days) => format!("{days} days"),
+        None => "for ever".to_owned(),
+    }
+}
+
+fn details(workspace: &Value) -> Vec<Vec<String>> {
+    let of = |pointer: &str| text(workspace, pointer);
+    let cap = workspace.pointer("/properties/workspaceCapping/dailyQuotaGb").and_then(Value::as_f64);
+    let cap = cap.filter(|cap| *cap >= 0.0).map_or_else(|| "none".to_owned(), |cap| format!("{cap} GB"));
+    properties(vec![
+        ("name", of("/name")),
+        ("id", of("/id")),
+        ("workspace id", of("/properties/customerId")),
+        ("location", of("/location")),
+        ("provisioning state", of("/properties/provisioningState")),
+        ("cluster", text_or_none(workspace, "/properties/features/clusterResourceId")),
+        ("retention", retention(workspace)),
+        ("daily cap", cap),
+        ("tags", tags(workspace)),
+        ("created", of("/properties/createdDate")),
+        ("changed", of("/properties/modifiedDate")),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::table;
+
+    fn sample() -> Value {
+        json!({
+            "id": "/subscriptions/s/resourceGroups/default/providers/Microsoft.OperationalInsights/workspaces/team",
+            "name": "team", "location": "local", "tags": {},
+            "properties": {
+                "provisioningState": "Succeeded", "customerId": "0194d5a0-0000-7000-8000-000000000002",
+                "retentionInDays": 90, "workspaceCapping": {"dailyQuotaGb": -1.0},
+                "features": {"clusterResourceId":
+                    "/subscriptions/s/resourceGroups/g/providers/Microsoft.OperationalInsights/clusters/prod"},
+            },
+        })
+    }
+
+    #[test]
+    fn workspaces_are_listed_with_cluster_and_retention() {
+        let mut alone = sample();
+        alone["name"] = "alone".into();
+        alone["properties"]["features"] = json!({});
+        alone["properties"]["retentionInDays"] = Value::Null;
+        let id = "0194d5a0-0000-7000-8000-000000000002";
+        let expected = format!(
+            "NAME   STATE      WORKSPACE ID                          CLUSTER  RETENTION\n\
+             team   Succeeded  {id}  prod     90 days\n\
+             alone  Succeeded  {id}  -        for ever\n"
+        );
+        assert_eq!(table(&HEADER, &rows(&[sample(), alone])), expected);
+    }
+
+    #[test]
+    fn a_workspace_is_shown_with_its_cap() {
+        let shown = |workspace: &Value| table(&["PROPERTY", "VALUE"], &details(workspace));
+        assert!(shown(&sample()).contains("daily cap           none"), "{}", shown(&sample()));
+        let mut capped = sample();
+        capped["properties"]["workspaceCapping"]["dailyQuotaGb"] = 1.5.into();
+        assert!(shown(&capped).contains("1.5 GB"));
+    }
+
+    #[test]
+    fn a_body_says_what_the_options_say() {
+        assert_eq!(body(&WorkspaceSettings::default()), json!({}));
+        let settings =
+            WorkspaceSettings { retention: Some(90), daily_cap: Some(-1.0), tag: vec![("a".into(), "b".into())] };
+        let properties = json!({"retentionInDays": 90, "workspaceCapping": {"dailyQuotaGb": -1.0}});
+        assert_eq!(body(&settings), json!({"properties": properties, "tags": {"a": "b"}}));
+    }
 }

@@ -1,0 +1,250 @@
+//! Which server a command talks to, and by which token: of a data directory, or elsewhere.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use http::Uri;
+use zeroize::Zeroizing;
+
+use crate::cli::ServerOptions;
+use crate::credentials::{Credentials, MANAGEMENT_TOKEN};
+use crate::error::CommandError;
+
+/// Where resources are unless somebody says otherwise; neither need exist.
+const SUBSCRIPTION: &str = "00000000-0000-0000-0000-000000000000";
+const RESOURCE_GROUP: &str = "default";
+
+/// The longest token that is read from a file.
+const TOKEN_BYTES: u64 = 16 * 1024;
+
+/// A server to talk to.
+#[derive(Debug)]
+pub(crate) struct Target {
+    /// `http://authority`.
+    pub(super) endpoint: String,
+    pub(super) token: Token,
+    pub(crate) place: Place,
+    /// What to look at when it does not answer.
+    pub(super) advice: String,
+    /// The default workspace of the data directory.
+    pub(crate) workspace: Option<KnownWorkspace>,
+}
+
+/// The management token. Nothing shows it.
+pub(super) struct Token(pub(super) Zeroizing<String>);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token")
+    }
+}
+
+/// Where resources are.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Place {
+    pub(crate) subscription: String,
+    pub(crate) resource_group: String,
+}
+
+/// A workspace whose id needs no request.
+#[derive(Debug)]
+pub(crate) struct KnownWorkspace {
+    pub(crate) name: String,
+    pub(crate) id: String,
+}
+
+impl Target {
+    /// What `options` name, else the server of `data_dir`.
+    pub(crate) fn of(data_dir: &Path, options: &ServerOptions) -> Result<Self, CommandError> {
+        // An empty variable is one that is not set.
+        match options.endpoint.as_deref().filter(|endpoint| !endpoint.is_empty()) {
+            Some(endpoint) => Self::elsewhere(endpoint, options),
+            None if options.token_file.is_some() && options.endpoint.is_none() => Err(CommandError::Usage(
+                "--token-file is for a server elsewhere: give its --endpoint URL too".to_owned(),
+            )),
+            None => Self::of_data_dir(data_dir, &Credentials::read(data_dir)?, options),
+        }
+    }
+
+    /// The server of `data_dir`, whose credentials are known.
+    pub(crate) fn of_data_dir(
+        data_dir: &Path,
+        credentials: &Credentials,
+        options: &ServerOptions,
+    ) -> Result<Self, CommandError> {
+        let own = Place {
+            subscription: credentials.subscription_id.clone(),
+            resource_group: credentials.resource_group.clone(),
+        };
+        let place = own.clone().or(options);
+        let (name, id) = (credentials.workspace.clone(), credentials.workspace_id.clone());
+        Ok(Self {
+            endpoint: checked(&credentials.endpoints.management, None)?,
+            token: Token(credentials.management_token.clone()),
+            workspace: (own == place).then_some(KnownWorkspace { name, id }),
+            place,
+            advice: format!("is `logseal serve --data-dir {}` running?", data_dir.display()),
+        })
+    }
+
+    fn elsewhere(endpoint: &str, options: &ServerOptions) -> Result<Self, CommandError> {
+        let endpoint = checked(endpoint, options.ca.as_ref())?;
+        let from_variable = std::env::var(MANAGEMENT_TOKEN).ok().filter(|token| !token.is_empty()).map(Zeroizing::new);
+        let token = match (&options.token_file, from_variable) {
+            (Some(file), _) => token_in(file)?,
+            (None, Some(token)) => token,
+            (None, None) => {
+                return Err(CommandError::Usage(format!(
+                    "--endpoint needs the management token: put it into a file and give --token-file FILE, or set {MANAGEMENT_TOKEN}"
+                )));
+            }
+        };
+        let place = Place { subscription: SUBSCRIPTION.to_owned(), resource_group: RESOURCE_GROUP.to_owned() };
+        Ok(Self {
+            endpoint,
+            token: Token(token),
+            place: place.or(options),
+            advice: "is `logseal serve` running there, and is --endpoint its management URL?".to_owned(),
+            workspace: None,
+        })
+    }
+}
+
+impl Place {
+    /// What `options` say, else this.
+    fn or(self, options: &ServerOptions) -> Self {
+        Self {
+            subscription: options.subscription.clone().unwrap_or(self.subscription),
+            resource_group: options.resource_group.clone().unwrap_or(self.resource_group),
+        }
+    }
+}
+
+/// `scheme://authority` of a URL to which the token may go.
+fn checked(url: &str, ca: Option<&PathBuf>) -> Result<String, CommandError> {
+    let refused =
+        |why: &str| Err(CommandError::Usage(format!("the management endpoint `{url}` cannot be used: {why}")));
+    let tunnel = "forward its port over SSH (`ssh -N -L 8430:127.0.0.1:8430 HOST`) and give http://127.0.0.1:8430";
+    let Ok(uri) = url.parse::<Uri>() else { return refused("it is no URL such as http://127.0.0.1:8430") };
+    let Some(authority) = uri.authority().filter(|authority| !authority.host().is_empty()) else {
+        return refused("it is no URL such as http://127.0.0.1:8430");
+    };
+    if authority.as_str().contains('@') {
+        return Err(CommandError::Usage(
+            "the management endpoint cannot be used: it names a user; the token is the only credential".to_owned(),
+        ));
+    }
+    if !matches!(uri.path(), "" | "/") || uri.query().is_some() || url.contains('#') {
+        return refused("it has a path, a query or a fragment");
+    }
+    match uri.scheme_str() {
+        Some("http") => {}
+        Some("https") => return refused(&format!("this version has no TLS yet: {tunnel}")),
+        _ => return refused("it is no URL such as http://127.0.0.1:8430"),
+    }
+    if ca.is_some() {
+        return refused("--ca is for https:// endpoints");
+    }
+    if !is_loopback(authority.host()) {
+        return refused(&format!("over plain HTTP everybody on the way could read the management token: {tunnel}"));
+    }
+    Ok(format!("http://{authority}"))
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    // RFC 6761, section 6.3: the name is nobody else's.
+    address.map_or_else(|_| host.eq_ignore_ascii_case("localhost"), |address| address.is_loopback())
+}
+
+fn token_in(file: &Path) -> Result<Zeroizing<String>, CommandError> {
+    let mut text = Zeroizing::new(String::new());
+    let reading = CommandError::io(format!("read the token in `{}`", file.display()));
+    File::open(file).and_then(|file| file.take(TOKEN_BYTES).read_to_string(&mut text)).map_err(reading)?;
+    let token = text.trim();
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let message = format!("`{}` does not hold a token: one line of printable ASCII", file.display());
+        return Err(CommandError::Usage(message));
+    }
+    Ok(Zeroizing::new(token.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn refusal(url: &str) -> String {
+        match checked(url, None) {
+            Err(error) => {
+                assert!(error.is_usage());
+                error.to_string()
+            }
+            Ok(taken) => panic!("{url} was taken as {taken}"),
+        }
+    }
+
+    /// Scenario: endpoints near and far. Guarantee: the token goes to loopback addresses only as long as there is no TLS, and the
+    /// refusal says why and what to do.
+    #[test]
+    fn the_token_is_not_sent_over_a_network_in_clear() {
+        for (url, expected) in [
+            ("http://127.0.0.1:8430", "http://127.0.0.1:8430"),
+            ("http://127.9.9.9:1/", "http://127.9.9.9:1"),
+            ("http://[::1]:8430", "http://[::1]:8430"),
+            ("HTTP://LocalHost:8430/", "http://LocalHost:8430"),
+        ] {
+            assert_eq!(checked(url, None).unwrap(), expected);
+        }
+        for far in [
+            "http://10.0.0.1:8430",
+            "http://logs.example",
+            "http://localhost.example:1",
+            "http://[::2]",
+            "http://127.0.0.1.example",
+        ] {
+            let message = refusal(far);
+            assert!(message.contains("plain HTTP") && message.contains("ssh -N -L"), "{message}");
+        }
+        assert!(refusal("https://logs.example:8430").contains("no TLS yet"));
+        assert!(!refusal("http://me:hush@127.0.0.1").contains("hush"));
+        for bad in
+            ["", "127.0.0.1:8430", "ftp://127.0.0.1", "http://", "http://127.0.0.1/x", "http://127.0.0.1?x", "nonsense"]
+        {
+            assert!(refusal(bad).contains("endpoint"), "{bad}");
+        }
+        let ca = PathBuf::from("ca.pem");
+        assert!(checked("http://127.0.0.1", Some(&ca)).unwrap_err().to_string().contains("--ca"));
+    }
+
+    #[test]
+    fn a_server_elsewhere_needs_its_token_and_has_default_places() {
+        let options = |endpoint: Option<&str>, token_file: Option<&Path>| ServerOptions {
+            endpoint: endpoint.map(str::to_owned),
+            token_file: token_file.map(Path::to_owned),
+            ..ServerOptions::default()
+        };
+        let nowhere = Path::new("/nonexistent");
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"  s3cret-t0ken\n").unwrap();
+        let target = Target::of(nowhere, &options(Some("http://127.0.0.1:1"), Some(file.path()))).unwrap();
+        assert_eq!(target.token.0.as_str(), "s3cret-t0ken");
+        assert_eq!(
+            (target.place.subscription.as_str(), target.place.resource_group.as_str()),
+            (SUBSCRIPTION, "default")
+        );
+        assert!(!format!("{target:?}").contains("s3cret"));
+        let error = Target::of(nowhere, &options(Some("http://127.0.0.1:1"), Some(nowhere))).unwrap_err();
+        assert!(error.to_string().contains("/nonexistent") && !error.is_usage());
+        assert!(Target::of(nowhere, &options(None, Some(file.path()))).unwrap_err().is_usage());
+        assert!(matches!(Target::of(nowhere, &options(None, None)), Err(CommandError::NoCredentials { .. })));
+        for bad in [&b""[..], b"two words", b"\xff"] {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(bad).unwrap();
+            assert!(token_in(file.path()).is_err(), "{bad:?}");
+        }
+    }
+}
