@@ -62,6 +62,7 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Wal(command) => commands::wal::run(data_dir, &command).await,
         Command::Config => commands::config::run(),
         Command::Bench(command) => commands::bench::run(data_dir, &command).await,
+        Command::Completions { shell } => commands::completions::run(shell),
     }
 }
 

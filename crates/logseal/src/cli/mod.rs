@@ -15,6 +15,7 @@ use std::path::PathBuf;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 pub(crate) use self::control::{
     AuditCommand, ClusterCommand, ClusterKey, ClusterSettings, Following, OperationCommand, OperationStatus,
@@ -62,6 +63,14 @@ pub(crate) enum Command {
     /// Measure throughput
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// Print a script that completes commands and options
+    ///
+    /// For bash: logseal completions bash > ~/.local/share/bash-completion/completions/logseal
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
 }
 
 /// A command that a server carries out, and which server.

@@ -4,6 +4,7 @@ pub(crate) mod audit;
 pub(crate) mod bench;
 pub(crate) mod catalog;
 pub(crate) mod cluster;
+pub(crate) mod completions;
 pub(crate) mod config;
 mod follow;
 pub(crate) mod operation;
