@@ -3,6 +3,7 @@
 mod bad_input;
 mod canaries;
 mod catalog_loss;
+mod cli;
 mod lifecycle;
 mod real_logs;
 mod tampering;
