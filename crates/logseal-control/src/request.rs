@@ -223,14 +223,14 @@ pub(crate) async fn write_workspace(
         return Ok(Written::Started { operation: Box::new(operation), is_new: true });
     };
     let mut document: WorkspaceDocument = kinds::document(&row)?;
-    if row.deleted.is_some() {
+    if let Some(deleted) = row.deleted {
         if method == Method::Patch {
             return Err(Problem::not_found(format!("workspace `{}` is deleted; a PUT recovers it", place.name)));
         }
         let settings = WorkspaceSettings::input(body, Some(&document), &path(&row), method, now.0)?;
         document.provisioning_state = ProvisioningState::Creating;
         let location = document.settings.location.clone();
-        let intent = Intent::RecoverWorkspace(RecoverWorkspace { settings });
+        let intent = Intent::RecoverWorkspace(RecoverWorkspace { settings, deleted: deleted.0 });
         let mut recovered = submission(&row, &document, intent, &location, caller, now);
         recovered.resource.deleted = None;
         let operation = Box::new(operations.start(recovered).await?);
@@ -322,17 +322,13 @@ pub(crate) async fn link(
     let document: WorkspaceDocument = kinds::document(&row)?;
     refuse_busy(operations, &row).await?;
     match &document.link {
-        // A link that came about only in part is taken up again.
-        Some(link) if link.cluster.eq_ignore_ascii_case(&path(&cluster)) => {
-            if link.state == ProvisioningState::Succeeded {
-                return Ok(None);
-            }
-        }
-        Some(link) => {
+        Some(link) if !link.cluster.eq_ignore_ascii_case(&path(&cluster)) => {
             let message = format!("the workspace is linked to `{}`: unlink it first", link.cluster);
             return Err(Problem::conflict("AlreadyLinked", message));
         }
-        None => {}
+        Some(link) if link.state == ProvisioningState::Succeeded => return Ok(None),
+        // None, or one that came about only in part and is taken up again.
+        _ => {}
     }
     let linked = world.catalog.workspaces_of(cluster.id.cluster()).await?.len();
     if linked >= WORKSPACES_PER_CLUSTER {

@@ -56,12 +56,29 @@ impl Decoder for RawCodec {
 ///
 /// When the answer is not an export response.
 pub async fn export_bytes(server: &Server, body: Bytes) -> Result<ExportLogsServiceResponse, Status> {
+    export_bytes_with_key(server, server.workspace_key(), body).await
+}
+
+/// As [`export_bytes`], with the key of another workspace.
+///
+/// # Errors
+///
+/// As [`export_bytes`].
+///
+/// # Panics
+///
+/// As [`export_bytes`].
+pub async fn export_bytes_with_key(
+    server: &Server,
+    key: &str,
+    body: Bytes,
+) -> Result<ExportLogsServiceResponse, Status> {
     let endpoint = Channel::from_shared(server.otlp_grpc().to_owned()).expect("a URL");
     let channel = endpoint.connect().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let mut grpc = Grpc::new(channel);
     grpc.ready().await.map_err(|error| Status::unknown(error.to_string()))?;
     let mut request = Request::new(body);
-    let key = format!("Bearer {}", server.workspace_key()).parse().expect("a header value");
+    let key = format!("Bearer {key}").parse().expect("a header value");
     request.metadata_mut().insert("authorization", key);
     let path = PathAndQuery::from_static("/opentelemetry.proto.collector.logs.v1.LogsService/Export");
     let answer = grpc.unary(request, path, RawCodec).await?.into_inner();

@@ -105,6 +105,8 @@ pub(crate) struct CreateWorkspace {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct RecoverWorkspace {
     pub(crate) settings: WorkspaceSettings,
+    /// When it was deleted, in nanoseconds since 1970.
+    pub(crate) deleted: i64,
 }
 
 /// A workspace goes, and can be recovered.

@@ -5,6 +5,7 @@ mod canaries;
 mod catalog_loss;
 mod cli;
 mod lifecycle;
+mod moving;
 mod real_logs;
 mod tampering;
 #[path = "../overload/tenants.rs"]

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use logseal_catalog::{Change, ResourceRow};
+use logseal_catalog::Change;
 use logseal_core::{AekId, ClusterId, ResourceId};
 
 use super::super::document::{DeleteCluster, Intent};
 use super::super::runner::Context;
 use super::super::world::World;
 use super::super::{Effects, Operation, StepError};
-use super::{FINISH, document, remove_copies, resource, shredded};
+use super::{FINISH, document, put_deleted, remove_copies, resource, shredded};
 use crate::Problem;
 use crate::request;
 use crate::resource::ProvisioningState;
@@ -56,11 +56,8 @@ pub(super) async fn run(
             let (row, mut document) = resource::<ClusterDocument>(world, id).await?;
             document.provisioning_state = ProvisioningState::Succeeded;
             let now = world.clock.now();
-            let document = serde_json::to_string(&document).expect("a document has string keys only");
             // Its name is reserved for a while.
-            let next =
-                ResourceRow { document, version: row.version + 1, changed: now, deleted: Some(now), ..row.clone() };
-            Ok(vec![Change::PutResource { row: next, expected: Some(row.version) }])
+            Ok(vec![put_deleted(&row, &document, now, Some(now))])
         }
         _ => Ok(Effects::new()),
     }

@@ -70,7 +70,9 @@ pub(crate) async fn undo(
 ) -> Result<Effects, StepError> {
     match operation.document.intent {
         Intent::CreateCluster(_) => cluster::undo(operation, step, context).await,
-        Intent::CreateWorkspace(_) => workspace::undo(operation, step, context).await,
+        Intent::CreateWorkspace(_) | Intent::RecoverWorkspace(_) | Intent::DeleteWorkspace(_) => {
+            workspace::undo(operation, step, context).await
+        }
         // What is done of the others either shows nowhere yet or stays.
         _ => Ok(Effects::new()),
     }
@@ -148,8 +150,13 @@ pub(crate) fn document<D: DeserializeOwned>(row: &ResourceRow) -> Result<D, Prob
 
 /// The change that gives the resource of `row` another document.
 pub(crate) fn put<D: Serialize>(row: &ResourceRow, document: &D, now: UnixNanos) -> Change {
+    put_deleted(row, document, now, row.deleted)
+}
+
+/// As [`put`]; from `deleted` on the resource is gone for who looks for it.
+fn put_deleted<D: Serialize>(row: &ResourceRow, document: &D, now: UnixNanos, deleted: Option<UnixNanos>) -> Change {
     let document = serde_json::to_string(document).expect("a document has string keys only");
-    let next = ResourceRow { document, version: row.version + 1, changed: now, ..row.clone() };
+    let next = ResourceRow { document, version: row.version + 1, changed: now, deleted, ..row.clone() };
     Change::PutResource { row: next, expected: Some(row.version) }
 }
 

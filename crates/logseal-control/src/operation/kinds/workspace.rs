@@ -1,7 +1,7 @@
 //! Workspaces are made, linked, deleted and recovered.
 
-use logseal_catalog::{AekRow, Change, ClusterRow, ResourceKind, ResourceRow, TableRow, WorkspaceRow};
-use logseal_core::{AekId, ResourceId, TableName, WorkspaceId};
+use logseal_catalog::{AekRow, Change, ClusterRow, ResourceKind, TableRow, WorkspaceRow};
+use logseal_core::{AekId, ResourceId, TableName, UnixNanos, WorkspaceId};
 use logseal_keys::AekOwner;
 use logseal_keys::access::SLOTS;
 use logseal_vault::{KeyId, KeyName, KeyVersion};
@@ -10,7 +10,7 @@ use super::super::document::{CreateWorkspace, MoveWorkspace};
 use super::super::runner::Context;
 use super::super::world::{SERVICE_CLUSTER, World};
 use super::super::{Effects, Intent, Operation, StepError};
-use super::{FINISH, put, remove_copies, resource, shredded};
+use super::{FINISH, put, put_deleted, remove_copies, resource, shredded};
 use crate::resource::ProvisioningState;
 use crate::resource::cluster::ClusterDocument;
 use crate::resource::workspace::{Link, WorkspaceDocument};
@@ -75,6 +75,10 @@ pub(super) async fn undo(
             world.data.suspend_workspace(id).await?;
             Ok(Effects::new())
         }
+        "suspend" => {
+            world.data.open_workspace(id).await?;
+            Ok(Effects::new())
+        }
         "add-workspace" => {
             let keys = world.catalog.aeks_of(id).await?;
             let aeks: Vec<AekId> = keys.iter().map(|key| key.id).collect();
@@ -107,6 +111,10 @@ pub(super) async fn undone(operation: &Operation, context: &Context<'_>) -> Resu
             };
             document.provisioning_state = ProvisioningState::Failed;
             return Ok(vec![put(&row, &document, world.clock.now())]);
+        }
+        Intent::RecoverWorkspace(intent) => {
+            document.provisioning_state = ProvisioningState::Succeeded;
+            return Ok(vec![put_deleted(&row, &document, world.clock.now(), Some(UnixNanos(intent.deleted)))]);
         }
         _ => document.provisioning_state = ProvisioningState::Failed,
     }
@@ -226,10 +234,7 @@ async fn finish(operation: &Operation, world: &World) -> Result<Effects, StepErr
             remove_copies_of_before(row.id.workspace(), world).await?;
         }
         Intent::DeleteWorkspace(_) => {
-            let document = serde_json::to_string(&document).expect("a document has string keys only");
-            let next =
-                ResourceRow { document, version: row.version + 1, changed: now, deleted: Some(now), ..row.clone() };
-            return Ok(vec![Change::PutResource { row: next, expected: Some(row.version) }]);
+            return Ok(vec![put_deleted(&row, &document, now, Some(now))]);
         }
         Intent::PurgeWorkspace(_) => {
             return Ok(vec![Change::RemoveResource { id: row.id, expected: row.version }]);
