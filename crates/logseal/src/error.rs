@@ -89,6 +89,16 @@ impl CommandError {
         matches!(self, Self::Config(_) | Self::Usage(_))
     }
 
+    /// The same, with what to do about an answer of this status.
+    pub(crate) fn with_hint(self, about: StatusCode, hint: &str) -> Self {
+        match self {
+            Self::Answer { status, code, message } if status == about => {
+                Self::Answer { status, code, message: format!("{message}; {hint}") }
+            }
+            other => other,
+        }
+    }
+
     /// The answer's status, when the server refused.
     pub(crate) fn status(&self) -> Option<StatusCode> {
         match self {

@@ -68,6 +68,8 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
 
 #[expect(clippy::print_stderr, reason = "the command line's own error output")]
 fn report(error: &CommandError) -> ExitCode {
-    eprintln!("logseal: {}", commands::printable(&Chain(error).to_string()));
+    let text = Chain(error).to_string();
+    let lines: Vec<_> = text.lines().map(commands::printable).collect();
+    eprintln!("logseal: {}", lines.join("\n"));
     ExitCode::from(if error.is_usage() { 2 } else { 1 })
 }

@@ -14,11 +14,11 @@ pub(crate) enum SegmentCommand {
         /// Only those of this workspace
         #[arg(long, value_name = "NAME", value_parser = resource_name)]
         workspace: Option<String>,
-        #[command(flatten)]
-        server: ServerOptions,
         /// Print JSON
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        server: ServerOptions,
     },
     /// Show layout and key ids of a segment's file, without any key
     Inspect {

@@ -91,7 +91,7 @@ pub(crate) struct ServerOptions {
     /// Management URL of a server elsewhere; then no data directory is needed, but --token-file
     #[arg(long, global = true, value_name = "URL", env = "LOGSEAL_ENDPOINT")]
     pub(crate) endpoint: Option<String>,
-    /// Certificates of the authority that signed an https:// endpoint's one (PEM)
+    /// Certificates to trust for an https:// endpoint (PEM); this version has no TLS yet and refuses both
     #[arg(long, global = true, value_name = "FILE", env = "LOGSEAL_CA")]
     pub(crate) ca: Option<PathBuf>,
     /// File with the management token of --endpoint
@@ -169,14 +169,14 @@ pub(crate) struct QueryOptions {
     /// The workspace to query
     #[arg(long, value_name = "NAME", default_value = "default", value_parser = resource_name)]
     pub(crate) workspace: String,
-    #[command(flatten)]
-    pub(crate) server: ServerOptions,
     /// How to print the result
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub(crate) format: Format,
     /// Most rows to print; 0 for no limit [default: 1000 for tables, no limit otherwise]
     #[arg(long, value_name = "N")]
     pub(crate) max_rows: Option<usize>,
+    #[command(flatten)]
+    pub(crate) server: ServerOptions,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]

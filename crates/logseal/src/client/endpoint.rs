@@ -1,5 +1,6 @@
 //! Which server a command talks to, and by which token: of a data directory, or elsewhere.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read as _;
 use std::net::IpAddr;
@@ -58,10 +59,9 @@ pub(crate) struct KnownWorkspace {
 impl Target {
     /// What `options` name, else the server of `data_dir`.
     pub(crate) fn of(data_dir: &Path, options: &ServerOptions) -> Result<Self, CommandError> {
-        // An empty variable is one that is not set.
-        match options.endpoint.as_deref().filter(|endpoint| !endpoint.is_empty()) {
+        match given(options.endpoint.as_ref()) {
             Some(endpoint) => Self::elsewhere(endpoint, options),
-            None if options.token_file.is_some() && options.endpoint.is_none() => Err(CommandError::Usage(
+            None if given(options.token_file.as_ref()).is_some() => Err(CommandError::Usage(
                 "--token-file is for a server elsewhere: give its --endpoint URL too".to_owned(),
             )),
             None => Self::of_data_dir(data_dir, &Credentials::read(data_dir)?, options),
@@ -90,9 +90,9 @@ impl Target {
     }
 
     fn elsewhere(endpoint: &str, options: &ServerOptions) -> Result<Self, CommandError> {
-        let endpoint = checked(endpoint, options.ca.as_ref())?;
+        let endpoint = checked(endpoint, given(options.ca.as_ref()))?;
         let from_variable = std::env::var(MANAGEMENT_TOKEN).ok().filter(|token| !token.is_empty()).map(Zeroizing::new);
-        let token = match (&options.token_file, from_variable) {
+        let token = match (given(options.token_file.as_ref()), from_variable) {
             (Some(file), _) => token_in(file)?,
             (None, Some(token)) => token,
             (None, None) => {
@@ -120,6 +120,11 @@ impl Place {
             resource_group: options.resource_group.clone().unwrap_or(self.resource_group),
         }
     }
+}
+
+/// An empty variable is one that is not set.
+fn given<T: AsRef<OsStr>>(option: Option<&T>) -> Option<&T> {
+    option.filter(|value| !(*value).as_ref().is_empty())
 }
 
 /// `scheme://authority` of a URL to which the token may go.
@@ -241,6 +246,8 @@ mod tests {
         assert!(error.to_string().contains("/nonexistent") && !error.is_usage());
         assert!(Target::of(nowhere, &options(None, Some(file.path()))).unwrap_err().is_usage());
         assert!(matches!(Target::of(nowhere, &options(None, None)), Err(CommandError::NoCredentials { .. })));
+        let empty = options(Some(""), Some(Path::new("")));
+        assert!(matches!(Target::of(nowhere, &empty), Err(CommandError::NoCredentials { .. })));
         for bad in [&b""[..], b"two words", b"\xff"] {
             let mut file = tempfile::NamedTempFile::new().unwrap();
             file.write_all(bad).unwrap();

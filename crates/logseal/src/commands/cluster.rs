@@ -21,8 +21,13 @@ const HEADER: [&str; 5] = ["NAME", "STATE", "KEY", "WORKSPACES", "ID"];
 const SKU: &str = "CapacityReservation";
 
 pub(crate) async fn run(data_dir: &Path, managing: &Managing<ClusterCommand>) -> Result<(), CommandError> {
-    let management = &Management::of(data_dir, &managing.server)?;
-    match &managing.command {
+    let management = Management::of(data_dir, &managing.server)?;
+    let done = carry_out(&management, &managing.command).await;
+    done.map_err(|error| error.with_hint(StatusCode::NOT_FOUND, "`logseal cluster list` shows those that are there"))
+}
+
+async fn carry_out(management: &Management, command: &ClusterCommand) -> Result<(), CommandError> {
+    match command {
         ClusterCommand::List { json } => {
             let clusters = management.list(COLLECTION).await?;
             if *json { print_json(&clusters) } else { print_table(&HEADER, &rows(&clusters)) }
@@ -57,7 +62,7 @@ pub(crate) async fn run(data_dir: &Path, managing: &Managing<ClusterCommand>) ->
             let answer = management.call(Method::DELETE, path).send().await?;
             if answer.status == StatusCode::NO_CONTENT {
                 return Err(CommandError::Refused(format!(
-                    "there is no cluster `{name}` in resource group `{}`; `logseal cluster list` shows them",
+                    "there is no cluster `{name}` in resource group `{}`; `logseal cluster list` shows those that are there",
                     management.target.place.resource_group
                 )));
             }

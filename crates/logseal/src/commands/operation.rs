@@ -87,15 +87,14 @@ pub(super) fn print_one(management: &Management, operation: &Value, json: bool) 
     }
 }
 
-/// What an operation that destroyed keys asks its caller to know: until then a copy of the catalog still opens the data.
+/// What the caller of an operation that destroyed keys should know: older copies still hold them, wrapped. It is no advice to disable
+/// these versions, since other keys may be under them too.
 pub(super) fn print_shredded(operation: Option<&Value>) -> Result<(), CommandError> {
     let versions = operation.map(|operation| list(operation, "/properties/kekVersions")).unwrap_or_default();
     if versions.is_empty() {
         return Ok(());
     }
-    print_line(
-        "Older copies of the catalog and of the store's keys open its data until these key versions are disabled:",
-    )?;
+    print_line("Its keys are destroyed. Copies made before still hold them, wrapped by these key versions:")?;
     versions.iter().try_for_each(|version| print_line(&format!("  {}", text(version, ""))))
 }
 

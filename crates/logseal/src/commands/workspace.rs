@@ -29,9 +29,18 @@ struct SharedKeys {
 }
 
 pub(crate) async fn run(data_dir: &Path, managing: &Managing<WorkspaceCommand>) -> Result<(), CommandError> {
-    let management = &Management::of(data_dir, &managing.server)?;
+    let management = Management::of(data_dir, &managing.server)?;
+    carry_out(&management, &managing.command).await.map_err(hinted)
+}
+
+/// What to do about a workspace that is not there.
+fn hinted(error: CommandError) -> CommandError {
+    error.with_hint(StatusCode::NOT_FOUND, "`logseal workspace list` shows those that are there")
+}
+
+async fn carry_out(management: &Management, command: &WorkspaceCommand) -> Result<(), CommandError> {
     let send = |method, name: &str, rest: &str| management.call(method, management.resource(COLLECTION, name, rest));
-    match &managing.command {
+    match command {
         WorkspaceCommand::List { json } => {
             let workspaces = management.list(COLLECTION).await?;
             if *json { print_json(&workspaces) } else { print_table(&HEADER, &rows(&workspaces)) }
@@ -59,10 +68,8 @@ pub(crate) async fn run(data_dir: &Path, managing: &Managing<WorkspaceCommand>) 
             finish(management, name, change(management, &answer, *following).await?, *following).await
         }
         WorkspaceCommand::Link { name, cluster, following } => {
-            let id = match cluster.strip_prefix('/') {
-                Some(_) => cluster.clone(),
-                None => format!("{}/{cluster}", management.collection("clusters")),
-            };
+            let is_id = cluster.starts_with('/');
+            let id = if is_id { cluster.clone() } else { format!("{}/{cluster}", management.collection("clusters")) };
             let body = json!({"properties": {"writeAccessResourceId": id}});
             let answer = send(Method::PUT, name, LINK).json(&body).send().await?;
             finish(management, name, change(management, &answer, *following).await?, *following).await
@@ -76,7 +83,10 @@ pub(crate) async fn run(data_dir: &Path, managing: &Managing<WorkspaceCommand>) 
             let path = format!("{}{query}", management.resource(COLLECTION, name, ""));
             let answer = management.call(Method::DELETE, path).send().await?;
             if answer.status == StatusCode::NO_CONTENT {
-                return Err(unknown(management, name));
+                return Err(CommandError::Refused(format!(
+                    "there is no workspace `{name}` in resource group `{}`; `logseal workspace list` shows those that are there",
+                    management.target.place.resource_group
+                )));
             }
             match change(management, &answer, *following).await? {
                 Outcome::Done(Some(ended)) if following.json => print_json(&ended),
@@ -106,20 +116,8 @@ pub(super) async fn id(management: &Management, name: &str) -> Result<String, Co
         return Ok(known.id.clone());
     }
     let answer = management.get(&management.resource(COLLECTION, name, "")).await;
-    let workspace: Value = answer
-        .map_err(|error| match error.status() {
-            Some(StatusCode::NOT_FOUND) => unknown(management, name),
-            _ => error,
-        })?
-        .read()?;
+    let workspace: Value = answer.map_err(hinted)?.read()?;
     Ok(text(&workspace, "/properties/customerId"))
-}
-
-fn unknown(management: &Management, name: &str) -> CommandError {
-    CommandError::Refused(format!(
-        "there is no workspace `{name}` in resource group `{}`; `logseal workspace list` shows them",
-        management.target.place.resource_group
-    ))
 }
 
 async fn show(management: &Management, name: &str, json: bool) -> Result<(), CommandError> {
