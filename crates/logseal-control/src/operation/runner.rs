@@ -8,7 +8,7 @@ use std::time::Duration;
 use logseal_catalog::{AuditEntry, CatalogError, Change, OperationFilter, OperationRow, OperationState, ResourceRow};
 use logseal_core::OperationId;
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
@@ -23,11 +23,15 @@ use crate::resource::plain_location;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// Steps that run at the same time; others wait. A step may ask the vault for private operations, which take milliseconds of a core.
+const AT_ONCE: usize = 16;
+
 /// All operations: those that run, and those in the catalog.
 #[derive(Debug)]
 pub struct Operations {
     world: World,
     live: Mutex<HashMap<OperationId, Live>>,
+    at_once: Semaphore,
 }
 
 /// A running operation, as others see it.
@@ -89,7 +93,7 @@ impl Operations {
     /// The operations over `world`; those that are under way go on when [`Operations::resume`] is called.
     #[must_use]
     pub fn new(world: World) -> Arc<Self> {
-        Arc::new(Self { world, live: Mutex::default() })
+        Arc::new(Self { world, live: Mutex::default(), at_once: Semaphore::new(AT_ONCE) })
     }
 
     /// What steps work with.
@@ -215,11 +219,37 @@ impl Operations {
         let operations = Arc::clone(self);
         tokio::spawn(async move {
             let id = operation.row.id;
-            operations.drive(operation, &live, &step).await;
+            operations.contain(operation, &live, &step).await;
             // Whoever waits is woken by the sender's end, and must then not find it here any more.
             operations.live().remove(&id);
             drop(step);
         });
+    }
+
+    /// Runs the operation to its end, also when a step panics: that is a failure as any other.
+    async fn contain(self: &Arc<Self>, operation: Operation, live: &Live, step: &watch::Sender<usize>) {
+        let mut next = Some(operation);
+        while let Some(operation) = next.take() {
+            let id = operation.row.id;
+            let (operations, live_too, step) = (Arc::clone(self), live.clone(), step.clone());
+            let driven = tokio::spawn(async move { operations.drive(operation, &live_too, &step).await });
+            if driven.await.is_ok() {
+                return;
+            }
+            error!(operation = %id, "a step of an operation panicked");
+            let stored = self.find(id).await.ok().flatten();
+            let Some(mut stored) = stored.filter(|stored| stored.row.state == OperationState::Running) else { return };
+            if stored.document.failure.is_some() {
+                error!(operation = %id, "an operation cannot be undone in this life, the next start tries again");
+                return;
+            }
+            let message = "the server has a defect: its log says where; please report it".to_owned();
+            let failure = Failure { code: "InternalError".to_owned(), message };
+            match self.turn_back(&mut stored, failure, false).await {
+                Ok(_) => next = Some(stored),
+                Err(why) => error!(operation = %id, why, "an operation stands still until the next start"),
+            }
+        }
     }
 
     /// Runs the operation to its end.
@@ -269,9 +299,13 @@ impl Operations {
         let (kind, faults) = (operation.row.kind.clone(), &self.world.faults);
         let mut next = operation.clone();
         let context = Context { operations: self, world: &self.world, within: &live.within };
+        // One that waits for others must not keep them waiting.
+        let waits_for_others = matches!(operation.document.intent, Intent::DeleteCluster(_));
+        let _turn = if waits_for_others { None } else { self.at_once.acquire().await.ok() };
         let mut outcome = match faults.at(&kind, step, Point::Before) {
             Some(Fault::Crash) => return Ok(Next::Crash),
             Some(Fault::Fail(failure)) => Err(StepError::Failed(failure)),
+            Some(Fault::Panic) => panic!("planted"),
             _ => step_of(&mut next, step, undoing, &context).await,
         };
         match faults.at(&kind, step, Point::Done) {
@@ -281,7 +315,7 @@ impl Operations {
                 outcome = step_of(&mut next, step, undoing, &context).await;
             }
             Some(Fault::Fail(failure)) => outcome = Err(StepError::Failed(failure)),
-            None => {}
+            Some(Fault::Panic) | None => {}
         }
         let outcome = match outcome {
             Ok(effects) => {

@@ -237,6 +237,19 @@ async fn an_operation_that_fails_at_any_step_is_undone() {
     }
 }
 
+/// Scenario: a step panics. Guarantee: the operation fails and is undone; the resource can be changed again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_panics_fails_its_operation_alone() {
+    let mut deployment = Deployment::new().await;
+    let before = deployment.state().await;
+    deployment.restart(Once::new("open-log", Point::Before, Fault::Panic)).await;
+    let operation = Change::CreateCluster.start(&deployment.operations).await;
+    let ended = deployment.end(operation.row.id).await;
+    assert_eq!(ended.document.failure.as_ref().map(|failure| failure.code.as_str()), Some("InternalError"));
+    assert_eq!(deployment.state().await, before);
+    deployment.succeed(&Change::CreateCluster.start(&deployment.operations).await).await;
+}
+
 /// Scenario: a cluster's key is changed while a workspace is linked to it, and linked and unlinked again; the old version is then disabled.
 /// Guarantee: no key is left under the old version, whatever came first.
 #[tokio::test(flavor = "multi_thread")]

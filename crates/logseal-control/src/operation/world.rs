@@ -69,6 +69,8 @@ pub enum Fault {
     Repeat,
     /// The step fails.
     Fail(Failure),
+    /// The step panics.
+    Panic,
 }
 
 /// Where tests break in: passed in, never global.
