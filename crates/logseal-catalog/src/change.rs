@@ -25,7 +25,8 @@ pub enum Change {
     },
     /// Adds a further AEK of a workspace.
     AddAek(AekRow),
-    /// Adds a table and attribute columns of it; what is there already stays as it is.
+    /// Adds a table and attribute columns of it; what is there already stays as it is. [`CatalogError::Stale`](crate::CatalogError::Stale)
+    /// when a column is sealed under another AEK than the workspace's newest one.
     AddTable {
         /// The table.
         table: TableRow,

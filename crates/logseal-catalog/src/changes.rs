@@ -66,6 +66,7 @@ impl Rows<'_> {
             Change::AddTable { table, columns } => {
                 self.add_table_once(table).await?;
                 for column in columns {
+                    self.refuse_older_seal(table, column).await?;
                     self.add_column_once(column).await?;
                 }
                 Ok(())

@@ -7,6 +7,9 @@ use crate::{
     AekRow, CatalogError, ColumnRow, CoverageRow, GarbageRow, SegmentCommit, SegmentRow, TableRow, WorkspaceRow,
 };
 
+const OLDER_AEK: &str = "SELECT 1 FROM aeks WHERE id = ?1 AND workspace_id = ?2 \
+    AND generation < (SELECT max(generation) FROM aeks WHERE workspace_id = ?2)";
+
 impl Rows<'_> {
     pub(super) async fn commit_segment(&mut self, commit: &SegmentCommit) -> Result<(), CatalogError> {
         let r = &commit.segment;
@@ -73,6 +76,16 @@ impl Rows<'_> {
             None => self.add_table(r).await,
             Some(stored) if stored.workspace == r.workspace && stored.name == r.name => Ok(()),
             Some(_) => Err(CatalogError::Conflict { kind: TableRow::KIND, id: r.label() }),
+        }
+    }
+
+    /// A column is sealed under its workspace's newest AEK: an older one may be destroyed before it, and take the column with it.
+    pub(super) async fn refuse_older_seal(&mut self, table: &TableRow, r: &ColumnRow) -> Result<(), CatalogError> {
+        let query =
+            sqlx::query(OLDER_AEK).bind(r.aek.as_bytes().as_slice()).bind(table.workspace.as_bytes().as_slice());
+        match self.any(query).await? {
+            true => Err(CatalogError::Stale { kind: ColumnRow::KIND, id: r.label() }),
+            false => Ok(()),
         }
     }
 

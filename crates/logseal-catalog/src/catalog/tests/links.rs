@@ -31,6 +31,25 @@ async fn linked(dir: &tempfile::TempDir) -> Catalog {
     catalog
 }
 
+/// Scenario: the workspace got a second key; a column is added under the first one, as by a request that took it before. Guarantee: refused as
+/// stale, for the first key may be destroyed before the column is; under the newest one it is taken, and a table without columns always.
+#[tokio::test]
+async fn a_column_is_only_added_under_the_newest_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = linked(&dir).await;
+    let add = |id: u8| {
+        let column = ColumnRow { aek: AekId::from_bytes([id; 16]), ..column(7) };
+        catalog.apply(Change::AddTable { table: table(4, "logs"), columns: vec![column] })
+    };
+    let before = catalog.schema(WORKSPACE).await.unwrap().columns;
+    let refused = add(3).await;
+    assert!(matches!(refused, Err(CatalogError::Stale { kind: "column", .. })), "{refused:?}");
+    assert_eq!(catalog.schema(WORKSPACE).await.unwrap().columns, before);
+    catalog.apply(Change::AddTable { table: table(4, "logs"), columns: vec![] }).await.unwrap();
+    add(5).await.unwrap();
+    assert_eq!(catalog.schema(WORKSPACE).await.unwrap().columns.len(), before.len() + 1);
+}
+
 fn switched(row: &AekRow) -> AekRow {
     AekRow { kek: kek_version('a'), wrapped: vec![row.id.as_bytes()[0]; 256], ..row.clone() }
 }
