@@ -85,6 +85,16 @@ impl AccessKeys {
         }
     }
 
+    /// From now on `workspace` has the keys of `rows`, and no others.
+    pub fn replace(&self, workspace: WorkspaceId, rows: &[WorkspaceKeyRow]) {
+        let own = rows.iter().filter(|row| row.workspace == workspace);
+        let lookups: Vec<[u8; 32]> = own.filter_map(|row| row.lookup.as_slice().try_into().ok()).collect();
+        // In one step: a key that stays is accepted throughout.
+        let mut workspaces = self.workspaces.write().unwrap_or_else(PoisonError::into_inner);
+        workspaces.retain(|_, of| *of != workspace);
+        workspaces.extend(lookups.into_iter().map(|lookup| (lookup, workspace)));
+    }
+
     /// From now on a key that is not accepted may still be a workspace's: the row of some key cannot be used.
     pub fn set_incomplete(&self) {
         self.incomplete.store(true, Ordering::Relaxed);
@@ -144,6 +154,26 @@ mod tests {
         for wrong in ["", "x", &secret[1..], &format!("{}x", secret.as_str()), &"y".repeat(100_000)] {
             assert_eq!(keys.workspace_of(wrong), None);
         }
+    }
+
+    /// Scenario: of a workspace's two keys one is regenerated; then the workspace is suspended. Guarantee: the replaced key is nobody's,
+    /// the other one and those of other workspaces go on; of a suspended workspace none does.
+    #[test]
+    fn a_workspace_has_the_keys_that_it_was_given_last() {
+        let keys = keys(1);
+        let other = WorkspaceId::from_bytes([2; 16]);
+        let new = |workspace, slot| keys.generate(workspace, slot, UnixNanos(0)).row;
+        let (primary, secondary, next) =
+            (new(WORKSPACE, "primary"), new(WORKSPACE, "secondary"), new(WORKSPACE, "primary"));
+        let others = new(other, "primary");
+        keys.replace(other, std::slice::from_ref(&others));
+        let accepted = |row: &WorkspaceKeyRow| keys.workspace_of(&keys.reveal(row).unwrap());
+        keys.replace(WORKSPACE, &[primary.clone(), secondary.clone(), others.clone()]);
+        assert_eq!([&primary, &secondary, &others].map(accepted), [Some(WORKSPACE), Some(WORKSPACE), Some(other)]);
+        keys.replace(WORKSPACE, &[next.clone(), secondary.clone()]);
+        assert_eq!([&primary, &secondary, &next].map(accepted), [None, Some(WORKSPACE), Some(WORKSPACE)]);
+        keys.replace(WORKSPACE, &[]);
+        assert_eq!([&secondary, &next, &others].map(accepted), [None, None, Some(other)]);
     }
 
     /// Scenario: the catalog is lost, the key is known from elsewhere. Guarantee: shippers go on with it, and nothing short of a

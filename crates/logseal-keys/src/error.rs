@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use logseal_catalog::CatalogError;
-use logseal_core::{AekId, SegmentId, WorkspaceId};
+use logseal_core::{AekId, ClusterId, SegmentId, WorkspaceId};
 use logseal_vault::VaultError;
 use thiserror::Error;
 
@@ -40,9 +40,22 @@ pub enum KeyError {
     /// There is no such account key.
     #[error("account key `{0}` is not in the catalog")]
     UnknownAek(AekId),
+    /// The account key was destroyed, and what it protects with it.
+    #[error("account key `{0}` was destroyed")]
+    Shredded(AekId),
     /// The workspace has no account key.
     #[error("workspace `{0}` has no account key")]
     NoAek(WorkspaceId),
+    /// The newest account key is another cluster's than the one that the workspace is linked to: the one that belongs to the link is lost.
+    #[error(
+        "the newest account key of workspace `{workspace}` is one of cluster `{cluster}`, which the workspace is not linked to"
+    )]
+    Unlinked {
+        /// The workspace.
+        workspace: WorkspaceId,
+        /// Whose key it is.
+        cluster: ClusterId,
+    },
     /// The workspace is not available until the server is started again.
     #[error("workspace `{workspace}` is not available: {why}")]
     Refused {
@@ -92,7 +105,9 @@ impl KeyError {
             | Self::ColumnName(_)
             | Self::AccessKey { .. }
             | Self::UnknownAek(_)
+            | Self::Shredded(_)
             | Self::NoAek(_)
+            | Self::Unlinked { .. }
             | Self::Refused { .. }
             | Self::BadCopy { .. }
             | Self::KekName(_) => true,

@@ -1,7 +1,7 @@
 //! Makes, unwraps and hands out account keys (AEKs).
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use logseal_catalog::{AekRow, Catalog, SegmentRow};
 use logseal_core::{AekId, Chain, Clock, ClusterId, WorkspaceId};
@@ -41,6 +41,8 @@ struct Unwrapped {
     links: HashMap<WorkspaceId, Link>,
     /// Workspaces that are not available in this life, and why.
     refused: HashMap<WorkspaceId, Arc<str>>,
+    /// Keys that were destroyed, with what may still hold them. Whoever read a row before that must not bring its key back.
+    shredded: HashMap<AekId, Weak<Aek>>,
 }
 
 impl Keyring {
@@ -138,10 +140,25 @@ impl Keyring {
         }
     }
 
+    /// The newest AEK that the catalog has of `workspace`: a link that new data does not follow yet may have brought it.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::NoAek`], and as [`Keyring::aek`].
+    pub async fn newest(&self, workspace: WorkspaceId) -> Result<Arc<Aek>, KeyError> {
+        match self.catalog.aeks_of(workspace).await?.pop() {
+            Some(newest) => self.remember(&newest).await,
+            None => Err(self.not_found(KeyError::NoAek(workspace)).await),
+        }
+    }
+
     /// Follows the link that `newest` stands for, unless a newer one is followed already: callers read the catalog at different moments.
     async fn link(&self, newest: &AekRow) -> Result<Link, KeyError> {
         let link = Link { cluster: newest.cluster, aek: self.remember(newest).await? };
-        let mut unwrapped = self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unwrapped = self.unwrapped();
+        if unwrapped.shredded.contains_key(&newest.id) {
+            return Err(KeyError::Shredded(newest.id));
+        }
         let followed = unwrapped.links.entry(newest.workspace).or_insert_with(|| link.clone());
         if followed.aek.generation() < newest.generation {
             *followed = link;
@@ -152,27 +169,74 @@ impl Keyring {
     /// From now on `workspace` is not available: some of its keys, or of what they protect, cannot be had for the reason `why`. No key is
     /// given for new data; its other keys open what they protect all the same. Only a start ends this, after the repair.
     pub fn refuse(&self, workspace: WorkspaceId, why: &KeyError) {
-        let mut unwrapped = self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unwrapped = self.unwrapped();
         unwrapped.refused.entry(workspace).or_insert_with(|| Chain(why).to_string().into());
     }
 
     /// Why `workspace` is not available; `None` when it is.
     #[must_use]
     pub fn refusal(&self, workspace: WorkspaceId) -> Option<Arc<str>> {
-        self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner).refused.get(&workspace).map(Arc::clone)
+        self.unwrapped().refused.get(&workspace).map(Arc::clone)
+    }
+
+    /// Takes up which keys were destroyed before this start, so that what is left of their data is told from what is damaged.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::Catalog`].
+    pub async fn learn_shredded(&self) -> Result<(), KeyError> {
+        let aeks: Vec<_> = self.catalog.shredded().await?.into_iter().map(|row| row.aek).collect();
+        self.shred(&aeks);
+        Ok(())
+    }
+
+    /// The keys `aeks` were destroyed: they leave memory with their last user, and none of them is ever given again.
+    pub fn shred(&self, aeks: &[AekId]) {
+        let mut unwrapped = self.unwrapped();
+        unwrapped.links.retain(|_, link| !aeks.contains(&link.aek.id()));
+        for id in aeks {
+            let users = unwrapped.by_id.remove(id).map(|aek| Arc::downgrade(&aek));
+            let known = unwrapped.shredded.entry(*id).or_default();
+            if let Some(users) = users {
+                *known = users;
+            }
+        }
+    }
+
+    /// Whether the key `id` was destroyed.
+    #[must_use]
+    pub fn is_shredded(&self, id: AekId) -> bool {
+        self.unwrapped().shredded.contains_key(&id)
+    }
+
+    /// Whether a user still holds one of `aeks`, which were destroyed.
+    #[must_use]
+    pub fn is_in_use(&self, aeks: &[AekId]) -> bool {
+        let unwrapped = self.unwrapped();
+        aeks.iter().filter_map(|id| unwrapped.shredded.get(id)).any(|users| users.strong_count() > 0)
+    }
+
+    /// `workspace` is gone: nothing is remembered of it.
+    pub fn forget(&self, workspace: WorkspaceId) {
+        let mut unwrapped = self.unwrapped();
+        unwrapped.links.remove(&workspace);
+        unwrapped.refused.remove(&workspace);
+        unwrapped.by_id.retain(|_, aek| aek.workspace() != workspace);
     }
 
     /// The AEK `id`. Rows of other keys do not matter.
     ///
     /// # Errors
     ///
-    /// [`KeyError::UnknownAek`], [`KeyError::Vault`], [`KeyError::Commitment`], [`KeyError::KekName`], [`KeyError::Catalog`].
+    /// [`KeyError::UnknownAek`], [`KeyError::Shredded`], [`KeyError::Vault`], [`KeyError::Commitment`], [`KeyError::KekName`], [`KeyError::Catalog`].
     pub async fn aek(&self, id: AekId) -> Result<Arc<Aek>, KeyError> {
-        if let Some(aek) = self.known(id) {
-            return Ok(aek);
+        if let Some(known) = self.known(id) {
+            return known;
         }
         match self.catalog.aek(id).await? {
             Some(row) => self.remember(&row).await,
+            // It may have been destroyed a moment ago.
+            None if self.catalog.is_shredded(id).await? => Err(KeyError::Shredded(id)),
             None => Err(self.not_found(KeyError::UnknownAek(id)).await),
         }
     }
@@ -196,11 +260,14 @@ impl Keyring {
     }
 
     async fn remember(&self, row: &AekRow) -> Result<Arc<Aek>, KeyError> {
-        if let Some(aek) = self.known(row.id) {
-            return Ok(aek);
+        if let Some(known) = self.known(row.id) {
+            return known;
         }
         let aek = Arc::new(self.unwrap(row).await?);
-        let mut unwrapped = self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unwrapped = self.unwrapped();
+        if unwrapped.shredded.contains_key(&row.id) {
+            return Err(KeyError::Shredded(row.id));
+        }
         unwrapped.by_id.insert(row.id, Arc::clone(&aek));
         Ok(aek)
     }
@@ -219,12 +286,20 @@ impl Keyring {
         if committed { Ok(key) } else { Err(KeyError::Commitment(row.id)) }
     }
 
-    fn known(&self, id: AekId) -> Option<Arc<Aek>> {
-        self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner).by_id.get(&id).map(Arc::clone)
+    fn unwrapped(&self) -> MutexGuard<'_, Unwrapped> {
+        self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self, id: AekId) -> Option<Result<Arc<Aek>, KeyError>> {
+        let unwrapped = self.unwrapped();
+        if unwrapped.shredded.contains_key(&id) {
+            return Some(Err(KeyError::Shredded(id)));
+        }
+        unwrapped.by_id.get(&id).map(Arc::clone).map(Ok)
     }
 
     fn known_link(&self, workspace: WorkspaceId) -> Option<Result<Link, KeyError>> {
-        let unwrapped = self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner);
+        let unwrapped = self.unwrapped();
         if let Some(why) = unwrapped.refused.get(&workspace) {
             return Some(Err(KeyError::Refused { workspace, why: Arc::clone(why) }));
         }

@@ -91,6 +91,10 @@ impl ActiveFile {
         self.bytes
     }
 
+    pub(crate) fn has_key_under(&self, aek: AekId) -> bool {
+        self.slots.keys().any(|(_, known)| *known == aek)
+    }
+
     pub(crate) fn group_is_empty(&self) -> bool {
         self.group.is_empty()
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use logseal_core::limit::REQUEST_BYTES;
-use logseal_core::{Clock, ClusterId, IdGenerator, NodeId, WalFileId};
+use logseal_core::{AekId, Clock, ClusterId, IdGenerator, NodeId, WalFileId};
 use logseal_crypto::OsRandom;
 use logseal_crypto::seal::TAG_BYTES;
 
@@ -186,6 +186,12 @@ impl Writer {
     #[must_use]
     pub fn file(&self) -> Option<WalFileId> {
         self.active.as_ref().map(|active| active.header().file)
+    }
+
+    /// Whether the present file has a data key under `aek` in memory.
+    #[must_use]
+    pub fn has_key_under(&self, aek: AekId) -> bool {
+        self.active.as_ref().is_some_and(|active| active.has_key_under(aek))
     }
 
     /// Durable bytes of the present file; 0 if there is none.

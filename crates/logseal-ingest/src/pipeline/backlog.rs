@@ -282,10 +282,11 @@ impl Backlog {
         self.replay_due.notify_waiters();
     }
 
-    /// Whether `aek` was destroyed.
+    /// Whether one of `aeks` was destroyed.
     #[must_use]
-    pub fn is_shredded(&self, aek: AekId) -> bool {
-        self.state().is_shredded(aek)
+    pub fn has_shredded(&self, aeks: impl IntoIterator<Item = AekId>) -> bool {
+        let state = self.state();
+        aeks.into_iter().any(|aek| state.is_shredded(aek))
     }
 
     /// Records under `aeks` that are acknowledged and in no segment yet. While a log is replayed after a start this is an estimate: frames

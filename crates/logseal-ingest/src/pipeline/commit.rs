@@ -51,6 +51,9 @@ pub enum CommitError {
     /// The encoder panicked.
     #[error("cannot seal the segment: the encoder panicked")]
     Panic(#[from] CpuPanic),
+    /// The key that it is under was destroyed, and so its rows are.
+    #[error("the account key of the segment was destroyed")]
+    Shredded,
     /// The catalog did not take the segment.
     #[error("cannot add the segment to the catalog")]
     Catalog(#[from] CatalogError),
@@ -62,7 +65,7 @@ impl CommitError {
     pub fn is_storage(&self) -> bool {
         match self {
             Self::Segment(error) => error.is_storage(),
-            Self::Panic(_) | Self::NotTaken => false,
+            Self::Panic(_) | Self::NotTaken | Self::Shredded => false,
             // Whatever else the catalog says, such as that a row was altered, is no fault of the records: they wait in the log.
             Self::Catalog(error) => !matches!(error, CatalogError::Covered { .. }),
         }
@@ -302,6 +305,17 @@ impl Committer {
         self.store.put_new(path, sealed.segment.file.clone()).await?;
         self.catalog.apply(Change::CommitSegment(Box::new(sealed.commit.clone()))).await?;
         Ok(())
+    }
+}
+
+impl Committer {
+    /// Removes the file of a segment that will never be in the catalog.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError`]; the file is an orphan then, which nobody can open.
+    pub async fn discard(&self, sealed: &Sealed) -> Result<(), CommitError> {
+        Ok(self.store.delete(sealed.segment.path.as_path()).await?)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use logseal_catalog::{Change, WalFileState};
-use logseal_core::WalFileId;
+use logseal_core::{AekId, WalFileId};
 use logseal_wal::Disk;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -47,6 +47,7 @@ pub struct CutterParts {
 #[derive(Clone, Debug)]
 pub struct Cutter {
     flushes: mpsc::Sender<oneshot::Sender<()>>,
+    sealer: Arc<Sealer>,
 }
 
 impl Cutter {
@@ -57,9 +58,14 @@ impl Cutter {
         let CutterParts { rule, committer, backlog, frames, quarantine } = parts;
         let disk = Arc::clone(&frames.disk);
         let sealer = Arc::new(Sealer::new(rule, committer, backlog, frames, quarantine));
-        let work = Work { sealer, disk, undeleted: AtomicUsize::new(0) };
+        let work = Work { sealer: Arc::clone(&sealer), disk, undeleted: AtomicUsize::new(0) };
         tokio::spawn(run(work, inbox));
-        Self { flushes }
+        Self { flushes, sealer }
+    }
+
+    /// The keys `aeks` were destroyed: their rows leave the backlog, and the segments that grow or are stored go with them.
+    pub fn shred(&self, aeks: &[AekId]) {
+        self.sealer.shred(aeks);
     }
 
     /// Seals everything, waits until it is in segments, and retires what the log no longer needs. What comes later is sealed at once.

@@ -4,10 +4,11 @@
 //! a time is one bounded lot of frames.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use logseal_catalog::{CatalogError, CoverageRow};
+use logseal_catalog::CoverageRow;
 use logseal_core::{AekId, ClusterId, TableId, UnixNanos, WalFileId, WorkspaceId};
 use logseal_crypto::Aek;
 use logseal_keys::{KeyError, Keyring};
@@ -152,7 +153,7 @@ pub enum FramesError {
     },
     /// A table or column of its records could not be added.
     #[error("cannot add a table of the write-ahead log to the catalog")]
-    Table(#[source] CatalogError),
+    Table(#[source] KeyError),
     /// Reading broke off.
     #[error("reading the write-ahead log broke off")]
     Broken,
@@ -168,7 +169,6 @@ pub struct FrameReader {
     first: u64,
     reader: Option<Box<FileReader>>,
     keys: Arc<FileKeys>,
-    aeks: HashMap<AekId, Arc<Aek>>,
     /// Keys that cannot be had: no trouble as long as nobody wants a frame under them.
     withheld: HashMap<AekId, KeyError>,
 }
@@ -194,11 +194,11 @@ impl FrameReader {
         let cluster = reader.header().cluster;
         let keys = Arc::new(FileKeys::new(reader.header()));
         let (first, file, reader) = (range.first, range.file, Some(Box::new(reader)));
-        let (aeks, withheld) = (HashMap::new(), HashMap::new());
-        Ok(Self { frames: frames.clone(), file, cluster, first, reader, keys, aeks, withheld })
+        Ok(Self { frames: frames.clone(), file, cluster, first, reader, keys, withheld: HashMap::new() })
     }
 
-    /// The next lot, every intact frame of it; `None` at the end. Only streams that `wanted` says yes to are opened.
+    /// The next lot, every intact frame of it; `None` at the end. Only streams that `wanted` says yes to are opened, and none whose key was
+    /// destroyed.
     ///
     /// Damaged frames are passed over: who must know of them surveys the file first.
     ///
@@ -216,6 +216,8 @@ impl FrameReader {
         self.learn(&lot.new_keys).await?;
         let mut jobs = Vec::with_capacity(lot.entries.len());
         let mut opened = Vec::new();
+        // Of this lot only: what reads a long file must not keep a key that is destroyed meanwhile.
+        let mut aeks = HashMap::new();
         for entry in lot.entries {
             let position = Position { file: self.file, sequence: entry.sequence };
             let (Some(workspace), Some(aek)) = (self.keys.workspace_of(entry.slot), self.keys.aek_of(entry.slot))
@@ -225,16 +227,27 @@ impl FrameReader {
                 continue;
             };
             let of_stream = |part: &FramePart| StreamKey { table: part.table, aek };
+            let shredded = self.frames.keyring.is_shredded(aek);
             let (streams, unwanted): (Vec<_>, Vec<_>) =
-                entry.parts.iter().map(of_stream).partition(|stream| wanted(position, workspace, *stream));
+                entry.parts.iter().map(of_stream).partition(|stream| !shredded && wanted(position, workspace, *stream));
             if streams.is_empty() {
                 opened.push(Frame::without_streams(&entry, unwanted, Ok(Vec::new())));
-            } else if let Some(source) = self.withheld.remove(&aek) {
-                return Err(FramesError::Key { aek, workspace, source });
-            } else {
-                jobs.push(Job { aek: self.aeks.get(&aek).map(Arc::clone), entry, workspace, streams, unwanted });
+                continue;
+            }
+            if let Entry::Vacant(vacant) = aeks.entry(aek) {
+                vacant.insert(self.aek(aek, workspace).await?);
+            }
+            match &aeks[&aek] {
+                Availability::Shredded => {
+                    let unwanted = [streams, unwanted].concat();
+                    opened.push(Frame::without_streams(&entry, unwanted, Ok(Vec::new())));
+                }
+                Availability::There(aek) => {
+                    jobs.push(Job { aek: aek.as_ref().map(Arc::clone), entry, workspace, streams, unwanted });
+                }
             }
         }
+        drop(aeks);
         let (frames, keys, cluster) = (self.frames.clone(), Arc::clone(&self.keys), self.cluster);
         let work = move |_: &cpu::Awaited<'_>| {
             let open = |Job { entry, workspace, aek, streams, unwanted }: Job| {
@@ -252,23 +265,49 @@ impl FrameReader {
         Ok(Some(opened))
     }
 
+    /// The key of a frame that is wanted.
+    async fn aek(&mut self, id: AekId, workspace: WorkspaceId) -> Result<Availability, FramesError> {
+        let found = match self.withheld.remove(&id) {
+            Some(error) => Err(error),
+            None => self.frames.keyring.aek(id).await,
+        };
+        match found {
+            Ok(aek) => Ok(Availability::There(Some(aek))),
+            // Its frames are reported one by one as not opening.
+            Err(KeyError::UnknownAek(_)) => Ok(Availability::There(None)),
+            Err(KeyError::Shredded(_)) => Ok(Availability::Shredded),
+            Err(source) => Err(FramesError::Key { aek: id, workspace, source }),
+        }
+    }
+
     /// Takes up key frames, whose AEKs may have to be asked of the vault.
     async fn learn(&mut self, new_keys: &[logseal_wal::KeyFrame]) -> Result<(), FramesError> {
         for key in new_keys {
-            if !self.aeks.contains_key(&key.aek) && !self.withheld.contains_key(&key.aek) {
-                match self.frames.keyring.aek(key.aek).await {
-                    Ok(aek) => drop(self.aeks.insert(key.aek, aek)),
-                    // Its frames are reported one by one as not opening.
-                    Err(KeyError::UnknownAek(_)) => {}
-                    Err(error) => drop(self.withheld.insert(key.aek, error)),
-                }
-            }
+            let aek = match self.withheld.entry(key.aek) {
+                Entry::Occupied(_) => None,
+                Entry::Vacant(vacant) => match self.frames.keyring.aek(key.aek).await {
+                    Ok(aek) => Some(aek),
+                    Err(KeyError::UnknownAek(_) | KeyError::Shredded(_)) => None,
+                    Err(error) => {
+                        vacant.insert(error);
+                        None
+                    }
+                },
+            };
             let keys = Arc::get_mut(&mut self.keys).ok_or(FramesError::Broken)?;
             // A key that does not open is reported by each of its frames.
-            let _ = keys.add(key, &|id| self.aeks.get(&id).map(Arc::clone));
+            let _ = keys.add(key, &|_| aek.as_ref().map(Arc::clone));
         }
         Ok(())
     }
+}
+
+/// What is known of a key that is needed.
+enum Availability {
+    /// `None` when nobody knows it.
+    There(Option<Arc<Aek>>),
+    /// It was destroyed.
+    Shredded,
 }
 
 /// A frame to be opened.
@@ -329,8 +368,8 @@ fn rows_of(
             }
         };
         let stream = || Stream { cluster, table: Arc::clone(&table), aek: Arc::clone(aek) };
-        let entry = rows.entry(table.row.id).or_insert_with(|| FrameRows { stream: stream(), chunks: Vec::new() });
-        entry.chunks.push(chunk);
+        let of_table = rows.entry(table.row.id).or_insert_with(|| FrameRows { stream: stream(), chunks: Vec::new() });
+        of_table.chunks.push(chunk);
     }
     let count = |rows: &FrameRows| rows.chunks.iter().map(|chunk| chunk.batch.num_rows() as u64).sum::<u64>();
     let same = |part: &FramePart| rows.get(&part.table).is_some_and(|rows| count(rows) == u64::from(part.records));

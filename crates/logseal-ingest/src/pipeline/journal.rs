@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use logseal_core::{ClusterId, WalFileId};
+use logseal_core::{AekId, ClusterId, WalFileId};
 use logseal_wal::{Disk, Entry, WalError, Writer};
 use metrics::{Counter, Histogram, counter, histogram};
 use tokio::runtime::Handle;
@@ -59,7 +59,9 @@ pub enum Trouble {
     DiskFull,
     /// Writing or syncing failed.
     Disk,
-    /// The server is stopping.
+    /// The request's key was destroyed while it was under way.
+    Shredded,
+    /// The server is stopping, or the log is closed for good.
     Stopping,
 }
 
@@ -76,7 +78,10 @@ impl Trouble {
             }
             Self::DiskFull => "the disk is full: no records are taken until there is space",
             Self::Disk => "the write-ahead log cannot be written now",
-            Self::Stopping => "the server is stopping",
+            Self::Shredded => "the workspace is being deleted, or was linked to another cluster",
+            Self::Stopping => {
+                "the write-ahead log is closed: the server is stopping, or the workspace was linked to another cluster"
+            }
         }
     }
 
@@ -88,6 +93,7 @@ impl Trouble {
             Self::DiskReserved => "disk_reserved",
             Self::DiskFull => "disk_full",
             Self::Disk => "disk",
+            Self::Shredded => "shredded",
             Self::Stopping => "stopping",
         }
     }
@@ -113,7 +119,7 @@ impl SpaceLimits {
 enum Job {
     Log(Submission),
     /// See [`Journal::roll`].
-    Roll(oneshot::Sender<()>),
+    Roll(Vec<AekId>, oneshot::Sender<()>),
 }
 
 /// Hands requests to the thread.
@@ -199,10 +205,11 @@ impl Journal {
         self.queue.send(Job::Log(submission)).await.map_err(|_| Trouble::Stopping)
     }
 
-    /// Closes the present file after what waits, and so wipes its data keys. The next request begins another one.
-    pub async fn roll(&self) {
+    /// Closes the present file after what waits if it has a data key under one of `aeks`, and so wipes it. The next request begins another
+    /// file.
+    pub async fn roll(&self, aeks: &[AekId]) {
         let (done, rolled) = oneshot::channel();
-        if self.queue.send(Job::Roll(done)).await.is_ok() {
+        if self.queue.send(Job::Roll(aeks.to_vec(), done)).await.is_ok() {
             // An ended thread has closed its file.
             let _ = rolled.await;
         }
@@ -228,8 +235,10 @@ impl Work {
                     while !came.is_empty() {
                         match next_step(&mut came) {
                             Step::Group(mut group) => self.take(&mut group),
-                            Step::Roll(done) => {
-                                self.close_file();
+                            Step::Roll(aeks, done) => {
+                                if aeks.iter().any(|aek| self.parts.writer.has_key_under(*aek)) {
+                                    self.close_file();
+                                }
                                 let _ = done.send(());
                             }
                         }
@@ -249,12 +258,26 @@ impl Work {
     }
 
     fn take(&mut self, group: &mut Vec<Submission>) {
+        self.refuse_shredded(group);
+        if group.is_empty() {
+            return;
+        }
         let trouble = self.check_space().and_then(|()| self.write(group)).err();
         // Known before the refused come back.
         self.set_trouble(trouble);
         if let Some(trouble) = trouble {
             for submission in group.drain(..) {
                 let _ = submission.outcome.send(Err(trouble));
+            }
+        }
+    }
+
+    /// What is refused here would be dropped when it joins, but bring the key back into the file's data keys.
+    fn refuse_shredded(&self, group: &mut Vec<Submission>) {
+        let backlog = &self.parts.backlog;
+        if backlog.has_shredded(group.iter().map(|submission| submission.entry.aek.id())) {
+            for refused in group.extract_if(.., |submission| backlog.has_shredded([submission.entry.aek.id()])) {
+                let _ = refused.outcome.send(Err(Trouble::Shredded));
             }
         }
     }
@@ -369,7 +392,7 @@ impl Work {
 /// What the thread does at a time.
 enum Step {
     Group(Vec<Submission>),
-    Roll(oneshot::Sender<()>),
+    Roll(Vec<AekId>, oneshot::Sender<()>),
 }
 
 /// Takes the next step out of what came, which is not empty.
@@ -385,7 +408,7 @@ fn next_step(came: &mut Vec<Job>) -> Step {
     for job in came.drain(..requests.max(1)) {
         match job {
             Job::Log(submission) => group.push(submission),
-            Job::Roll(done) => return Step::Roll(done),
+            Job::Roll(aeks, done) => return Step::Roll(aeks, done),
         }
     }
     Step::Group(group)

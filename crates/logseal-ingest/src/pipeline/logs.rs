@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logseal_catalog::{Catalog, CatalogError, CoverageRow};
-use logseal_core::{Clock, ClusterId, IdGenerator, NodeId};
+use logseal_core::{AekId, Clock, ClusterId, IdGenerator, NodeId};
 use logseal_wal::{Writer, WriterParts, WriterSettings};
 use thiserror::Error;
 use tokio::sync::{Mutex, watch};
@@ -272,11 +272,11 @@ impl Logs {
         self.open.lock().await.get(&cluster).map(|log| log.replaying.clone())
     }
 
-    /// Closes the present file of each log, and so wipes the data keys that writing it needs.
-    pub async fn roll(&self) {
+    /// Closes the present file of each log that has a data key under one of `aeks`, and so wipes it.
+    pub async fn roll(&self, aeks: &[AekId]) {
         let open: Vec<_> = self.open.lock().await.keys().copied().collect();
         for journal in open.into_iter().filter_map(|cluster| self.parts.journals.of(cluster)) {
-            journal.roll().await;
+            journal.roll(aeks).await;
         }
     }
 

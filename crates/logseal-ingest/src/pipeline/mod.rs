@@ -142,7 +142,7 @@ impl Intake for Pipeline {
                     rows.chunks.push(chunk);
                 }
                 None => {
-                    table.make_durable(&self.catalog, &aek).await.map_err(|error| {
+                    table.make_durable(&self.catalog, &self.keyring, &aek).await.map_err(|error| {
                         debug!(%error, "a table or column could not be added");
                         unavailable("catalog", "the catalog cannot take a new table or column now")
                     })?;

@@ -17,12 +17,13 @@ use std::time::Duration;
 
 use logseal_catalog::Catalog;
 use logseal_core::{AekId, ClusterId, WalFileId};
+use logseal_keys::KeyError;
 use logseal_wal::{Bound, Damage, FileSurvey, Position};
 use metrics::counter;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::backlog::{Backlog, Cursor, Durable, FilePin, Surveyed};
 use super::frames::{BadFrame, Coverage, Frame, FrameReader, FrameRows, Frames, FramesError, Range};
@@ -97,6 +98,7 @@ impl Replay {
         loop {
             // Made before the look, so that a cursor that is set in between wakes it.
             let due = self.backlog.replay_due.notified();
+            self.let_go_of_shredded(&mut progress);
             while let Some(cursor) = self.backlog.cursor(self.cluster) {
                 self.set_replaying(true);
                 if let Err(error) = self.file(&cursor, &mut progress).await {
@@ -106,6 +108,18 @@ impl Replay {
             }
             self.set_replaying(false);
             due.await;
+        }
+    }
+
+    /// A key that was destroyed holds no file.
+    fn let_go_of_shredded(&self, progress: &mut Progress) {
+        let before = progress.held.len();
+        progress.held.retain(|_, held| {
+            held.keys.retain(|aek| !self.frames.keyring.is_shredded(*aek));
+            !held.keys.is_empty()
+        });
+        if progress.held.len() < before {
+            self.backlog.cut_due.notify_one();
         }
     }
 
@@ -145,7 +159,9 @@ impl Replay {
                 };
                 let Some(lot) = lot else { break };
                 let unavailable = lot.iter().filter(|frame| matches!(frame.rows, Err(BadFrame::Unavailable)));
-                for stream in unavailable.flat_map(|frame| &frame.streams) {
+                let unavailable = unavailable.flat_map(|frame| &frame.streams);
+                // A workspace that was deleted since the lot was read is not available either, and never will be.
+                for stream in unavailable.filter(|stream| !self.frames.keyring.is_shredded(stream.aek)) {
                     self.hold(progress, file, stream.aek, &BadFrame::Unavailable)?;
                 }
                 frames_read += lot.iter().filter(|frame| !frame.streams.is_empty()).count();
@@ -223,8 +239,8 @@ impl Replay {
                     let rows = rows.into_iter().map(with_permit).collect();
                     loaded.push(Durable { position, received, rows, settled: unwanted });
                 }
-                // Its file is held. The stream's runs end here as they do where a frame is settled elsewhere.
-                Err(BadFrame::Unavailable) => {
+                // Its file is held, unless its key was destroyed. The stream's runs end here as they do where a frame is settled elsewhere.
+                Err(bad) if bad == BadFrame::Unavailable || self.is_shredded(&streams) => {
                     let settled = [streams, unwanted].concat();
                     loaded.push(Durable { position, received, rows: Vec::new(), settled });
                 }
@@ -241,11 +257,19 @@ impl Replay {
         Ok(self.backlog.replayed(self.cluster, loaded, next, Instant::now()))
     }
 
+    /// Whether the key of a frame with these streams was destroyed since it was read.
+    fn is_shredded(&self, streams: &[StreamKey]) -> bool {
+        streams.iter().any(|stream| self.frames.keyring.is_shredded(stream.aek))
+    }
+
     /// Adds tables and columns that the catalog lacks although the log has records of them: it is an older copy then.
     async fn keep_tables(&self, rows: &[FrameRows]) -> Result<(), FramesError> {
         for Stream { table, aek, .. } in rows.iter().map(|rows| &rows.stream) {
-            match table.make_durable(&self.catalog, aek).await {
-                Err(error) if error.is_decision() => {
+            match table.make_durable(&self.catalog, &self.frames.keyring, aek).await {
+                Err(KeyError::Catalog(error)) if error.is_decision() && self.frames.keyring.is_shredded(aek.id()) => {
+                    debug!(cluster = %self.cluster, error = %Chain(&error), "records of a key that was destroyed need no table");
+                }
+                Err(KeyError::Catalog(error)) if error.is_decision() => {
                     error!(cluster = %self.cluster, table = %table.row.id, error = %Chain(&error), "the catalog refuses a table that the log has records of");
                 }
                 added => added.map_err(FramesError::Table)?,

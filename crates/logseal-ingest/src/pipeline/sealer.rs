@@ -10,13 +10,14 @@ use std::mem::take;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use logseal_catalog::Catalog;
+use logseal_catalog::{Catalog, CatalogError};
+use logseal_core::AekId;
 use logseal_wal::Position;
 use metrics::{counter, histogram};
 use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::backlog::{Backlog, Closed, Lot};
 use super::commit::{CommitError, Committer, GrowingSegment, Sealed};
@@ -92,6 +93,18 @@ impl Sealer {
         &self.committer.catalog
     }
 
+    /// See [`super::cutter::Cutter::shred`].
+    pub(super) fn shred(&self, aeks: &[AekId]) {
+        // In this order: a lot under way that gives its segment back looks at the backlog after it did.
+        self.backlog.shred(aeks);
+        let mut growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
+        growing.retain(|key, _| !aeks.contains(&key.aek));
+    }
+
+    fn is_shredded(&self, stream: &Stream) -> bool {
+        self.backlog.has_shredded([stream.aek.id()])
+    }
+
     /// Seals `lot` into its stream's growing segment, and stores what is complete with it.
     pub(super) async fn grow(self: Arc<Self>, lot: Lot) {
         let mut turn = self.lots.acquire().await.ok();
@@ -100,6 +113,9 @@ impl Sealer {
         let (mut complete, mut columns) = (Vec::new(), None);
         let mut waiting = Vec::from_iter((!lot.parts.is_empty()).then_some((lot.parts, 0)));
         while let Some((mut parts, failures)) = waiting.pop() {
+            if self.is_shredded(&stream) {
+                break;
+            }
             let segment = match growing.take() {
                 Some(segment) => Ok(segment),
                 None => self.committer.begin(&stream, &parts, columns.take()).await,
@@ -148,7 +164,11 @@ impl Sealer {
             complete.extend(self.close(&stream, growing.take()));
         }
         if let Some(segment) = growing {
-            self.growing.lock().unwrap_or_else(PoisonError::into_inner).insert(key, segment);
+            let mut all = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
+            all.insert(key, segment);
+            if self.is_shredded(&stream) {
+                all.remove(&key);
+            }
         }
         drop(turn);
         self.backlog.release(key, Instant::now());
@@ -207,7 +227,7 @@ impl Sealer {
             error!(table = %stream.key().table, %log, sequence, rows, file, trouble, "a frame is in quarantine");
         };
         let mut pause = PAUSE.0;
-        loop {
+        while !self.is_shredded(stream) {
             let error = match self.backlog.path_of(stream.cluster, position.file) {
                 None => "its file of the log is not there".to_owned(),
                 Some(source) => match self.quarantine.frame(&source, position, &[stream.key()]).await {
@@ -239,6 +259,7 @@ impl Sealer {
         match stored {
             Ok(true) => {}
             Ok(false) => self.remake(&closed).await,
+            Err(CommitError::Shredded) => {}
             Err(error) => {
                 error!(table = %closed.stream.key().table, error = %Chain(&error), "a segment is made again from the log");
                 self.remake(&closed).await;
@@ -247,11 +268,16 @@ impl Sealer {
         self.backlog.settled(&closed);
     }
 
-    /// Repeats a commit until it succeeds or fails for another reason than the storage's.
+    /// Repeats a commit until it succeeds or fails for another reason than the storage's: [`CommitError::Shredded`] when its key was
+    /// destroyed meanwhile.
     async fn store(&self, stream: &Stream, sealed: &Sealed, started: Instant) -> Result<(), CommitError> {
         let (table, file_bytes, mut pause) = (stream.key().table, sealed.file_bytes(), PAUSE.0);
         loop {
-            match self.committer.store(sealed).await {
+            let stored = match self.is_shredded(stream) {
+                false => self.committer.store(sealed).await,
+                true => Err(CommitError::Shredded),
+            };
+            match stored {
                 Ok(()) => {
                     self.backlog.store_failed(false);
                     counter!(meter::SEGMENTS, "outcome" => "stored").increment(1);
@@ -259,6 +285,13 @@ impl Sealer {
                     histogram!(meter::SEGMENT_SECONDS).record(started.elapsed().as_secs_f64());
                     debug!(%table, file_bytes, "segment stored");
                     return Ok(());
+                }
+                Err(error) if self.tells_of_shredding(&error, stream).await => {
+                    counter!(meter::SEGMENTS, "outcome" => "shredded").increment(1);
+                    if let Err(error) = self.committer.discard(sealed).await {
+                        info!(%table, error = %Chain(&error), "the file of a segment whose key was destroyed may be left in the store");
+                    }
+                    return Err(CommitError::Shredded);
                 }
                 Err(error) => {
                     let outcome = if error.is_covered() { "covered" } else { "failed" };
@@ -275,10 +308,24 @@ impl Sealer {
         }
     }
 
+    /// Whether a commit failed because the key of `stream` was destroyed. The catalog may know that before anybody here is told.
+    async fn tells_of_shredding(&self, error: &CommitError, stream: &Stream) -> bool {
+        match error {
+            CommitError::Shredded => true,
+            CommitError::Catalog(CatalogError::Unknown { .. }) => {
+                self.catalog().is_shredded(stream.aek.id()).await.unwrap_or(false)
+            }
+            _ => false,
+        }
+    }
+
     /// Makes segments of those frames of `closed` that are in none, from the log, as often as it takes.
     async fn remake(&self, closed: &Closed) {
         let mut pause = PAUSE.0;
         while let Err(error) = self.try_remake(closed).await {
+            if self.is_shredded(&closed.stream) || matches!(error, RemakeError::Commit(CommitError::Shredded)) {
+                return;
+            }
             warn!(table = %closed.stream.key().table, error = %Chain(&error), "a segment cannot be made again from the log now, trying again");
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE.1);

@@ -13,6 +13,9 @@ use logseal_crypto::Aek;
 use logseal_keys::{KeyError, Keyring, schema};
 use logseal_otlp::{AttributeColumn, AttributeContainer, AttributeKind, SchemaLimits, TableSchema, WorkspaceSchema};
 
+/// Links of a workspace that are followed while one request adds columns; each takes an operation, so a second one is rare.
+const LINKS: u32 = 8;
+
 /// All workspaces.
 #[derive(Debug)]
 pub struct Tables {
@@ -179,28 +182,48 @@ impl Table {
         &self.schema
     }
 
-    /// Adds to the catalog what it does not have yet of the table and its columns, their names sealed by `aek`. Usually it has all
-    /// and nothing is done.
+    /// Adds to the catalog what it does not have yet of the table and its columns, their names sealed by `aek`, or by the key that the
+    /// workspace got since. Usually it has all and nothing is done.
     ///
     /// # Errors
     ///
-    /// [`CatalogError`] when the catalog cannot take the rows.
-    pub async fn make_durable(&self, catalog: &Catalog, aek: &Aek) -> Result<(), CatalogError> {
+    /// [`KeyError::Catalog`] when the catalog cannot take the rows, and as [`Keyring::newest`].
+    pub async fn make_durable(&self, catalog: &Catalog, keyring: &Keyring, aek: &Arc<Aek>) -> Result<(), KeyError> {
         let needed = self.schema.column_count() + 1;
         if self.durable.load(Ordering::Acquire) >= needed {
             return Ok(());
         }
         let _one_at_a_time = self.adding.lock().await;
         let first = self.durable.load(Ordering::Acquire).saturating_sub(1);
-        let seal = |(index, column): (usize, AttributeColumn)| {
-            let ordinal = u32::try_from(first + index).unwrap_or(u32::MAX);
-            schema::seal_column(aek, self.row.id, ordinal, column.container.code(), column.kind.code(), &column.key)
-        };
-        let columns: Vec<ColumnRow> = self.schema.columns_from(first).into_iter().enumerate().map(seal).collect();
-        let durable = first + columns.len() + 1;
-        catalog.apply(Change::AddTable { table: self.row.clone(), columns }).await?;
-        self.durable.store(durable, Ordering::Release);
-        Ok(())
+        let columns = self.schema.columns_from(first);
+        let mut aek = Arc::clone(aek);
+        let mut links = 0;
+        loop {
+            let seal = |(index, column): (usize, &AttributeColumn)| {
+                let ordinal = u32::try_from(first + index).unwrap_or(u32::MAX);
+                schema::seal_column(
+                    &aek,
+                    self.row.id,
+                    ordinal,
+                    column.container.code(),
+                    column.kind.code(),
+                    &column.key,
+                )
+            };
+            let rows: Vec<ColumnRow> = columns.iter().enumerate().map(seal).collect();
+            match catalog.apply(Change::AddTable { table: self.row.clone(), columns: rows }).await {
+                // The workspace was linked to another cluster since the request took its key.
+                Err(CatalogError::Stale { .. }) if links < LINKS => {
+                    aek = keyring.newest(self.row.workspace).await?;
+                    links += 1;
+                }
+                added => {
+                    added?;
+                    self.durable.store(first + columns.len() + 1, Ordering::Release);
+                    return Ok(());
+                }
+            }
+        }
     }
 }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::join_all;
-use logseal_catalog::{Catalog, Change, SegmentRow, WalFileRow};
-use logseal_core::{ClusterId, IdGenerator, SystemClock, UnixNanos};
-use logseal_crypto::{OsRandom, WrappedDek, aad};
+use logseal_catalog::{Catalog, CatalogError, Change, ClusterRow, ColumnRow, SegmentRow, WalFileRow};
+use logseal_core::{AekId, ClusterId, IdGenerator, SystemClock, UnixNanos};
+use logseal_crypto::{Aek, OsRandom, WrappedDek, aad};
 use logseal_ingest::grpc::{Lifecycle, serve};
 use logseal_ingest::pipeline::backlog::Backlog;
 use logseal_ingest::pipeline::commit::Committer;
@@ -21,10 +21,12 @@ use logseal_ingest::pipeline::tables::Tables;
 use logseal_ingest::pipeline::unsealed::UnsealedRows;
 use logseal_ingest::pipeline::{Journals, Pipeline};
 use logseal_ingest::{Budget, Door, IngestError};
-use logseal_keys::Keyring;
+use logseal_keys::schema::{open_column_name, seal_column};
+use logseal_keys::{AekOwner, Keyring};
 use logseal_otlp::{ScanLimits, SchemaLimits};
 use logseal_segment::properties::decryption_properties;
 use logseal_segment::{SegmentSettings, SegmentStore};
+use logseal_vault::{KeyId, KeyName, KeyVault as _, KeyVersion};
 use logseal_wal::Disk;
 use object_store::ObjectStoreExt as _;
 use object_store::path::Path;
@@ -105,6 +107,7 @@ pub(crate) struct Parts {
     pub(crate) cutter: Cutter,
     journals: Arc<Journals>,
     pub(crate) logs: Logs,
+    ids: IdGenerator,
     pub(crate) frames: Frames,
     server: JoinHandle<Result<(), IngestError>>,
     shutdown: watch::Sender<bool>,
@@ -117,6 +120,7 @@ impl Parts {
         // Waits for what a killed life's connection is still doing.
         catalog.apply(Change::ForgetWalFiles { retired_before: UnixNanos(i64::MIN) }).await.unwrap();
         let keyring = Arc::new(World::keyring(world.vault(), &catalog));
+        keyring.learn_shredded().await.unwrap();
         let ids = IdGenerator::new(Arc::new(SystemClock), Arc::new(OsRandom));
         let tables = Arc::new(Tables::new(SchemaLimits::default(), ids.clone(), Arc::new(SystemClock)));
         for row in catalog.workspaces().await.unwrap() {
@@ -186,7 +190,7 @@ impl Parts {
         let lifecycle = Lifecycle { ready: watch::channel(true).1, shutdown: is_shutdown };
         let server = tokio::spawn(serve(listener, door, lifecycle));
         let client = LogsServiceClient::connect(format!("http://{address}")).await.unwrap();
-        Self { world, catalog, keyring, backlog, budget, cutter, journals, logs, frames, server, shutdown, client }
+        Self { world, catalog, keyring, backlog, budget, cutter, journals, logs, ids, frames, server, shutdown, client }
     }
 
     async fn close_logs(&self) {
@@ -208,7 +212,12 @@ impl Parts {
 
     /// Ships `records` of one workspace as one request with bodies longer by `padding`, and enters the outcome in the ledger.
     pub(crate) async fn send(&self, records: &[Id], padding: usize) -> Result<(), Status> {
-        let mut message = Request::new(request(records, padding));
+        self.send_with(records, "key", padding).await
+    }
+
+    /// As [`Parts::send`], with attributes whose names begin with `keys`.
+    pub(crate) async fn send_with(&self, records: &[Id], keys: &str, padding: usize) -> Result<(), Status> {
+        let mut message = Request::new(request(records, keys, padding));
         let key = format!("Bearer {}", records[0].workspace).parse().unwrap();
         message.metadata_mut().insert("authorization", key);
         let outcome = self.client.clone().export(message).await;
@@ -230,6 +239,79 @@ impl Parts {
     /// Ships `requests` at the same time.
     pub(crate) async fn ship_all(&self, requests: &[(u8, u32)]) {
         join_all(requests.iter().map(|(workspace, count)| self.ship(*workspace, *count))).await;
+    }
+
+    /// Adds a cluster to the catalog, with the KEK of the others.
+    pub(crate) async fn add_cluster(&self, id: ClusterId) {
+        let kek = self.catalog.clusters().await.unwrap().remove(0).kek;
+        let row = ClusterRow { id, name: id.to_string(), created: UnixNanos(0), kek };
+        self.catalog.apply(Change::AddCluster(row)).await.unwrap();
+    }
+
+    /// Links workspace `n` to the cluster `to`, as an operation does: a new key, all columns sealed under it, one change of the catalog,
+    /// then the pipeline follows.
+    pub(crate) async fn link(&self, n: u8, to: ClusterId) {
+        while let Err(error) = self.try_link(n, to).await {
+            assert!(matches!(error, CatalogError::Stale { .. }), "{error:?}");
+        }
+        assert_eq!(self.keyring.warm(workspace(n)).await.unwrap().cluster, to);
+    }
+
+    async fn try_link(&self, n: u8, to: ClusterId) -> Result<(), CatalogError> {
+        let row = self.catalog.workspace(workspace(n)).await.unwrap().unwrap();
+        let cluster = self.catalog.cluster(to).await.unwrap().unwrap();
+        let schema = self.catalog.schema(row.id).await.unwrap();
+        let generation = self.catalog.aeks_of(row.id).await.unwrap().last().unwrap().generation + 1;
+        let id = AekId::from(self.ids.next());
+        let kek = KeyId {
+            vault_uri: cluster.kek.vault_uri.as_str().into(),
+            name: KeyName::parse(&cluster.kek.name).unwrap(),
+            version: KeyVersion::parse(&cluster.kek.version).unwrap(),
+        };
+        let owner = AekOwner { cluster: &cluster, workspace: &row, tables: &schema.tables };
+        let aek = self.keyring.new_aek(id, owner, generation, &kek).await.unwrap();
+        let key = self.world.vault().unwrap(&kek, &aek.wrapped).await.unwrap();
+        let sealer = Aek::new(id, row.id, generation, key);
+        let mut columns = Vec::new();
+        for column in &schema.columns {
+            let old = self.keyring.aek(column.aek).await.unwrap();
+            let ColumnRow { table, ordinal, container, kind, .. } = *column;
+            let name = open_column_name(&old, column).unwrap();
+            columns.push(seal_column(&sealer, table, ordinal, container, kind, &name));
+        }
+        let (from, rewrapped) = (row.cluster, Vec::new());
+        self.catalog.apply(Change::MoveWorkspace { workspace: row.id, from, to, aek, rewrapped, columns }).await
+    }
+
+    /// The account keys of workspace `n`.
+    pub(crate) async fn aeks_of(&self, n: u8) -> Vec<AekId> {
+        self.catalog.aeks_of(workspace(n)).await.unwrap().into_iter().map(|row| row.id).collect()
+    }
+
+    /// Destroys workspace `n`, as an operation does: first in the catalog.
+    pub(crate) async fn shred(&self, n: u8) {
+        let aeks = self.aeks_of(n).await;
+        let change = Change::ShredWorkspace { workspace: workspace(n), at: UnixNanos(1) };
+        self.catalog.apply(change).await.unwrap();
+        self.follow(Some(n), &aeks).await;
+        self.forget_acknowledged(n);
+    }
+
+    /// Tells the pipeline that `aeks` were destroyed, with them a workspace, as a server does.
+    pub(crate) async fn follow(&self, n: Option<u8>, aeks: &[AekId]) {
+        self.keyring.shred(aeks);
+        if let Some(n) = n {
+            self.keyring.forget(workspace(n));
+            self.frames.tables.remove(workspace(n));
+        }
+        self.cutter.shred(aeks);
+        soon("rolling", self.logs.roll(aeks)).await;
+        until("the keys to be let go of", async || !self.keyring.is_in_use(aeks)).await;
+    }
+
+    /// Nobody expects the records of workspace `n` any more.
+    pub(crate) fn forget_acknowledged(&self, n: u8) {
+        self.world.ledger.lock().unwrap().acknowledged.retain(|id| id.workspace != n);
     }
 
     /// What a query of every workspace sees.

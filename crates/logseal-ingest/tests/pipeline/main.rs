@@ -6,13 +6,16 @@
 )]
 
 mod aside;
+mod closing;
 mod counters;
 mod life;
+mod moving;
 mod once;
 mod quarantine;
 mod records;
 mod recovering;
 mod settings;
+mod shredding;
 mod space;
 mod store;
 mod sync;

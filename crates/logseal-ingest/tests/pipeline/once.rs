@@ -33,6 +33,7 @@ struct Met {
     loaded: usize,
     parked: usize,
     evicted: usize,
+    links: usize,
 }
 
 fn settings(random: &mut Seeded) -> Settings {
@@ -57,7 +58,7 @@ fn play(seed: u64, met: &mut Met) -> bool {
     let mut ballast = None;
     for step in 0..STEPS {
         let context = format!("seed {seed}, step {step}");
-        match random.below(26) {
+        match random.below(28) {
             0..=10 => {
                 let requests = requests(&mut random);
                 life.run(async |parts| parts.ship_all(&requests).await);
@@ -94,6 +95,12 @@ fn play(seed: u64, met: &mut Met) -> bool {
                 let seen = life.run(async |parts| parts.check(&context).await);
                 met.evicted += seen.parked.len();
                 drop(short);
+            }
+            26 | 27 => {
+                let (n, to) = (WORKSPACES[random.below(WORKSPACES.len())], cluster(random.below(2) as u8));
+                let requests = requests(&mut random);
+                life.run(async |parts| futures::join!(parts.link(n, to), parts.ship_all(&requests)));
+                met.links += 1;
             }
             crash => {
                 let (requests, patience) = (requests(&mut random), random.below(3_000) as u64);
@@ -147,7 +154,7 @@ fn seeds() -> std::ops::Range<u64> {
 
 /// Scenario: requests to several tables of three workspaces of two clusters, cuts, puts that fail or whose answer is lost, an outage
 /// with short memory, short memory alone, failing writes, syncs and deletions, queries, clients that go away, kills and power failures, in an order that
-/// a seed decides. Guarantee: each query sees every acknowledged record exactly once in segments, memory and log together, and none
+/// a seed decides; workspaces are linked from one cluster to the other meanwhile. Guarantee: each query sees every acknowledged record exactly once in segments, memory and log together, and none
 /// twice; at the end all are in segments and the log is empty; nothing is taken for damage that is none.
 #[test]
 fn every_acknowledged_record_is_seen_exactly_once() {
@@ -161,9 +168,16 @@ fn every_acknowledged_record_is_seen_exactly_once() {
         // is reported rather than passed over. Nothing else may be taken for damage.
         assert!(sync_failed || damage() == before, "seed {seed}: nothing that happened is damage");
     }
-    let Met { restarts, acknowledged, refused, sealed, loaded, parked, evicted } = met;
+    let Met { restarts, acknowledged, refused, sealed, loaded, parked, evicted, links } = met;
     assert!(
-        restarts > 10 && acknowledged > 500 && refused > 0 && sealed > 0 && loaded > 0 && parked > 0 && evicted > 0,
+        restarts > 10
+            && acknowledged > 500
+            && refused > 0
+            && sealed > 0
+            && loaded > 0
+            && parked > 0
+            && evicted > 0
+            && links > 10,
         "{met:?}"
     );
 }

@@ -41,13 +41,14 @@ pub(crate) fn ids(batch: &RecordBatch) -> Vec<Id> {
     bodies.iter().map(|body| Id::parse(body.unwrap())).collect()
 }
 
-pub(crate) fn request(records: &[Id], padding: usize) -> ExportLogsServiceRequest {
+/// A request with `records`, whose attributes' names begin with `keys`.
+pub(crate) fn request(records: &[Id], keys: &str, padding: usize) -> ExportLogsServiceRequest {
     let of_table = |table: u8| {
         let records = records.iter().filter(|id| id.table == table).map(|id| LogRecord {
             time_unix_nano: 1_700_000_000_000_000_000 + u64::from(id.number),
             body: Some(text(id.body() + &"x".repeat(padding))),
             attributes: vec![attribute(
-                format!("key{}", id.number % 7),
+                format!("{keys}{}", id.number % 7),
                 AnyValue { value: Some(Value::IntValue(i64::from(id.number))) },
             )],
             ..LogRecord::default()

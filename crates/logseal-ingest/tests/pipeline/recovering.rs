@@ -123,6 +123,7 @@ fn an_exchanged_file_is_not_believed() {
 /// Scenario: the catalog is an older copy, which does not know the newest file. Guarantee: its records are replayed.
 #[test]
 fn a_file_that_an_older_catalog_does_not_know_is_replayed() {
+    let _alone = alone();
     let world = Arc::new(World::new());
     let life = world.start(&Settings::cut_at_once());
     // All tables and columns are there when the copy is made.
@@ -223,6 +224,7 @@ fn a_forged_frame_is_set_aside_before_anything_behind_it_is_loaded() {
 /// after that deletes it as empty and begins another one. Guarantee: the records of the failed sync stay void.
 #[test]
 fn the_end_of_a_file_outlives_an_empty_successor() {
+    let _alone = alone();
     let world = Arc::new(World::new());
     let life = world.start(&Settings::default());
     let refused = life.run(async |parts| {
@@ -377,6 +379,7 @@ fn foreign_files_and_copies_are_left_alone() {
 /// catalog has the others as `Retired`.
 #[test]
 fn files_whose_records_are_stored_are_retired() {
+    let _alone = alone();
     let world = Arc::new(World::new());
     let life = world.start(&Settings { file_bytes: 1, ..Settings::cut_at_once() });
     life.run(async |parts| {

@@ -224,6 +224,11 @@ impl World {
         self.disk.list(Path::new(QUARANTINE)).unwrap_or_default()
     }
 
+    /// The paths of all objects in the store.
+    pub(crate) async fn paths(&self) -> Vec<String> {
+        self.objects.list(None).map(|object| object.unwrap().location.to_string()).collect().await
+    }
+
     /// How many segments the store has.
     pub(crate) async fn stored_objects(&self) -> usize {
         self.objects.list(None).count().await

@@ -257,6 +257,65 @@ async fn an_older_key_is_never_taken_for_the_newest_one() {
     assert_eq!(restarted.current(WORKSPACE).await.unwrap().aek.generation(), 2);
 }
 
+/// Scenario: the catalog gets a link to another cluster; a query opens what is under the new key before the link is taken up; a reader of
+/// the older catalog comes late. Guarantee: cluster and key change together, when the link is taken up, and never back.
+#[tokio::test]
+async fn cluster_and_key_of_new_data_change_together() {
+    let deployment = Deployment::new().await;
+    let keyring = deployment.keyring();
+    let (cluster, workspace) = (cluster(), workspace());
+    let other = ClusterRow { id: ClusterId::from_bytes([9; 16]), name: "other".into(), ..cluster.clone() };
+    let first = keyring.new_aek(aek_id(7), owner(&cluster, &workspace), 1, &deployment.kek).await.unwrap();
+    let kek = first.kek.clone();
+    deployment.provision(first.clone()).await;
+    let link = async || keyring.current(WORKSPACE).await.map(|link| (link.cluster, link.aek.id())).unwrap();
+    assert_eq!(link().await, (CLUSTER, aek_id(7)));
+    deployment.catalog.apply(Change::AddCluster(ClusterRow { kek, ..other.clone() })).await.unwrap();
+    let second = keyring.new_aek(aek_id(5), owner(&other, &workspace), 2, &deployment.kek).await.unwrap();
+    deployment.catalog.apply(Change::AddAek(second)).await.unwrap();
+    assert_eq!(keyring.aek(aek_id(5)).await.unwrap().generation(), 2);
+    assert_eq!(keyring.newest(WORKSPACE).await.unwrap().id(), aek_id(5));
+    assert_eq!(link().await, (CLUSTER, aek_id(7)), "it is not taken up yet");
+    assert_eq!(keyring.warm(WORKSPACE).await.unwrap().cluster, other.id);
+    keyring.link(&first).await.unwrap();
+    assert_eq!(link().await, (other.id, aek_id(5)));
+}
+
+/// Scenario: a key is destroyed while somebody uses it; somebody else has read its row before. Guarantee: it is given to nobody again, under
+/// no name and also after a restart, and told from a key that never was; who asks learns when the last user has let go of it; new data
+/// falls back to nothing that was destroyed.
+#[tokio::test]
+async fn a_destroyed_key_is_never_given_again() {
+    let deployment = Deployment::new().await;
+    let keyring = deployment.keyring();
+    let (cluster, workspace) = (cluster(), workspace());
+    let first = keyring.new_aek(aek_id(7), owner(&cluster, &workspace), 1, &deployment.kek).await.unwrap();
+    deployment.provision(first.clone()).await;
+    let second = keyring.new_aek(aek_id(5), owner(&cluster, &workspace), 2, &deployment.kek).await.unwrap();
+    deployment.catalog.apply(Change::AddAek(second.clone())).await.unwrap();
+    let user = keyring.warm(WORKSPACE).await.unwrap();
+    let before = deployment.keyring();
+    deployment.catalog.apply(Change::ShredAeks { aeks: vec![aek_id(5)], at: UnixNanos(1) }).await.unwrap();
+    for _ in 0..2 {
+        keyring.shred(&[aek_id(5)]);
+        assert!(keyring.is_shredded(aek_id(5)) && keyring.is_in_use(&[aek_id(5)]));
+    }
+    drop(user);
+    assert!(!keyring.is_in_use(&[aek_id(5)]));
+    let restarted = deployment.keyring();
+    restarted.learn_shredded().await.unwrap();
+    for (when, keyring) in [("told", &keyring), ("not told", &before), ("restarted", &restarted)] {
+        let refused = keyring.aek(aek_id(5)).await;
+        assert!(matches!(refused, Err(KeyError::Shredded(id)) if id == aek_id(5)), "{when}: {refused:?}");
+        assert!(matches!(keyring.aek(aek_id(66)).await, Err(KeyError::UnknownAek(_))), "{when}");
+        if when != "not told" {
+            assert!(matches!(keyring.remember(&second).await, Err(KeyError::Shredded(_))), "{when}");
+            assert!(matches!(keyring.link(&second).await, Err(KeyError::Shredded(_))), "{when}");
+        }
+        assert_eq!(keyring.current(WORKSPACE).await.unwrap().aek.id(), aek_id(7), "{when}");
+    }
+}
+
 #[tokio::test]
 async fn unknown_workspaces_have_no_key() {
     let deployment = Deployment::new().await;

@@ -13,7 +13,7 @@ use logseal_core::{Clock, IdGenerator, SystemClock, WalFileId};
 use logseal_crypto::{OsRandom, RootKey};
 use logseal_ingest::pipeline::frames::{Coverage, FrameReader, Frames, FramesError, Range};
 use logseal_ingest::pipeline::tables::Tables;
-use logseal_keys::{AccessKeys, Keyring};
+use logseal_keys::{AccessKeys, KeyError, Keyring};
 use logseal_rebuild::report::Outcome;
 use logseal_rebuild::take_in::{Keys, Secret};
 use logseal_rebuild::{Place, Rebuild, Report, WorkspaceSecret};
@@ -284,7 +284,18 @@ enum LogProblem {
     #[error("a file of the write-ahead log cannot be read now; the next start tries again")]
     Frames(#[from] FramesError),
     #[error("the catalog refuses a table of the write-ahead log")]
-    Catalog(#[from] CatalogError),
+    Catalog(#[source] CatalogError),
+    #[error("a table of the write-ahead log cannot be sealed")]
+    Key(#[source] KeyError),
+}
+
+impl LogProblem {
+    fn of(error: KeyError) -> Self {
+        match error {
+            KeyError::Catalog(error) => Self::Catalog(error),
+            error => Self::Key(error),
+        }
+    }
 }
 
 /// Adds the tables and columns of one file's frames that no segment covers; how many records they have.
@@ -299,7 +310,8 @@ async fn keep_tables_of(
     while let Some(lot) = reader.next(|position, _, stream| !coverage.covers(position, stream)).await? {
         // What gives no rows is quarantined by the replay.
         for rows in lot.into_iter().filter_map(|frame| frame.rows.ok()).flatten() {
-            rows.stream.table.make_durable(catalog, &rows.stream.aek).await?;
+            let made = rows.stream.table.make_durable(catalog, &frames.keyring, &rows.stream.aek).await;
+            made.map_err(LogProblem::of)?;
             records += rows.chunks.iter().map(|chunk| chunk.batch.num_rows() as u64).sum::<u64>();
         }
     }

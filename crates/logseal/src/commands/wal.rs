@@ -9,7 +9,7 @@ use std::sync::Arc;
 use logseal_catalog::CoverageRow;
 use logseal_core::{AekId, TableId, WalFileId};
 use logseal_crypto::Aek;
-use logseal_keys::Keyring;
+use logseal_keys::{KeyError, Keyring};
 use logseal_wal::{
     Disk, FileKeys, FileReader, FileSurvey, FolderProblem, FolderSurvey, Item, Known, SystemDisk, survey_folder,
 };
@@ -260,7 +260,7 @@ fn surveys(dir: &Path) -> Result<Vec<(PathBuf, FolderSurvey)>, CommandError> {
     Ok(found)
 }
 
-type AccountKeys = BTreeMap<AekId, Option<Arc<Aek>>>;
+type AccountKeys = BTreeMap<AekId, Result<Arc<Aek>, KeyError>>;
 
 /// The account keys that a file needs, as far as the keyring has them.
 async fn account_keys(survey: &FileSurvey, keyring: &Keyring) -> AccountKeys {
@@ -271,7 +271,7 @@ async fn account_keys(survey: &FileSurvey, keyring: &Keyring) -> AccountKeys {
         if let Item::Key(key) = item
             && !keys.contains_key(&key.aek)
         {
-            keys.insert(key.aek, keyring.aek(key.aek).await.ok());
+            keys.insert(key.aek, keyring.aek(key.aek).await);
         }
     }
     keys
@@ -289,12 +289,16 @@ fn show(survey: &FileSurvey, aeks: Option<&AccountKeys>) -> Result<File, Command
     while let Some(item) = reader.next_item().map_err(failed)? {
         match item {
             Item::Key(key) => {
-                let _ = opened.add(&key, &|id| aeks.and_then(|aeks| aeks.get(&id)?.as_ref().map(Arc::clone)));
+                let _ = opened.add(&key, &|id| aeks.and_then(|aeks| aeks.get(&id)?.as_ref().ok().map(Arc::clone)));
                 let shown = Key { slot: key.slot, workspace: key.workspace.to_string(), aek_id: key.aek.to_string() };
                 keys.insert(key.slot, shown);
             }
             Item::Entry(entry) => {
+                let key = opened.aek_of(entry.slot).and_then(|aek| aeks?.get(&aek));
+                // Nobody can open what is under a key that was destroyed, and nobody is to.
+                let shredded = matches!(key, Some(Err(KeyError::Shredded(_))));
                 if aeks.is_some()
+                    && !shredded
                     && let Err(error) = entry.open(&opened)
                 {
                     problems.push(Chain(&error).to_string());

@@ -27,6 +27,8 @@ pub struct Totals {
     pub bytes: u64,
     /// Bytes of files from the cursors on.
     pub parked_bytes: u64,
+    /// Memory that growing segments take, in bytes.
+    pub growing_bytes: usize,
 }
 
 /// What became of a group.
@@ -385,6 +387,7 @@ impl State {
             totals.records += records;
             totals.oldest = totals.oldest.into_iter().chain(oldest).min();
         }
+        totals.growing_bytes = self.streams.values().map(StreamState::growing_bytes).sum();
         for feed in self.feeds.values() {
             totals.files += feed.files.len();
             totals.bytes += feed.files.iter().map(|file| file.bytes).sum::<u64>();

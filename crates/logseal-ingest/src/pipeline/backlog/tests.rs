@@ -1,5 +1,7 @@
 //! The backlog's rules, without a log, a store or a clock.
 
+mod clusters;
+
 use std::time::Duration;
 
 use logseal_core::AekId;
