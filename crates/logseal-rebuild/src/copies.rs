@@ -53,6 +53,13 @@ impl Copies {
         same.map(|other| other.aek.created).min().unwrap_or(copy.aek.created)
     }
 
+    /// A copy of the newest generation of the same workspace, usable or not: the workspace is linked to its cluster. Older generations may
+    /// be of clusters that the workspace has left.
+    pub(crate) fn newest_of_workspace<'c>(&'c self, copy: &'c KeyCopy) -> &'c KeyCopy {
+        let same = self.0.values().flatten().filter(|other| other.aek.workspace == copy.aek.workspace);
+        same.max_by_key(|other| other.aek.generation).unwrap_or(copy)
+    }
+
     /// A copy of `id` that the vault unwraps, of the newest KEK version that does; nothing when there is none.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use futures::TryStreamExt as _;
 use logseal_catalog::{
     Catalog, Change, ClusterRow, CoverageRow, SegmentCommit, SegmentRow, WalFileRow, WalFileState, WorkspaceRow,
 };
-use logseal_core::{AekId, Chain, Clock, ClusterId, WorkspaceId};
+use logseal_core::{AekId, Chain, Clock, ClusterId, UnixNanos, WorkspaceId};
 use logseal_crypto::{Dek, MacKey, WrappedDek, aad};
 use logseal_keys::access::SLOTS;
 use logseal_keys::{AccessKeys, KeyCopy, KeyError, Keyring};
@@ -268,23 +268,33 @@ impl Rebuild {
         found
     }
 
+    /// Adds the cluster of `copy` unless it is there.
+    async fn add_cluster(&self, copy: &KeyCopy, created: UnixNanos, known: &mut Known) -> Result<(), RebuildError> {
+        let id = copy.aek.cluster;
+        if known.clusters.contains_key(&id) {
+            return Ok(());
+        }
+        let wished = copy.cluster_name.as_deref().unwrap_or(self.first_names.0);
+        let name = free_name(wished, &id.to_string(), known.clusters.values());
+        let row = ClusterRow { id, name: name.clone(), created, kek: copy.aek.kek.clone() };
+        self.catalog.apply(Change::AddCluster(row)).await?;
+        known.clusters.insert(id, name.clone());
+        known.report.clusters.push(TakenCluster { id, name });
+        Ok(())
+    }
+
     async fn add_key(&self, copy: &KeyCopy, copies: &Copies, known: &mut Known) -> Result<bool, RebuildError> {
         let (aek, created) = (copy.aek.clone(), copies.workspace_made(copy));
-        if !known.clusters.contains_key(&aek.cluster) {
-            let wished = copy.cluster_name.as_deref().unwrap_or(self.first_names.0);
-            let name = free_name(wished, &aek.cluster.to_string(), known.clusters.values());
-            let row = ClusterRow { id: aek.cluster, name: name.clone(), created, kek: aek.kek.clone() };
-            self.catalog.apply(Change::AddCluster(row)).await?;
-            known.clusters.insert(aek.cluster, name.clone());
-            known.report.clusters.push(TakenCluster { id: aek.cluster, name });
-        }
+        self.add_cluster(copy, created, known).await?;
+        let newest = copies.newest_of_workspace(copy);
         let (id, workspace) = (aek.id, aek.workspace);
         let (change, taken) = if known.workspaces.contains_key(&workspace) {
             (Change::AddAek(aek), None)
         } else {
             let wished = copy.workspace_name.as_deref().unwrap_or(self.first_names.1);
             let name = free_name(wished, &workspace.to_string(), known.workspaces.values());
-            let row = WorkspaceRow { id: workspace, name: name.clone(), cluster: aek.cluster, created };
+            self.add_cluster(newest, created, known).await?;
+            let row = WorkspaceRow { id: workspace, name: name.clone(), cluster: newest.aek.cluster, created };
             let now = self.clock.now();
             let kept = self.secrets.iter().find(|secret| secret.workspace == workspace);
             let kept = kept.and_then(|secret| self.access.keep(workspace, SLOTS[0], &secret.primary.0, now));
@@ -351,7 +361,11 @@ impl Rebuild {
         known: &mut Known,
     ) -> Result<u64, Problem> {
         let opened = self.open(candidate, known).await?;
-        let aek = self.keyring.aek(opened.wrapped.aek).await.map_err(Problem::of_key)?;
+        // Columns are sealed under the newest key: older ones may go before it, with all that they seal.
+        let aek = match self.keyring.newest(candidate.place.workspace).await {
+            Ok(newest) => newest,
+            Err(_) => self.keyring.aek(opened.wrapped.aek).await.map_err(Problem::of_key)?,
+        };
         let tables = match tables.entry(candidate.place.workspace) {
             Entry::Occupied(loaded) => loaded.into_mut(),
             Entry::Vacant(place) => {

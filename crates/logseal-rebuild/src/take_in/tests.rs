@@ -89,19 +89,29 @@ impl Deployment {
         name: &str,
         generation: u32,
     ) -> (ClusterRow, WorkspaceRow, AekRow) {
+        self.generation_of(CLUSTER, &self.kek, (id, aek, name, generation)).await
+    }
+
+    /// As [`Deployment::generation`], of this cluster and under this KEK.
+    async fn generation_of(
+        &self,
+        cluster: ClusterId,
+        kek_id: &KeyId,
+        (id, aek, name, generation): (WorkspaceId, AekId, &str, u32),
+    ) -> (ClusterRow, WorkspaceRow, AekRow) {
         let scratch = self.rebuild(&format!("scratch-{name}.sqlite")).await;
         let created = UnixNanos(5);
         let kek = KekRow {
-            vault_uri: self.kek.vault_uri.to_string(),
-            name: self.kek.name.to_string(),
-            version: self.kek.version.to_string(),
+            vault_uri: kek_id.vault_uri.to_string(),
+            name: kek_id.name.to_string(),
+            version: kek_id.version.to_string(),
         };
-        let cluster = ClusterRow { id: CLUSTER, name: "prod".into(), created, kek };
-        let workspace = WorkspaceRow { id, name: name.into(), cluster: CLUSTER, created };
+        let cluster = ClusterRow { id: cluster, name: "prod".into(), created, kek };
+        let workspace = WorkspaceRow { id, name: name.into(), cluster: cluster.id, created };
         let logs = if id == WORKSPACE { LOGS } else { TableId::from_bytes(*id.as_bytes()) };
         let tables = [TableRow { id: logs, workspace: id, name: TableName::logs(), created }];
         let owner = AekOwner { cluster: &cluster, workspace: &workspace, tables: &tables };
-        let row = scratch.keyring.new_aek(aek, owner, generation, &self.kek).await.unwrap();
+        let row = scratch.keyring.new_aek(aek, owner, generation, kek_id).await.unwrap();
         (cluster, workspace, row)
     }
 
@@ -218,6 +228,42 @@ async fn all_generations_of_a_key_come_back() {
     let report = rebuild.take_in(Keys::All).await.unwrap();
     assert_eq!((report.account_keys, report.workspaces.len(), report.adopted), (2, 1, 2), "{report:?}");
     assert_eq!(rebuild.catalog.aeks().await.unwrap(), [first, second]);
+}
+
+/// Scenario: the workspace was linked to a second cluster, whose key it got last; segments are under both keys. That key is usable, or its
+/// KEK is disabled; all keys are taken in, or those that segments need, the oldest first. Guarantee: the workspace comes back at the second
+/// cluster; columns are under the newest key that there is.
+#[tokio::test]
+async fn a_workspace_comes_back_at_the_cluster_of_its_newest_key() {
+    for (usable, keys) in [(true, Keys::All), (true, Keys::Needed), (false, Keys::All), (false, Keys::Needed)] {
+        let case = format!("usable {usable}, {keys:?}");
+        let deployment = Deployment::new().await;
+        let other = ClusterId::from_bytes([44; 16]);
+        let name = KeyName::parse("other").unwrap();
+        let kek = deployment.vault.create_key(&name, 2048).await.unwrap().id;
+        let (_, _, first) = deployment.workspace(WORKSPACE, AEK, "default").await;
+        let second = (WORKSPACE, AekId::from_bytes([33; 16]), "default", 2);
+        let (_, _, second) = deployment.generation_of(other, &kek, second).await;
+        deployment.segment(&deployment.aek(&first).await, 11, &[("a", 1)], (9, 3, 10)).await;
+        if usable {
+            let key = deployment.vault.unwrap(&kek, &second.wrapped).await.unwrap();
+            let aek = Aek::new(second.id, second.workspace, second.generation, key);
+            deployment.segment(&aek, 12, &[("a", 1), ("b", 1)], (9, 3, 10)).await;
+        } else {
+            deployment.vault.set_enabled(&name, &kek.version, false).unwrap();
+        }
+        let rebuild = deployment.rebuild("catalog.sqlite").await;
+        let report = rebuild.take_in(keys).await.unwrap();
+        assert_eq!(report.adopted, if usable { 2 } else { 1 }, "{case}: {report:?}");
+        let workspaces = rebuild.catalog.workspaces().await.unwrap();
+        assert_eq!(workspaces.iter().map(|row| row.cluster).collect::<Vec<_>>(), [other], "{case}");
+        assert_eq!(rebuild.catalog.clusters().await.unwrap().len(), 2, "{case}");
+        let columns = rebuild.catalog.schema(WORKSPACE).await.unwrap().columns;
+        if keys == Keys::All {
+            let newest = if usable { second.id } else { first.id };
+            assert!(!columns.is_empty() && columns.iter().all(|column| column.aek == newest), "{case}");
+        }
+    }
 }
 
 /// Scenario: shippers hold the key that credentials.json still has. Guarantee: they go on with it.
