@@ -25,6 +25,7 @@ use logseal_segment::{SegmentError, SegmentStore, properties};
 use metrics_exporter_prometheus::PrometheusHandle;
 use object_store::path::Path;
 
+use super::data_plane::Suspended;
 use crate::error::Chain;
 
 /// Shippers' keys for the door.
@@ -63,6 +64,7 @@ pub(super) struct Readable {
     pub(super) catalog: Catalog,
     pub(super) backlog: Arc<Backlog>,
     pub(super) frames: Frames,
+    pub(super) suspended: Arc<Suspended>,
     pub(super) clock: Arc<dyn Clock>,
 }
 
@@ -83,6 +85,9 @@ impl ParkedRows for Parked {
 #[async_trait]
 impl SegmentCatalog for Readable {
     async fn snapshot(&self, workspace: WorkspaceId) -> Result<Snapshot, PortError> {
+        if self.suspended.has(workspace) {
+            return Err(PortError::new(PortErrorKind::NotFound, format!("workspace `{workspace}` is deleted")));
+        }
         if let Some(why) = self.frames.keyring.refusal(workspace) {
             return Err(key_trouble(&KeyError::Refused { workspace, why }));
         }
@@ -165,6 +170,7 @@ fn catalog_trouble(error: &CatalogError) -> PortError {
 fn key_trouble(error: &KeyError) -> PortError {
     let kind = match error {
         KeyError::Catalog(cause) => return catalog_trouble(cause),
+        KeyError::Shredded(_) => PortErrorKind::NotFound,
         KeyError::Vault { .. } | KeyError::Copy(_) | KeyError::Refused { .. } => PortErrorKind::Unavailable,
         _ => PortErrorKind::Corrupt,
     };

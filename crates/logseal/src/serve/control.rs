@@ -8,12 +8,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use data_encoding::HEXLOWER;
 use futures::TryStreamExt as _;
-use logseal_catalog::{AuditHead, Catalog};
+use logseal_catalog::AuditHead;
 use logseal_control::{AnchorStore, DataPlane, DataPlaneError, Objects, Vaults};
 use logseal_core::{AekId, Chain, ClusterId, WorkspaceId};
-use logseal_ingest::pipeline::logs::{LogError, Logs};
-use logseal_ingest::pipeline::tables::Tables;
-use logseal_keys::{AccessKeys, KeyError, Keyring};
 use logseal_segment::SegmentStore;
 use logseal_vault::{EmbeddedVault, KeyId, KeyVault};
 use object_store::path::Path;
@@ -21,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use super::VAULT_URI;
+use super::data_plane::{self, DataPlaneTrouble};
 
 /// The embedded vault under its address.
 #[derive(Debug)]
@@ -61,53 +59,37 @@ impl Objects for Removals {
 
 /// The running part of the server.
 #[derive(Debug)]
-pub(super) struct Plane {
-    pub(super) logs: Arc<Logs>,
-    pub(super) catalog: Catalog,
-    pub(super) keyring: Arc<Keyring>,
-    pub(super) access: Arc<AccessKeys>,
-    pub(super) tables: Arc<Tables>,
-}
+pub(super) struct Plane(pub(super) data_plane::DataPlane);
 
-fn log_trouble(error: LogError) -> DataPlaneError {
+fn trouble(error: DataPlaneTrouble) -> DataPlaneError {
     DataPlaneError { is_passing: error.is_passing(), message: Chain(&error).to_string() }
-}
-
-fn key_trouble(error: &KeyError) -> DataPlaneError {
-    DataPlaneError { is_passing: !error.is_lasting(), message: Chain(error).to_string() }
 }
 
 #[async_trait]
 impl DataPlane for Plane {
     async fn open_cluster(&self, cluster: ClusterId) -> Result<(), DataPlaneError> {
-        self.logs.open(cluster).await.map_err(log_trouble)
+        self.0.open_cluster(cluster).await.map_err(trouble)
     }
 
     async fn close_cluster(&self, cluster: ClusterId) -> Result<(), DataPlaneError> {
-        self.logs.close(cluster, std::time::Duration::from_secs(60)).await.map_err(log_trouble)
+        self.0.close_cluster(cluster).await.map_err(trouble)
     }
 
     async fn open_workspace(&self, workspace: WorkspaceId) -> Result<(), DataPlaneError> {
-        let trouble = |error: KeyError| key_trouble(&error);
-        let row = self.catalog.workspace(workspace).await.map_err(|e| trouble(e.into()))?;
-        let Some(row) = row else { return Err(trouble(KeyError::NoAek(workspace))) };
-        for key in self.catalog.workspace_keys_of(workspace).await.map_err(|e| trouble(e.into()))? {
-            self.access.accept(&key);
-        }
-        self.keyring.warm(workspace).await.map_err(trouble)?;
-        self.tables.load(&self.catalog, &self.keyring, workspace, &row.name).await.map_err(trouble)
+        self.0.open_workspace(workspace).await.map_err(trouble)
     }
 
-    async fn suspend_workspace(&self, _: WorkspaceId) -> Result<(), DataPlaneError> {
+    async fn suspend_workspace(&self, workspace: WorkspaceId) -> Result<(), DataPlaneError> {
+        self.0.suspend_workspace(workspace);
         Ok(())
     }
 
-    async fn shred(&self, _: &[AekId], _: Option<WorkspaceId>) -> Result<(), DataPlaneError> {
-        Ok(())
+    async fn shred(&self, keys: &[AekId], workspace: Option<WorkspaceId>) -> Result<(), DataPlaneError> {
+        self.0.shred(keys, workspace).await.map_err(trouble)
     }
 
-    fn unsealed_of(&self, _: &[AekId]) -> u64 {
-        0
+    fn unsealed_of(&self, keys: &[AekId]) -> u64 {
+        self.0.unsealed_of(keys)
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod adapters;
 mod control;
+mod data_plane;
 mod ingest;
 mod stop;
 mod workspaces;
@@ -39,6 +40,7 @@ use tracing::info;
 pub(crate) use self::adapters::KeyCopies;
 use self::adapters::{Engine, Prometheus, Readable};
 use self::control::{AnchorFile, Embedded, Plane, Removals};
+use self::data_plane::{DataPlane, Suspended};
 use self::ingest::Ingest;
 pub(crate) use self::ingest::scan_limits;
 use self::stop::{Reason, Signals};
@@ -149,6 +151,7 @@ struct State {
     keyring: Arc<Keyring>,
     access: Arc<AccessKeys>,
     tables: Arc<Tables>,
+    suspended: Arc<Suspended>,
     ids: IdGenerator,
     clock: Arc<dyn Clock>,
 }
@@ -185,8 +188,10 @@ impl State {
         };
         provision.run().await.map_err(CommandError::start("make the default resources"))?;
         let tables = Tables::new(schema_limits(config), ids.clone(), Arc::clone(&clock));
-        workspaces::open_all(&catalog, &keyring, &access, &tables).await?;
-        Ok(Self { catalog, vault, service_key, store, keyring, access, tables: Arc::new(tables), ids, clock })
+        let suspended = Arc::default();
+        workspaces::open_all(&catalog, &keyring, &access, &tables, &suspended).await?;
+        let tables = Arc::new(tables);
+        Ok(Self { catalog, vault, service_key, store, keyring, access, tables, suspended, ids, clock })
     }
 
     fn audit(&self, data_dir: &DataDir) -> AuditTrail {
@@ -200,13 +205,16 @@ impl State {
             keyring: Arc::clone(&self.keyring),
             access: Arc::clone(&self.access),
             vaults: Arc::new(Embedded { vault: Arc::clone(&self.vault), service_key: self.service_key.clone() }),
-            data: Arc::new(Plane {
-                logs: Arc::clone(&ingest.logs),
+            data: Arc::new(Plane(DataPlane {
                 catalog: self.catalog.clone(),
                 keyring: Arc::clone(&self.keyring),
                 access: Arc::clone(&self.access),
                 tables: Arc::clone(&self.tables),
-            }),
+                logs: Arc::clone(&ingest.logs),
+                cutter: ingest.cutter.clone(),
+                backlog: Arc::clone(&ingest.backlog),
+                suspended: Arc::clone(&self.suspended),
+            })),
             objects: Arc::new(Removals(self.store.clone())),
             ids: self.ids.clone(),
             clock: Arc::clone(&self.clock),
@@ -227,6 +235,7 @@ impl State {
             catalog: self.catalog.clone(),
             backlog: Arc::clone(&ingest.backlog),
             frames: ingest.frames.clone(),
+            suspended: Arc::clone(&self.suspended),
             clock: Arc::clone(&self.clock),
         });
         let engine =

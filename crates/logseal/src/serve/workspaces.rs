@@ -6,19 +6,23 @@
 
 use logseal_catalog::{Catalog, WorkspaceRow};
 use logseal_ingest::pipeline::tables::Tables;
-use logseal_keys::{AccessKeys, KeyError, Keyring};
+use logseal_keys::{AccessKeys, KeyError, Keyring, Link};
 use tracing::error;
 
+use super::data_plane::Suspended;
 use crate::error::{Chain, CommandError};
 
-/// Opens all workspaces of `catalog` that can be opened, into `access`, `keyring` and `tables`.
+/// Opens all workspaces of `catalog` that can be opened, into `access`, `keyring` and `tables`. Those that are deleted and can be recovered
+/// are suspended: their records in the log still become segments.
 pub(super) async fn open_all(
     catalog: &Catalog,
     keyring: &Keyring,
     access: &AccessKeys,
     tables: &Tables,
+    suspended: &Suspended,
 ) -> Result<(), CommandError> {
     let read = "read the catalog";
+    keyring.learn_shredded().await.map_err(CommandError::start(read))?;
     for orphan in catalog.orphans().await.map_err(CommandError::start(read))? {
         error!(error = %Chain(&orphan), "a row of the catalog belongs to no workspace, and is left out");
     }
@@ -29,18 +33,34 @@ pub(super) async fn open_all(
         access.set_incomplete();
     }
     for row in catalog.workspaces().await.map_err(CommandError::start(read))? {
+        let resource = catalog.resource_by_id(row.id.into()).await.map_err(CommandError::start(read))?;
+        if resource.is_some_and(|resource| resource.deleted.is_some()) {
+            access.replace(row.id, &[]);
+            suspended.add(row.id);
+        }
         match open(catalog, keyring, tables, &row).await {
             Err(error) if error.is_lasting() => {
                 keyring.refuse(row.id, &error);
                 error!(workspace = %row.name, id = %row.id, error = %Chain(&error), "a workspace is not available until it is repaired and the server is started again");
             }
-            opened => opened.map_err(CommandError::start("open a workspace"))?,
+            opened => drop(opened.map_err(CommandError::start("open a workspace"))?),
         }
     }
     Ok(())
 }
 
-async fn open(catalog: &Catalog, keyring: &Keyring, tables: &Tables, row: &WorkspaceRow) -> Result<(), KeyError> {
-    keyring.warm(row.id).await?;
-    tables.load(catalog, keyring, row.id, &row.name).await
+/// Opens the workspace of `row`, or takes up where it is linked to now.
+pub(super) async fn open(
+    catalog: &Catalog,
+    keyring: &Keyring,
+    tables: &Tables,
+    row: &WorkspaceRow,
+) -> Result<Link, KeyError> {
+    let link = keyring.warm(row.id).await?;
+    if link.cluster != row.cluster {
+        // New data under this key would be in the hands of a cluster that the workspace has left.
+        return Err(KeyError::Unlinked { workspace: row.id, cluster: link.cluster });
+    }
+    tables.load(catalog, keyring, row.id, &row.name).await?;
+    Ok(link)
 }
