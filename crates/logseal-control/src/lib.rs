@@ -6,6 +6,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`api`] | the HTTP shell: [`router`] and its handlers |
+//! | [`grpc`] | the status of operations over gRPC |
 //! | `request` | what a request to change a resource becomes |
 //! | `resource` | clusters, workspaces and their parts as values: input, document, view |
 //! | [`operation`] | operations: intent, steps, the tasks that run them |
@@ -17,6 +18,7 @@
 
 pub mod api;
 pub mod audit;
+pub mod grpc;
 mod json;
 pub mod operation;
 pub mod port;

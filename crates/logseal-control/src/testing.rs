@@ -1,5 +1,7 @@
 //! A control plane over a real catalog and a real vault, with a store and a server that only remember.
 
+pub(crate) mod management;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::path::PathBuf;
@@ -203,12 +205,17 @@ impl Deployment {
 
     /// The same deployment in another life, in which `faults` happen; operations that were under way go on.
     pub(crate) async fn restart(&mut self, faults: Arc<dyn Faults>) {
+        self.restart_later(faults).await;
+        self.operations.resume().await.unwrap();
+    }
+
+    /// As [`Deployment::restart`], but for the operations: they wait to be resumed.
+    pub(crate) async fn restart_later(&mut self, faults: Arc<dyn Faults>) {
         self.catalog.close().await.unwrap();
         self.catalog = Catalog::open(&self.file, self.root.catalog_mac()).await.unwrap();
         let Self { catalog, root, vault, service_key, store, server, clock, .. } = self;
         let clock: Arc<dyn Clock> = Arc::clone(clock) as _;
         self.operations = Operations::new(world(catalog, root, vault, service_key, store, server, &clock, faults));
-        self.operations.resume().await.unwrap();
     }
 
     /// How the operation ended.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use logseal_catalog::{AuditEntry, CatalogError, Change, OperationFilter, OperationRow, OperationState, ResourceRow};
 use logseal_core::OperationId;
 use serde_json::Value;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
@@ -26,6 +26,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Steps that run at the same time; others wait. A step may ask the vault for private operations, which take milliseconds of a core.
 const AT_ONCE: usize = 16;
 
+/// Changes of an operation that are kept for those who watch it: more than one has steps to be done and undone.
+const CHANGES: usize = 32;
+
 /// All operations: those that run, and those in the catalog.
 #[derive(Debug)]
 pub struct Operations {
@@ -39,8 +42,19 @@ pub struct Operations {
 struct Live {
     /// Changes with each step, and closes when the operation has ended.
     steps: watch::Receiver<usize>,
+    /// The operation after each step; closes as well.
+    changes: broadcast::Sender<Arc<Operation>>,
     within: Arc<Within>,
     cancel: Arc<AtomicBool>,
+}
+
+impl Live {
+    fn tell(&self, operation: &Operation) {
+        // An error says that nobody watches.
+        if self.changes.receiver_count() > 0 {
+            let _ = self.changes.send(Arc::new(operation.clone()));
+        }
+    }
 }
 
 /// The share of the present step that is done.
@@ -175,6 +189,11 @@ impl Operations {
         self.live().get(&id).map_or(0.0, |live| live.within.get())
     }
 
+    /// What becomes of `id` from now on, step by step, until it has ended; `None` when no task runs it.
+    pub(crate) fn changes(&self, id: OperationId) -> Option<broadcast::Receiver<Arc<Operation>>> {
+        self.live().get(&id).map(|live| live.changes.subscribe())
+    }
+
     /// The operation `id` when it has ended, or as it is after `patience`.
     pub(crate) async fn wait(&self, id: OperationId, patience: Duration) -> Result<Option<Operation>, Problem> {
         let steps = self.live().get(&id).map(|live| live.steps.clone());
@@ -214,7 +233,8 @@ impl Operations {
 
     fn spawn(self: &Arc<Self>, operation: Operation) {
         let (step, steps) = watch::channel(0);
-        let live = Live { steps, within: Arc::default(), cancel: Arc::default() };
+        let changes = broadcast::Sender::new(CHANGES);
+        let live = Live { steps, changes, within: Arc::default(), cancel: Arc::default() };
         self.live().insert(operation.row.id, live.clone());
         let operations = Arc::clone(self);
         tokio::spawn(async move {
@@ -261,8 +281,10 @@ impl Operations {
                 Ok(Next::Step) => {
                     pause = FIRST_PAUSE;
                     step.send_modify(|steps| *steps += 1);
+                    live.tell(&operation);
                 }
                 Ok(Next::End) => {
+                    live.tell(&operation);
                     let (id, kind, status) = (operation.row.id, &operation.row.kind, operation.status());
                     match &operation.document.failure {
                         None => info!(operation = %id, kind, status, "an operation has ended"),

@@ -10,6 +10,7 @@ use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
+use super::Services;
 use crate::IngestError;
 
 /// The service's name in health and reflection.
@@ -25,12 +26,16 @@ const HEALTH_NAMES: [&str; 2] = ["", LOGS_SERVICE];
 /// before anybody has shown credentials.
 const REQUEST_BYTES: usize = 4 * 1024;
 
-/// Health and reflection, v1 and v1alpha, as services.
-pub(super) fn routes(health: &HealthReporter) -> Result<Routes, IngestError> {
+/// `services` with health and reflection, v1 and v1alpha.
+pub(super) fn routes(health: &HealthReporter, services: Services) -> Result<Routes, IngestError> {
     let health = HealthServer::new(HealthService::from_health_reporter(health.clone()));
     let logs = logs_descriptors()?;
     let reflection = || {
-        tonic_reflection::server::Builder::configure()
+        let configured =
+            services.descriptors.iter().fold(tonic_reflection::server::Builder::configure(), |builder, set| {
+                builder.register_encoded_file_descriptor_set(set)
+            });
+        configured
             .register_encoded_file_descriptor_set(&logs)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             // Both versions list the same services, whichever of them is asked.
@@ -41,7 +46,9 @@ pub(super) fn routes(health: &HealthReporter) -> Result<Routes, IngestError> {
     let failed = |error| IngestError::Descriptors(Box::new(error));
     let v1 = reflection().build_v1().map_err(failed)?;
     let v1alpha = reflection().build_v1alpha().map_err(failed)?;
-    Ok(Routes::new(health.max_decoding_message_size(REQUEST_BYTES))
+    Ok(services
+        .routes
+        .add_service(health.max_decoding_message_size(REQUEST_BYTES))
         .add_service(v1.max_decoding_message_size(REQUEST_BYTES))
         .add_service(v1alpha.max_decoding_message_size(REQUEST_BYTES))
         .prepare())

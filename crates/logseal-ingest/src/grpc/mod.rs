@@ -1,8 +1,8 @@
-//! OTLP over gRPC: `LogsService/Export`, health and reflection on one HTTP/2 listener.
+//! OTLP over gRPC: `LogsService/Export`, health, reflection and what the server's owner adds, on one HTTP/2 listener.
 //!
 //! ```text
 //! TcpListener -> connection (limit, preface) -> tonic's HTTP/2 -> dispatch -> export -> Intake
-//!                                                                     \----> health, reflection v1 and v1alpha
+//!                                                                     \----> health, reflection v1 and v1alpha, `Services`
 //! ```
 //!
 //! Memory that a client can make the server take beside the budget is bounded by its calls: each has at most [`STREAM_WINDOW`] of
@@ -78,16 +78,33 @@ pub struct Lifecycle {
     pub shutdown: watch::Receiver<bool>,
 }
 
+/// What a listener serves beside OTLP, health and reflection: whose it is, this crate does not know.
+///
+/// Its calls are outside the byte budget and come with whatever credentials their clients send, so each service has to check its callers
+/// before it reads a body, and to bound what they can make it hold. It is to end long answers when the server stops.
+#[derive(Clone, Debug, Default)]
+pub struct Services {
+    /// The services.
+    pub routes: Routes,
+    /// Encoded `google.protobuf.FileDescriptorSet`s, for reflection.
+    pub descriptors: Vec<&'static [u8]>,
+}
+
 /// Serves `listener` until [`Lifecycle::shutdown`]; then accepts nothing new, lets calls under way finish for at most
 /// `ingest.drain_ms`, cuts what is left, and returns.
 ///
 /// # Errors
 ///
 /// [`IngestError::Descriptors`] and [`IngestError::Transport`].
-pub async fn serve(listener: TcpListener, door: Door, lifecycle: Lifecycle) -> Result<(), IngestError> {
+pub async fn serve(
+    listener: TcpListener,
+    door: Door,
+    services: Services,
+    lifecycle: Lifecycle,
+) -> Result<(), IngestError> {
     let limits = *door.admission.limits();
     let mut health = HealthReporter::new();
-    let dispatch = Dispatch { routes: describe::routes(&health)?, door: Arc::new(door.clone()) };
+    let dispatch = Dispatch { routes: describe::routes(&health, services)?, door: Arc::new(door.clone()) };
     let (end, is_end) = watch::channel(false);
     let (drain, is_drain) = oneshot::channel();
     let connections = connection::incoming(listener, limits.connections, connection::PREFACE_TIME, is_end, door.meter);

@@ -21,7 +21,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use logseal_core::{RandomSource, WorkspaceId};
-use logseal_ingest::grpc::{Lifecycle, serve};
+use logseal_ingest::grpc::{Lifecycle, Services, serve};
 use logseal_ingest::{
     Accepted, AuthError, Authenticator, Budget, Door, DoorSettings, IngestError, Intake, IntakeError, IntakeRequest,
 };
@@ -128,7 +128,12 @@ impl Server {
         let (ready, is_ready) = watch::channel(true);
         let (shutdown, is_shutdown) = watch::channel(false);
         let budget = Arc::clone(door.budget());
-        let task = tokio::spawn(serve(listener, door, Lifecycle { ready: is_ready, shutdown: is_shutdown }));
+        let task = tokio::spawn(serve(
+            listener,
+            door,
+            Services::default(),
+            Lifecycle { ready: is_ready, shutdown: is_shutdown },
+        ));
         Self { address, budget, ready, shutdown, task }
     }
 

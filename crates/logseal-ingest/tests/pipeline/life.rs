@@ -9,7 +9,7 @@ use futures::future::join_all;
 use logseal_catalog::{Catalog, CatalogError, Change, ClusterRow, ColumnRow, SegmentRow, WalFileRow};
 use logseal_core::{AekId, ClusterId, IdGenerator, SystemClock, UnixNanos};
 use logseal_crypto::{Aek, OsRandom, WrappedDek, aad};
-use logseal_ingest::grpc::{Lifecycle, serve};
+use logseal_ingest::grpc::{Lifecycle, Services, serve};
 use logseal_ingest::pipeline::backlog::Backlog;
 use logseal_ingest::pipeline::commit::Committer;
 use logseal_ingest::pipeline::cutter::{Cutter, CutterParts};
@@ -188,7 +188,7 @@ impl Parts {
         let address = listener.local_addr().unwrap();
         let (shutdown, is_shutdown) = watch::channel(false);
         let lifecycle = Lifecycle { ready: watch::channel(true).1, shutdown: is_shutdown };
-        let server = tokio::spawn(serve(listener, door, lifecycle));
+        let server = tokio::spawn(serve(listener, door, Services::default(), lifecycle));
         let client = LogsServiceClient::connect(format!("http://{address}")).await.unwrap();
         Self { world, catalog, keyring, backlog, budget, cutter, journals, logs, ids, frames, server, shutdown, client }
     }

@@ -89,7 +89,6 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
     let (shutdown, is_shutdown) = watch::channel(false);
     let door = ingest.door(&state, &config)?;
     let lifecycle = grpc::Lifecycle { ready: is_ready.clone(), shutdown: is_shutdown.clone() };
-    let mut grpc_server = tokio::spawn(grpc::serve(grpc_listener, door, lifecycle));
     let operations = state.operations(&ingest);
     operations.resume().await.map_err(CommandError::start("go on with operations"))?;
     let audit = state.audit(&data_dir);
@@ -105,6 +104,8 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
         metrics.clone(),
         is_ready,
     )?;
+    let services = services(&api, grpc_addr, is_shutdown.clone());
+    let mut grpc_server = tokio::spawn(grpc::serve(grpc_listener, door, services, lifecycle));
     let management_server = stop::serve_management(management_listener, logseal_control::router(api), is_shutdown);
     let mut management_server = tokio::spawn(management_server);
     tokio::spawn(metrics_upkeep(metrics));
@@ -376,6 +377,15 @@ fn refuse_public(addresses: &[(&str, SocketAddr)]) -> Result<(), CommandError> {
             "`{key}` is {address}: without TLS only loopback addresses such as 127.0.0.1 are served"
         ))),
     }
+}
+
+/// What the OTLP listener serves beside OTLP: operations, for clients on this machine.
+fn services(api: &Arc<Management>, address: SocketAddr, shutdown: watch::Receiver<bool>) -> grpc::Services {
+    if !address.ip().is_loopback() {
+        return grpc::Services::default();
+    }
+    let routes = logseal_control::grpc::routes(api, shutdown);
+    grpc::Services { routes, descriptors: vec![logseal_control::grpc::FILE_DESCRIPTOR_SET] }
 }
 
 async fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, CommandError> {

@@ -6,6 +6,7 @@ mod catalog_loss;
 mod cli;
 mod lifecycle;
 mod moving;
+mod operations_grpc;
 mod real_logs;
 mod tampering;
 #[path = "../overload/tenants.rs"]
