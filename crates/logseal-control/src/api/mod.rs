@@ -2,6 +2,8 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
+//! | `endpoints`, `routes` | the list of all routes, with what the API's document says of them |
+//! | `openapi` | that document |
 //! | `arm` | what all requests in Azure Resource Manager's shape have in common |
 //! | `resources` | clusters, workspaces and links |
 //! | `operations` | the status of operations |
@@ -13,12 +15,15 @@
 mod arm;
 mod audit;
 pub mod auth;
+mod endpoints;
 mod health;
 mod keys;
+mod openapi;
 mod operations;
 pub mod problem;
 mod query;
 mod resources;
+mod routes;
 mod segments;
 
 use std::sync::Arc;
@@ -26,7 +31,6 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::{from_fn_with_state, map_response};
-use axum::routing::{get, post};
 use logseal_catalog::Catalog;
 use logseal_keys::AccessKeys;
 use tokio::sync::watch;
@@ -64,71 +68,20 @@ pub struct Management {
     pub public_url: Option<String>,
 }
 
-const SUBSCRIPTION: &str = "/subscriptions/{subscription}";
-const PROVIDER: &str = "providers/microsoft.operationalinsights";
-
-/// The management API. Fixed segments of paths compare without case and paths with or without a trailing slash, so the templates are in
-/// lower case.
+/// The management API. Fixed segments of paths compare without case and paths with or without a trailing slash.
 pub fn router(api: Arc<Management>) -> Router {
-    let guarded = Router::new()
-        .route("/metrics", get(health::metrics))
-        .route("/v1/workspaces/{workspace}/query", post(query::query))
-        .route("/v1/segments", get(segments::segments))
-        .route("/v1/operations", get(operations::list))
-        .route("/v1/operations/{id}", get(operations::show))
-        .route("/v1/operations/{id}/cancel", post(operations::cancel))
-        .route("/v1/audit", get(audit::list))
-        .route("/v1/audit/verify", get(audit::verify))
-        .merge(resource_manager())
+    let (open, guarded) = (endpoints::open(), endpoints::guarded());
+    let guarded = openapi::with_document(&open, guarded)
+        .into_router()
         .fallback(|| async { Problem::not_found("there is no such path in the management API") })
         .method_not_allowed_fallback(|| async {
             Problem::new(http::StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "this path has another method")
         })
         .layer(from_fn_with_state(Arc::clone(&api), require_token))
         .layer(map_response(problem::as_json));
-    let routes = Router::new()
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
-        .merge(guarded)
-        .layer(DefaultBodyLimit::max(BODY_BYTES))
-        .with_state(api);
+    let routes = open.into_router().merge(guarded).layer(DefaultBodyLimit::max(BODY_BYTES)).with_state(api);
     // A layer of the router would run after routing: the path has to be brought into its form before.
     Router::new().fallback_service(routes.map_request(normalize_path))
-}
-
-/// The paths that Azure's tools know.
-fn resource_manager() -> Router<Arc<Management>> {
-    let group = format!("{SUBSCRIPTION}/resourcegroups/{{group}}/{PROVIDER}");
-    let (cluster, workspace) = (format!("{group}/clusters/{{name}}"), format!("{group}/workspaces/{{name}}"));
-    let link = format!("{workspace}/linkedservices/{{service}}");
-    Router::new()
-        .route(&format!("{SUBSCRIPTION}/{PROVIDER}/clusters"), get(resources::list_clusters))
-        .route(&format!("{SUBSCRIPTION}/{PROVIDER}/workspaces"), get(resources::list_workspaces))
-        .route(
-            &format!("{SUBSCRIPTION}/{PROVIDER}/locations/{{location}}/operationstatuses/{{id}}"),
-            get(operations::status),
-        )
-        .route(&format!("{group}/clusters"), get(resources::list_clusters))
-        .route(&format!("{group}/workspaces"), get(resources::list_workspaces))
-        .route(
-            &cluster,
-            get(resources::get_cluster)
-                .put(resources::put_cluster)
-                .patch(resources::patch_cluster)
-                .delete(resources::delete_cluster),
-        )
-        .route(
-            &workspace,
-            get(resources::get_workspace)
-                .put(resources::put_workspace)
-                .patch(resources::patch_workspace)
-                .delete(resources::delete_workspace),
-        )
-        .route(&format!("{cluster}/operationresults/{{id}}"), get(operations::result))
-        .route(&format!("{workspace}/operationresults/{{id}}"), get(operations::result))
-        .route(&format!("{workspace}/linkedservices"), get(resources::list_links))
-        .route(&link, get(resources::get_link).put(resources::put_link).delete(resources::delete_link))
-        .route(&format!("{workspace}/sharedkeys"), post(keys::shared_keys))
 }
 
 /// Brings the fixed segments of a path into lower case, and takes a trailing slash away. Names stay as they were given: a new resource

@@ -13,9 +13,9 @@ use crate::json::Object;
 pub(crate) const TYPE: &str = "Microsoft.OperationalInsights/clusters";
 
 /// The commitment tiers in GB a day that Azure's clusters have. Here they are names that tools send and expect back.
-const CAPACITIES: [i64; 11] = [100, 200, 300, 400, 500, 1_000, 2_000, 5_000, 10_000, 25_000, 50_000];
+pub(crate) const CAPACITIES: [i64; 11] = [100, 200, 300, 400, 500, 1_000, 2_000, 5_000, 10_000, 25_000, 50_000];
 
-const SKU: &str = "CapacityReservation";
+pub(crate) const SKU: &str = "CapacityReservation";
 
 /// What is kept of a cluster.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]

@@ -8,7 +8,7 @@ use crate::Problem;
 use crate::json::Object;
 
 /// The longest vault URI.
-const URI_BYTES: usize = 2048;
+pub(crate) const URI_BYTES: usize = 2048;
 
 /// A key reference as it was given; it is shown unchanged.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]

@@ -21,9 +21,9 @@ use crate::json::Object;
 pub(crate) type Tags = BTreeMap<String, String>;
 
 /// Most tags, longest name and longest value of one: Azure Resource Manager's limits.
-const TAGS: usize = 50;
+pub(crate) const TAGS: usize = 50;
 const TAG_NAME: usize = 512;
-const TAG_VALUE: usize = 256;
+pub(crate) const TAG_VALUE: usize = 256;
 
 /// Where a resource is in its life, or how its last change ended.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]

@@ -46,8 +46,8 @@ pub(crate) fn location(text: &str) -> Result<(), Problem> {
 }
 
 /// The first and last version of the resource provider's published API that is served.
-const FIRST_VERSION: &str = "2020-08-01";
-const LAST_VERSION: &str = "2025-07-01";
+pub(crate) const FIRST_VERSION: &str = "2020-08-01";
+pub(crate) const LAST_VERSION: &str = "2025-07-01";
 
 /// The query's `api-version`, which Azure Resource Manager demands of every request.
 pub(crate) fn api_version(query: Option<&str>) -> Result<&str, Problem> {

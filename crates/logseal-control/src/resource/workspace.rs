@@ -14,10 +14,13 @@ pub(crate) const TYPE: &str = "Microsoft.OperationalInsights/workspaces";
 pub(crate) const DEFAULT_RETENTION: u32 = 30;
 
 /// The retention that can be asked for, in days: that of Azure Monitor's tables.
-const RETENTION: std::ops::RangeInclusive<i64> = 4..=730;
+pub(crate) const RETENTION: std::ops::RangeInclusive<i64> = 4..=730;
 
 /// The smallest daily cap in GB; -1 is none.
-const MIN_QUOTA: f64 = 0.023;
+pub(crate) const MIN_QUOTA: f64 = 0.023;
+
+/// The tiers that can be asked for: names that tools send and expect back.
+pub(crate) const SKUS: [&str; 3] = ["PerGB2018", "LACluster", "Standalone"];
 
 /// What is kept of a workspace.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -111,7 +114,7 @@ impl WorkspaceSettings {
     ) -> Result<(), Problem> {
         if let Some(mut sku) = properties.object("sku")? {
             // The tier that a linked workspace shows, `LACluster`, may be sent back.
-            if let Some(name) = choice(&mut sku, "name", &["PerGB2018", "LACluster", "Standalone"])?
+            if let Some(name) = choice(&mut sku, "name", &SKUS)?
                 && name != self.sku
             {
                 name.clone_into(&mut self.sku);

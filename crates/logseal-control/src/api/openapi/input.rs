@@ -1,0 +1,256 @@
+//! Schemas of bodies.
+//!
+//! They are as strict as what reads the bodies: `resource::cluster`, `resource::workspace`, `request::link` and `query`. What a client
+//! may send back as it was read, and nobody looks at, has a schema that everything fits.
+
+use serde_json::{Map, Value, json};
+
+use super::output::PROVISIONING_STATES;
+use super::patterns::{KEY_NAME, KEY_VERSION, LOCATION, TAG_NAME, VAULT_URI};
+use crate::resource::cluster::{self, CAPACITIES, SKU};
+use crate::resource::identity::TENANT;
+use crate::resource::key::URI_BYTES;
+use crate::resource::workspace::{self, MIN_QUOTA, RETENTION, SKUS};
+use crate::resource::{TAG_VALUE, TAGS};
+
+pub(super) fn schemas() -> Map<String, Value> {
+    let schemas = [
+        ("Tags", tags()),
+        ("ClusterInput", cluster()),
+        ("KeyVaultProperties", key()),
+        ("WorkspaceInput", workspace()),
+        ("LinkedServiceInput", link()),
+        ("Query", query()),
+    ];
+    schemas.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect()
+}
+
+/// An object that has these properties only.
+fn closed(required: &[&str], properties: Value) -> Value {
+    json!({"type": "object", "required": required, "additionalProperties": false, "properties": properties})
+}
+
+/// The schema with `null`, which counts as not given.
+fn optional(mut schema: Value) -> Value {
+    let Some(kind) = schema.get("type").cloned() else {
+        return json!({"anyOf": [schema, {"type": "null"}]});
+    };
+    schema["type"] = json!([kind, "null"]);
+    if let Some(values) = schema.get_mut("enum").and_then(Value::as_array_mut) {
+        values.push(Value::Null);
+    }
+    schema
+}
+
+/// Not read.
+fn ignored() -> Value {
+    json!({"description": "Not read: the server computes it."})
+}
+
+/// May be left out, or has to be what was read.
+fn unchanged(schema: Value) -> Value {
+    let mut schema = optional(schema);
+    schema["description"] = "Has to be as it was read.".into();
+    schema["readOnly"] = true.into();
+    schema
+}
+
+/// A flag that only has one value here.
+fn off() -> Value {
+    json!({"type": ["boolean", "null"], "enum": [false, null]})
+}
+
+fn text(pattern: &str) -> Value {
+    json!({"type": "string", "pattern": pattern})
+}
+
+fn words(words: &[&str]) -> Value {
+    json!({"type": "string", "enum": words})
+}
+
+fn tags() -> Value {
+    json!({
+        "type": ["object", "null"],
+        "maxProperties": TAGS,
+        "propertyNames": {"pattern": TAG_NAME},
+        "additionalProperties": {"type": "string", "maxLength": TAG_VALUE},
+    })
+}
+
+fn location() -> Value {
+    let mut location = optional(text(LOCATION));
+    location["description"] = "Required for a new resource; later it has to be as it was.".into();
+    location
+}
+
+fn with_head(kind: &str, mut properties: Map<String, Value>) -> Value {
+    for (name, schema) in [
+        ("id", unchanged(json!({"type": "string"}))),
+        ("name", unchanged(json!({"type": "string"}))),
+        ("type", unchanged(words(&[kind]))),
+        ("etag", ignored()),
+        ("systemData", ignored()),
+        ("location", location()),
+        ("tags", json!({"$ref": "#/components/schemas/Tags"})),
+    ] {
+        properties.insert(name.to_owned(), schema);
+    }
+    closed(&[], properties.into())
+}
+
+fn cluster() -> Value {
+    let identity = closed(
+        &["type"],
+        json!({
+            "type": words(&["SystemAssigned"]),
+            "tenantId": unchanged(words(&[TENANT])),
+            "principalId": unchanged(json!({"type": "string"})),
+            "userAssignedIdentities": {"type": ["object", "null"], "maxProperties": 0},
+        }),
+    );
+    let sku = closed(
+        &["name", "capacity"],
+        json!({
+            "name": words(&[SKU]),
+            "capacity": {"type": "integer", "enum": CAPACITIES},
+            "lastSkuUpdate": ignored(),
+        }),
+    );
+    let replication = closed(
+        &[],
+        json!({
+            "enabled": off(),
+            "location": ignored(),
+            "isAvailabilityZonesEnabled": ignored(),
+            "provisioningState": ignored(),
+            "createdDate": ignored(),
+            "lastModifiedDate": ignored(),
+        }),
+    );
+    let properties = closed(
+        &[],
+        json!({
+            "keyVaultProperties": optional(json!({"$ref": "#/components/schemas/KeyVaultProperties"})),
+            "billingType": optional(words(&["Cluster", "Workspaces"])),
+            "isDoubleEncryptionEnabled": off(),
+            "isAvailabilityZonesEnabled": off(),
+            "replication": optional(replication),
+            "provisioningState": unchanged(words(&PROVISIONING_STATES)),
+            "clusterId": ignored(),
+            "createdDate": ignored(),
+            "lastModifiedDate": ignored(),
+            "associatedWorkspaces": ignored(),
+            "capacityReservationProperties": ignored(),
+            "keyState": ignored(),
+            "customerManagedKeyStatus": ignored(),
+        }),
+    );
+    let properties = [("identity", optional(identity)), ("sku", optional(sku)), ("properties", optional(properties))];
+    with_head(cluster::TYPE, properties.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect())
+}
+
+fn key() -> Value {
+    let version = || json!({"type": ["string", "null"], "pattern": KEY_VERSION});
+    let size = || json!({"type": ["integer", "null"], "enum": [2048, 3072, 4096, null]});
+    let mut reference = closed(
+        &["keyVaultUri", "keyName"],
+        json!({
+            "keyVaultUri": {"type": "string", "pattern": VAULT_URI, "maxLength": URI_BYTES},
+            "keyName": text(KEY_NAME),
+            "keyVersion": version(),
+            "keyRsaSize": size(),
+        }),
+    );
+    reference["description"] = "A key. Without a version, or with an empty one, the newest version is used.".into();
+    let empty = || json!({"type": ["string", "null"], "maxLength": 0});
+    let mut none = closed(
+        &[],
+        json!({"keyVaultUri": empty(), "keyName": empty(), "keyVersion": empty(), "keyRsaSize": {"type": ["integer", "null"]}}),
+    );
+    none["description"] = "No key: only for a cluster that has none.".into();
+    json!({"anyOf": [reference, none]})
+}
+
+fn workspace() -> Value {
+    let sku = closed(
+        &[],
+        json!({"name": optional(words(&SKUS)), "lastSkuUpdate": ignored(), "capacityReservationLevel": ignored()}),
+    );
+    let capping = closed(
+        &[],
+        json!({
+            "dailyQuotaGb": {"anyOf": [
+                {"type": "number", "minimum": MIN_QUOTA},
+                {"type": "number", "exclusiveMaximum": 0, "description": "No cap."},
+                {"type": "null"},
+            ]},
+            "quotaNextResetTime": ignored(),
+            "dataIngestionStatus": ignored(),
+        }),
+    );
+    let features = closed(
+        &[],
+        json!({
+            "disableLocalAuth": off(),
+            "enableDataExport": off(),
+            "immediatePurgeDataOn30Days": off(),
+            "enableLogAccessUsingOnlyResourcePermissions": off(),
+            "unifiedSentinelBillingOnly": off(),
+            "clusterResourceId": ignored(),
+        }),
+    );
+    let properties = closed(
+        &[],
+        json!({
+            "sku": optional(sku),
+            "retentionInDays": {
+                "type": ["integer", "null"], "minimum": RETENTION.start(), "maximum": RETENTION.end(),
+                "description": "`null` for the default.",
+            },
+            "workspaceCapping": optional(capping),
+            "features": optional(features),
+            "publicNetworkAccessForIngestion": optional(words(&["Enabled"])),
+            "publicNetworkAccessForQuery": optional(words(&["Enabled"])),
+            "forceCmkForQuery": off(),
+            "provisioningState": unchanged(words(&PROVISIONING_STATES)),
+            "customerId": ignored(),
+            "createdDate": ignored(),
+            "modifiedDate": ignored(),
+            "privateLinkScopedResources": ignored(),
+            "source": ignored(),
+        }),
+    );
+    let identity = closed(&[], json!({"type": optional(words(&["None"]))}));
+    let properties = [("identity", optional(identity)), ("properties", optional(properties))];
+    with_head(workspace::TYPE, properties.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect())
+}
+
+fn link() -> Value {
+    let properties = closed(
+        &["writeAccessResourceId"],
+        json!({
+            "writeAccessResourceId": {"type": "string", "description": "The id of a cluster that exists."},
+            "resourceId": unchanged(json!({"type": "string"})),
+            "provisioningState": ignored(),
+        }),
+    );
+    let mut link = closed(
+        &["properties"],
+        json!({"id": ignored(), "name": ignored(), "type": ignored(), "tags": ignored(), "properties": properties}),
+    );
+    link["properties"]["properties"]["properties"]["resourceId"]["description"] =
+        "The same as `writeAccessResourceId`, or not given.".into();
+    link
+}
+
+fn query() -> Value {
+    json!({
+        "type": "object",
+        "required": ["query"],
+        "description": "Other properties, such as a `timespan`, are not read.",
+        "properties": {
+            "query": {"type": "string", "description": "One SQL query."},
+            "maxRows": {"type": ["integer", "null"], "minimum": 0, "description": "Most rows of the answer."},
+        },
+    })
+}

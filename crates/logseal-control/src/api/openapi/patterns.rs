@@ -1,0 +1,27 @@
+//! Texts as regular expressions (ECMA 262), each as strict as what reads it.
+
+/// `resource::name::resource_group`.
+pub(super) const GROUP: &str = "^[A-Za-z0-9_().-]{0,89}[A-Za-z0-9_()-]$";
+
+/// `resource::name::resource`.
+pub(super) const RESOURCE: &str = "^[A-Za-z0-9][A-Za-z0-9-]{2,61}[A-Za-z0-9]$";
+
+/// `resource::name::location`.
+pub(super) const LOCATION: &str = "^[A-Za-z0-9 -]{1,64}$";
+
+/// `resource::name::api_version`: days that there are, from the first version to the last.
+pub(super) const API_VERSION: &str = "^(2020-(08|09|1[0-2])-(0[1-9]|[12][0-9]|3[01])\
+    |202[1-4]-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])\
+    |2025-0[1-6]-(0[1-9]|[12][0-9]|3[01])|2025-07-01)(-preview)?$";
+
+/// `resource::key::check_uri`: hosts and ports as they usually are.
+pub(super) const VAULT_URI: &str = "^https://[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,4})?/?$";
+
+/// `KeyName::parse`.
+pub(super) const KEY_NAME: &str = "^[A-Za-z0-9-]{1,127}$";
+
+/// `KeyVersion::parse`, or nothing.
+pub(super) const KEY_VERSION: &str = "^([0-9a-f]{32})?$";
+
+/// `resource::tags`.
+pub(super) const TAG_NAME: &str = r"^[^<>%&\\?/]{1,512}$";
