@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use prost::Message as _;
 
-#[expect(clippy::print_stdout, reason = "cargo reads its instructions there")]
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = Path::new("../../proto");
     println!("cargo::rerun-if-changed={}", folder.display());

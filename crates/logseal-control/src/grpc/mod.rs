@@ -28,6 +28,7 @@ use crate::Management;
 #[expect(
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
+    clippy::clone_on_ref_ptr,
     unused_qualifications,
     reason = "generated code"
 )]

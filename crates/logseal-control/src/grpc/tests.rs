@@ -225,7 +225,7 @@ async fn a_watcher_sees_each_step_in_order_and_the_end() {
     let last = rest.last().unwrap();
     assert!(last.done && last.percent_complete == 100 && last.end_time.is_some());
     let again = all(watch_it(&mut client, &id).await.unwrap()).await;
-    assert_eq!(again.as_slice(), [last.clone()]);
+    assert_eq!(again.as_slice(), std::slice::from_ref(last));
 }
 
 /// Scenario: a crash breaks off an operation that is watched over no task, and the next start ends it. Guarantee: a watcher of an

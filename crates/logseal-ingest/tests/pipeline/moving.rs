@@ -151,7 +151,7 @@ fn a_held_call_ends_in_the_log_in_which_it_began() {
             assert_eq!(seen.loaded.len() + seen.parked.len(), 3, "the held one is not acknowledged yet");
             world.script.set_down(false);
         };
-        let (records, ()) = soon("the held call", async { futures::join!(held, link) }).await;
+        let (records, ()) = soon("the held call", Box::pin(async { futures::join!(held, link) })).await;
         let seen = parts.check("both are taken").await;
         assert!(records.iter().all(|id| seen.counts().contains_key(id)));
         first.id()

@@ -178,7 +178,7 @@ async fn access_keys_are_replaced_and_only_empty_clusters_removed() {
     for _ in 0..2 {
         catalog.apply(Change::ReplaceWorkspaceKey(new.clone())).await.unwrap();
     }
-    assert_eq!(catalog.workspace_keys_of(WORKSPACE).await.unwrap(), [new.clone()]);
+    assert_eq!(catalog.workspace_keys_of(WORKSPACE).await.unwrap(), std::slice::from_ref(&new));
     let missing = WorkspaceKeyRow { slot: "secondary".into(), ..new };
     let refused = catalog.apply(Change::ReplaceWorkspaceKey(missing)).await;
     assert!(matches!(refused, Err(CatalogError::Unknown { kind: "workspace key", .. })), "{refused:?}");
