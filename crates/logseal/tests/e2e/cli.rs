@@ -90,6 +90,20 @@ fn clusters_and_workspaces_are_made_linked_shown_and_deleted() {
     assert!(done(&server, &["cluster", "delete", "prod"]).contains("`prod` is deleted"));
     let message = failed(&server, &["cluster", "show", "prod"]);
     assert!(message.contains("ResourceNotFound") && message.contains("cluster list"), "{message}");
+
+    let records = json(&server, &["audit", "list", "--limit", "1000"]);
+    let records = records.as_array().expect("an array");
+    let outcomes = |action: &str| -> Vec<&str> {
+        let of = records.iter().filter(|record| record["action"].as_str().is_some_and(|known| known.ends_with(action)));
+        of.filter_map(|record| record["outcome"].as_str()).collect()
+    };
+    assert!(outcomes("clusters/delete").contains(&"Succeeded"), "{records:?}");
+    assert!(outcomes("workspaces/linkedServices/write").contains(&"Succeeded"), "{records:?}");
+    let newest = json(&server, &["audit", "list", "--limit", "1"]);
+    assert_eq!(newest.as_array().map(Vec::len), Some(1));
+    assert!(done(&server, &["audit", "list"]).lines().any(|line| line.contains("clusters/prod")));
+    assert!(done(&server, &["audit", "verify"]).contains(&format!("All {} records", records.len())));
+    assert_eq!(json(&server, &["audit", "verify"])["faults"].as_array().map(Vec::len), Some(0));
     assert!(server.stop().success());
 }
 
