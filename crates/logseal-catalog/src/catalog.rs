@@ -274,7 +274,7 @@ impl Catalog {
     }
 
     /// The genuine ones of the rows that `sql` finds, and why each other one is refused.
-    async fn sift<R: Decode>(
+    pub(crate) async fn sift<R: Decode>(
         &self,
         connection: &mut SqliteConnection,
         sql: &'static str,

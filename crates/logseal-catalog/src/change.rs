@@ -4,7 +4,7 @@ use logseal_core::{AekId, ClusterId, ResourceId, SegmentId, UnixNanos, WalFileId
 
 use crate::{
     AekRow, AuditEntry, ClusterRow, ColumnRow, CoverageRow, KekRow, OperationRow, ResourceRow, SegmentRow, TableRow,
-    WalFileRow, WalFileState, WorkspaceKeyRow, WorkspaceRow,
+    UsageRow, WalFileRow, WalFileState, WorkspaceKeyRow, WorkspaceRow,
 };
 
 /// A change of the catalog.
@@ -148,6 +148,9 @@ pub enum Change {
         /// The objects' paths.
         paths: Vec<String>,
     },
+    /// Notes what workspaces have sent on one day, in the place of what was noted of them before, and removes what was noted of earlier
+    /// days. Workspaces that are not there are passed over.
+    PutUsage(Vec<UsageRow>),
     /// Adds an entry at the end of the audit trail; nothing is changed when it is among the last hundred.
     Audit(AuditEntry),
 }

@@ -6,6 +6,7 @@ mod control;
 mod links;
 mod segments;
 mod shred;
+mod usage;
 mod wal_files;
 
 use std::fmt::Display;
@@ -92,6 +93,7 @@ impl Rows<'_> {
             Change::RemoveSegments { segments, at } => self.remove_segments(segments, *at).await,
             Change::AddGarbage { paths, at } => self.add_garbage(paths, *at).await,
             Change::ForgetGarbage { paths } => self.forget_garbage(paths).await,
+            Change::PutUsage(rows) => self.put_usage(rows).await,
             Change::Audit(entry) => self.audit(entry).await,
         }
     }

@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteRow;
 use crate::CatalogError;
 use crate::rows::{
     AekRow, AuditEntry, AuditHead, AuditRow, Authenticated, ClusterRow, ColumnRow, CoverageRow, GarbageRow, KekRow,
-    OperationRow, OperationState, ResourceKind, ResourceRow, SegmentRow, ShreddedRow, TableRow, WalFileRow,
+    OperationRow, OperationState, ResourceKind, ResourceRow, SegmentRow, ShreddedRow, TableRow, UsageRow, WalFileRow,
     WalFileState, WorkspaceKeyRow, WorkspaceRow,
 };
 
@@ -58,6 +58,14 @@ fn number<T: TryFrom<i64>>(row: &SqliteRow, column: &str) -> Option<T> {
 
 fn time(row: &SqliteRow, column: &str) -> Option<UnixNanos> {
     number(row, column).map(UnixNanos)
+}
+
+fn flag(row: &SqliteRow, column: &str) -> Option<bool> {
+    match number(row, column)? {
+        0_u8 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
 }
 
 fn kek(row: &SqliteRow) -> Option<KekRow> {
@@ -185,3 +193,7 @@ decode!(ShreddedRow, |r| {
     workspace: id(r, "workspace_id", logseal_core::WorkspaceId::from_bytes), at: time(r, "at"),
 });
 decode!(GarbageRow, |r| { path: text(r, "path"), since: time(r, "since") });
+decode!(UsageRow, |r| {
+    workspace: id(r, "workspace_id", logseal_core::WorkspaceId::from_bytes), day: number(r, "day"),
+    bytes: number(r, "bytes"), reached: flag(r, "reached"),
+});

@@ -22,6 +22,7 @@
 //! | [`control`] | resources and operations |
 //! | [`audit`] | the audit trail, and whether it is whole |
 //! | [`retention`] | what is to go, and what went |
+//! | [`usage`] | what workspaces have sent on a day |
 //! | [`scrub`] | [`Catalog::scrub`]: no trace of what was deleted |
 //! | [`change`] | [`Change`]: what can be changed |
 //! | [`writer`] | the task that applies changes |
@@ -46,6 +47,7 @@ pub mod rows;
 mod schema;
 pub mod scrub;
 pub mod snapshot;
+pub mod usage;
 pub mod writer;
 
 pub use audit::{AuditFault, AuditVerdict};
@@ -59,7 +61,7 @@ pub use retention::GenerationSize;
 pub use kek_use::KekUse;
 pub use rows::{
     AekRow, AuditEntry, AuditHead, AuditRow, ClusterRow, ColumnRow, CoverageRow, GarbageRow, KekRow, OperationRow,
-    OperationState, ResourceKind, ResourceRow, SegmentRow, ShreddedRow, TableRow, WalFileRow, WalFileState,
-    WorkspaceKeyRow, WorkspaceRow,
+    OperationState, ResourceKind, ResourceRow, SegmentRow, ShreddedRow, TableRow, UsageRow, WalFileRow,
+    WalFileState, WorkspaceKeyRow, WorkspaceRow,
 };
 pub use snapshot::Snapshot;

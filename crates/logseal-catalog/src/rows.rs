@@ -35,5 +35,5 @@ mod wal;
 
 pub use accounts::{AekRow, ClusterRow, KekRow, WorkspaceKeyRow, WorkspaceRow};
 pub use control::{AuditEntry, AuditHead, AuditRow, OperationRow, OperationState, ResourceKind, ResourceRow};
-pub use data::{ColumnRow, GarbageRow, SegmentRow, ShreddedRow, TableRow};
+pub use data::{ColumnRow, GarbageRow, SegmentRow, ShreddedRow, TableRow, UsageRow};
 pub use wal::{CoverageRow, WalFileRow, WalFileState};

@@ -129,7 +129,7 @@ CREATE INDEX coverage_by_file ON coverage (file_id);
 CREATE INDEX coverage_by_segment ON coverage (segment_id);
 ";
 
-/// The control plane: resources, operations, the audit trail, links that move, and what was shredded.
+/// The control plane: resources, operations, the audit trail, links that move, what was shredded, and what workspaces send a day.
 ///
 /// The names of clusters and workspaces are no longer unique, which takes new tables (sqlite.org/lang_altertable.html, section 7); the
 /// rows stay as they are, so their MACs hold. Tables whose rows may be large have a rowid: those without one keep whole rows in the
@@ -245,6 +245,15 @@ CREATE TABLE garbage (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX garbage_by_age ON garbage (since, path);
+
+-- What each workspace sent on the last day, counted from 1970, on which it sent anything.
+CREATE TABLE usage (
+    workspace_id BLOB PRIMARY KEY NOT NULL REFERENCES workspaces (id),
+    day INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    reached INTEGER NOT NULL,
+    mac BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
 ";
 
 /// Indexes that came after the formats above and that no reader or writer needs to know of, made when a catalog is opened and lacks

@@ -7,6 +7,7 @@ use super::*;
 use crate::rows::{KekRow, WalFileState};
 use crate::{
     AuditHead, AuditRow, CoverageRow, GarbageRow, OperationRow, ResourceRow, SegmentCommit, SegmentRow, ShreddedRow,
+    UsageRow,
 };
 
 mod control;
@@ -185,7 +186,7 @@ async fn every_altered_column_of_every_kind_of_row_is_refused() {
 
     let mut tried = 0;
     let kinds = "clusters workspaces workspace_keys aeks tables columns segments wal_files coverage resources operations audit \
-        audit_head shredded garbage";
+        audit_head shredded garbage usage";
     for table in kinds.split_whitespace() {
         for (column, kind) in columns_of(&file, table).await {
             std::fs::write(&file, &pristine).unwrap();
@@ -201,7 +202,7 @@ async fn every_altered_column_of_every_kind_of_row_is_refused() {
             tried += 1;
         }
     }
-    assert!(tried > 110, "{tried} columns tried");
+    assert!(tried > 115, "{tried} columns tried");
 
     std::fs::write(&file, &pristine).unwrap();
     read_everything(&Catalog::open(&file, mac_key(1)).await.unwrap()).await.expect("the pristine file is fine");
@@ -274,6 +275,7 @@ pub(crate) async fn read_everything(catalog: &Catalog) -> Result<(), CatalogErro
     catalog.all::<AuditHead>(sqlx::query("SELECT * FROM audit_head")).await?;
     catalog.all::<GarbageRow>(sqlx::query("SELECT * FROM garbage")).await?;
     catalog.all::<ShreddedRow>(sqlx::query("SELECT * FROM shredded")).await?;
+    catalog.all::<UsageRow>(sqlx::query("SELECT * FROM usage")).await?;
     Ok(())
 }
 

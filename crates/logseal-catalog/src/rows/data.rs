@@ -85,6 +85,19 @@ pub struct GarbageRow {
     pub since: UnixNanos,
 }
 
+/// What a workspace has sent on one day, and whether its daily cap was reached.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct UsageRow {
+    /// The workspace.
+    pub workspace: WorkspaceId,
+    /// The day, counted from 1970-01-01 (UTC).
+    pub day: i64,
+    /// Bytes of the requests that were acknowledged on that day, at most `i64::MAX`.
+    pub bytes: u64,
+    /// Whether it is in the audit trail that the cap was reached on that day.
+    pub reached: bool,
+}
+
 authenticated!(
     TableRow,
     "table",
@@ -131,3 +144,9 @@ authenticated!(
     [r.aek.as_bytes(), r.workspace.as_bytes(), r.at.0.to_le_bytes()]
 );
 authenticated!(GarbageRow, "garbage", |r| r.path.clone(), [r.path.as_bytes(), r.since.0.to_le_bytes()]);
+authenticated!(
+    UsageRow,
+    "usage",
+    |r| r.workspace.to_string(),
+    [r.workspace.as_bytes(), r.day.to_le_bytes(), r.bytes.to_le_bytes(), [u8::from(r.reached)]]
+);

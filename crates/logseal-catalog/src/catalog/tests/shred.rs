@@ -38,6 +38,8 @@ pub(super) async fn fill(catalog: &Catalog) {
     catalog.apply(Change::AddAek(aek_of(0x21, WORKSPACE, 2))).await.unwrap();
     catalog.apply(shred(&[0x21])).await.unwrap();
     catalog.apply(Change::AddGarbage { paths: vec!["an/object".into()], at: UnixNanos(9) }).await.unwrap();
+    let usage = UsageRow { workspace: WORKSPACE, day: 20_000, bytes: 9, reached: true };
+    catalog.apply(Change::PutUsage(vec![usage])).await.unwrap();
 }
 
 async fn paths(catalog: &Catalog) -> Vec<(String, i64)> {
