@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use crate::admission::{Admission, Budget, BudgetPermit, Hold};
 use crate::meter::Meter;
+use crate::quota::{DailyCaps, Reached};
 use crate::{DoorSettings, IngestError};
 
 /// Turns a shipper's key into its workspace.
@@ -110,6 +111,14 @@ pub enum Refusal {
     /// Over a limit. Not to be sent again.
     #[error("{0}")]
     TooLarge(String),
+    /// The workspace's daily cap is reached.
+    #[error("{reason}")]
+    CapReached {
+        /// The cap, what was used of it, and when it is reset.
+        reason: String,
+        /// The time until then, if it is worth waiting for; else clients drop the batch.
+        retry_after: Option<Duration>,
+    },
     /// An encoding or method that does not exist here.
     #[error("{0}")]
     Unsupported(String),
@@ -150,6 +159,20 @@ impl From<AuthError> for Refusal {
     }
 }
 
+/// A cap whose reset is nearer than this is waited for: clients keep a batch for about as long.
+const NEAR_RESET: Duration = Duration::from_secs(5 * 60);
+
+impl From<Reached> for Refusal {
+    fn from(Reached { cap, used, resets_in }: Reached) -> Self {
+        let reason = format!(
+            "the workspace's daily cap of {cap} bytes (`workspaceCapping.dailyQuotaGb`) is reached: {used} bytes were taken today; \
+             it is reset at 00:00 UTC, in {} s",
+            resets_in.as_secs()
+        );
+        Self::CapReached { reason, retry_after: (resets_in < NEAR_RESET).then_some(resets_in) }
+    }
+}
+
 impl From<IntakeError> for Refusal {
     fn from(error: IntakeError) -> Self {
         match error {
@@ -169,6 +192,7 @@ pub struct Door {
     pub(crate) intake: Arc<dyn Intake>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) random: Arc<dyn RandomSource>,
+    caps: Option<Arc<DailyCaps>>,
     pub(crate) meter: Arc<Meter>,
 }
 
@@ -207,7 +231,29 @@ impl Door {
             return Err(IngestError::Setting { name: "ingest.memory_budget_bytes", problem });
         }
         let admission = Arc::new(Admission::new(limits, budget));
-        Ok(Self { authenticator, intake, admission, random, meter: Arc::new(Meter::new()) })
+        Ok(Self { authenticator, intake, admission, random, caps: None, meter: Arc::new(Meter::new()) })
+    }
+
+    /// The same door, which refuses what comes after a workspace's daily cap was reached.
+    #[must_use]
+    pub fn with_daily_caps(self, caps: Arc<DailyCaps>) -> Self {
+        Self { caps: Some(caps), ..self }
+    }
+
+    /// Refuses when the daily cap of `workspace` is reached.
+    pub(crate) fn within_cap(&self, workspace: WorkspaceId) -> Result<(), Refusal> {
+        let Some(caps) = &self.caps else { return Ok(()) };
+        caps.admit(workspace).map_err(|reached| {
+            self.meter.daily_cap.increment(1);
+            Refusal::from(reached)
+        })
+    }
+
+    /// Counts an acknowledged request of `bytes` against the daily cap of `workspace`.
+    pub(crate) fn count(&self, workspace: WorkspaceId, bytes: usize) {
+        if let Some(caps) = &self.caps {
+            caps.count(workspace, bytes as u64);
+        }
     }
 
     /// The memory budget that calls draw on.

@@ -1,7 +1,7 @@
 //! OTLP/gRPC receiver, admission, batching and acknowledgement.
 //!
 //! A call walks through the door in one direction, and each stage costs the server more than the one before it:
-//! credentials, then pace, then the announced length, then budget for it, then the body, then decompression, then the
+//! credentials, then the daily cap, then pace, then the announced length, then budget for it, then the body, then decompression, then the
 //! [`Intake`]. Whatever is refused is refused at the cheapest stage that can tell.
 //!
 //! | module | what it holds |
@@ -9,6 +9,7 @@
 //! | [`door`] | the ports of the door, and the words of its answers |
 //! | [`settings`] | the `[ingest]` table |
 //! | [`admission`] | the byte budget, held calls, the pace of a workspace |
+//! | [`quota`] | daily caps of workspaces, and what they have used |
 //! | [`decompress`] | gzip and zstd with bounded memory |
 //! | [`cpu`] | the one bridge from async tasks to compute threads |
 //! | [`grpc`] | OTLP over gRPC, health and reflection |
@@ -24,9 +25,11 @@ pub mod error;
 pub mod grpc;
 pub mod meter;
 pub mod pipeline;
+pub mod quota;
 pub mod settings;
 
 pub use admission::{Budget, BudgetPermit, Hold, HoldEnded};
 pub use door::{Accepted, AuthError, Authenticator, Door, Intake, IntakeError, IntakeRequest, Refusal};
 pub use error::IngestError;
+pub use quota::{DailyCaps, QuotaStatus};
 pub use settings::{DoorLimits, DoorSettings};

@@ -43,7 +43,7 @@ pub const SEGMENT_BYTES: &str = "logseal_segment_bytes_total";
 /// Time from cutting a batch to its segment being visible in the catalog.
 pub const SEGMENT_SECONDS: &str = "logseal_segment_commit_seconds";
 
-/// Requests refused for our own trouble, by `reason`.
+/// Requests refused for our own trouble or because of a daily cap, by `reason`.
 pub const REFUSALS: &str = "logseal_ingest_refusals_total";
 /// How long ago the oldest record was received that is in no segment.
 pub const OLDEST_UNSEALED: &str = "logseal_ingest_oldest_unsealed_seconds";
@@ -85,7 +85,7 @@ pub fn describe() {
     describe_counter!(SEGMENTS, Unit::Count, "attempts to make a batch a segment");
     describe_counter!(SEGMENT_BYTES, Unit::Bytes, "bytes of stored segments");
     describe_histogram!(SEGMENT_SECONDS, Unit::Seconds, "time from cutting a batch to its visible segment");
-    describe_counter!(REFUSALS, Unit::Count, "requests refused for the server's own trouble, by reason");
+    describe_counter!(REFUSALS, Unit::Count, "requests refused for the server's own trouble or a daily cap, by reason");
     describe_gauge!(OLDEST_UNSEALED, Unit::Seconds, "age of the oldest record that is in no segment");
     describe_counter!(QUARANTINED, Unit::Count, "frames and damaged parts of the log put into quarantine");
     describe_gauge!(WAL_FILES, Unit::Count, "files of the write-ahead log");
@@ -121,6 +121,8 @@ pub enum Outcome {
     Invalid,
     /// Over `ingest.max_request_bytes`.
     TooLarge,
+    /// After the workspace's daily cap was reached.
+    DailyCap,
     /// Credentials are missing or unknown.
     Unauthenticated,
     /// An encoding or method that does not exist here.
@@ -134,11 +136,12 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [(Self, &'static str); 9] = [
+    const ALL: [(Self, &'static str); 10] = [
         (Self::Accepted, "accepted"),
         (Self::Partial, "partial"),
         (Self::Invalid, "invalid"),
         (Self::TooLarge, "too_large"),
+        (Self::DailyCap, "daily_cap"),
         (Self::Unauthenticated, "unauthenticated"),
         (Self::Unsupported, "unsupported"),
         (Self::Unavailable, "unavailable"),
@@ -153,6 +156,7 @@ impl From<&Refusal> for Outcome {
             Refusal::Unauthenticated { .. } => Self::Unauthenticated,
             Refusal::Undecodable(_) => Self::Invalid,
             Refusal::TooLarge(_) => Self::TooLarge,
+            Refusal::CapReached { .. } => Self::DailyCap,
             Refusal::Unsupported(_) => Self::Unsupported,
             Refusal::Unavailable { .. } => Self::Unavailable,
             Refusal::DeadlinePassed => Self::Deadline,
@@ -169,6 +173,7 @@ pub(crate) struct Meter {
     pub(crate) records_rejected: Counter,
     pub(crate) wire_bytes: Counter,
     pub(crate) decompressed_bytes: Counter,
+    pub(crate) daily_cap: Counter,
     acknowledgement: Histogram,
     pub(crate) connections_refused: Counter,
     pub(crate) connections: Gauge,
@@ -182,6 +187,7 @@ impl Meter {
             records_rejected: counter!(RECORDS, "outcome" => "rejected"),
             wire_bytes: counter!(BYTES, "state" => "wire"),
             decompressed_bytes: counter!(BYTES, "state" => "decompressed"),
+            daily_cap: counter!(REFUSALS, "reason" => "daily_cap"),
             acknowledgement: histogram!(ACKNOWLEDGEMENT),
             connections_refused: counter!(CONNECTIONS_REFUSED),
             connections: gauge!(CONNECTIONS),

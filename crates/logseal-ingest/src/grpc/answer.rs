@@ -5,6 +5,8 @@
 //! | credentials | `UNAUTHENTICATED` | no |
 //! | framing, compression, content | `INVALID_ARGUMENT` | no |
 //! | over a limit | `RESOURCE_EXHAUSTED` | no: OTLP has clients drop the batch |
+//! | the daily cap, reset in less than 5 minutes | `UNAVAILABLE` | yes |
+//! | the daily cap, reset later | `RESOURCE_EXHAUSTED` | no: nobody keeps a batch for hours |
 //! | encoding or method | `UNIMPLEMENTED` | no |
 //! | our own trouble | `UNAVAILABLE` | yes |
 //! | the client's deadline | `DEADLINE_EXCEEDED` | no: retryable as it is |
@@ -63,9 +65,9 @@ pub(super) fn refused(refusal: &Refusal, retry_delay: Duration) -> Response<Body
     let code = match refusal {
         Refusal::Unauthenticated { .. } => Code::Unauthenticated,
         Refusal::Undecodable(_) => Code::InvalidArgument,
-        Refusal::TooLarge(_) => Code::ResourceExhausted,
+        Refusal::TooLarge(_) | Refusal::CapReached { retry_after: None, .. } => Code::ResourceExhausted,
         Refusal::Unsupported(_) => Code::Unimplemented,
-        Refusal::Unavailable { .. } => Code::Unavailable,
+        Refusal::Unavailable { .. } | Refusal::CapReached { .. } => Code::Unavailable,
         Refusal::DeadlinePassed => Code::DeadlineExceeded,
         Refusal::Disconnected => Code::Cancelled,
     };
@@ -170,6 +172,8 @@ mod tests {
             (Refusal::Unauthenticated { problem: "unknown" }, 16, false),
             (Refusal::Undecodable("broken".into()), 3, false),
             (Refusal::too_large("it", 5), 8, false),
+            (Refusal::CapReached { reason: "all".to_owned(), retry_after: None }, 8, false),
+            (Refusal::CapReached { reason: "all".to_owned(), retry_after: Some(delay) }, 14, true),
             (Refusal::Unsupported("what".to_owned()), 12, false),
             (Refusal::unavailable("later \u{20ac}\n"), 14, true),
             (Refusal::DeadlinePassed, 4, false),

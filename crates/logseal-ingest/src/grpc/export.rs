@@ -55,7 +55,7 @@ pub(super) async fn export(door: &Door, request: Request<Body>) -> Response<Body
             debug!(%refusal, "a call was refused");
             call.outcome = Outcome::from(&refusal);
             let asked = match &refusal {
-                Refusal::Unavailable { retry_after, .. } => *retry_after,
+                Refusal::Unavailable { retry_after, .. } | Refusal::CapReached { retry_after, .. } => *retry_after,
                 _ => None,
             };
             answer::refused(&refusal, door.retry_delay(asked))
@@ -72,6 +72,7 @@ async fn take_in(
     timeout: Option<Duration>,
 ) -> Result<Accepted, Refusal> {
     let workspace = door.authenticator.workspace_of(bearer(headers)?)?;
+    door.within_cap(workspace)?;
     let encoding = encoding(headers)?;
     let (admission, limits) = (&door.admission, door.admission.limits());
     let hold = admission.hold(workspace, start, timeout);
@@ -98,7 +99,10 @@ async fn take_in(
     let (body, permit) = decompress(encoding, wire, permit, limits.request_bytes).await?;
     door.meter.decompressed_bytes.increment(body.len() as u64);
     admission.charge(workspace, body.len());
-    hand_over(door, IntakeRequest { workspace, body, permit, hold }).await
+    let bytes = body.len();
+    let accepted = hand_over(door, IntakeRequest { workspace, body, permit, hold }).await?;
+    door.count(workspace, bytes);
+    Ok(accepted)
 }
 
 async fn hand_over(door: &Door, request: IntakeRequest) -> Result<Accepted, Refusal> {

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use logseal_ingest::{Accepted, IntakeError, meter};
+use logseal_core::SystemClock;
+use logseal_ingest::{Accepted, DailyCaps, IntakeError, meter};
 use metrics::{
     Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit, with_local_recorder,
 };
 
-use crate::harness::{Script, Server, framed};
+use crate::harness::{OTHER, OTHER_KEY, Script, Server, framed};
 
 /// Counters and gauges by name and labels; a histogram is the number of its values.
 #[derive(Debug, Default)]
@@ -73,7 +74,10 @@ async fn every_call_is_counted_once() {
     let tally = Tally::default();
     // Handles are made with the door, on this thread, before anything is awaited.
     let server = {
-        let mut start = Box::pin(Server::start(intake, |s| s.max_request_bytes = 1_000));
+        let caps = Arc::new(DailyCaps::new(Arc::new(SystemClock)));
+        caps.set_cap(OTHER, Some(0), 1);
+        let change = |s: &mut logseal_ingest::DoorSettings| s.max_request_bytes = 1_000;
+        let mut start = Box::pin(Server::start_with(intake, change, |door| door.with_daily_caps(caps)));
         futures::future::poll_fn(|cx| with_local_recorder(&tally, || start.as_mut().poll(cx))).await
     };
     let mut client = server.client().await;
@@ -81,17 +85,19 @@ async fn every_call_is_counted_once() {
         client.export(&[], framed(false, body)).await;
     }
     client.export(&[("authorization", "")], framed(false, b"whole")).await;
+    client.export(&[("authorization", &format!("Bearer {OTHER_KEY}"))], framed(false, b"whole")).await;
     client.export(&[("grpc-encoding", "br")], framed(false, b"whole")).await;
     client.export(&[("grpc-timeout", "20m")], framed(false, b"stay")).await;
     server.idle().await;
 
     let outcomes = ["accepted", "partial", "invalid", "unavailable", "too_large", "unauthenticated", "unsupported"];
-    for outcome in outcomes.into_iter().chain(["deadline"]) {
+    for outcome in outcomes.into_iter().chain(["daily_cap", "deadline"]) {
         assert_eq!(tally.count(&format!("{}{{outcome={outcome}}}", meter::REQUESTS)), 1, "{outcome}");
     }
     assert_eq!(tally.count(&format!("{}{{outcome=aborted}}", meter::REQUESTS)), 0);
     assert_eq!(tally.count(&format!("{}{{outcome=accepted}}", meter::RECORDS)), 13);
     assert_eq!(tally.count(&format!("{}{{outcome=rejected}}", meter::RECORDS)), 2);
+    assert_eq!(tally.count(&format!("{}{{reason=daily_cap}}", meter::REFUSALS)), 1);
     let bytes =
         (b"whole".len() + b"partial".len() + b"undecodable".len() + b"unavailable".len() + b"stay".len()) as u64;
     for state in ["wire", "decompressed"] {

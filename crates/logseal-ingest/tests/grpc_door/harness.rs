@@ -34,6 +34,8 @@ use tokio::time::timeout;
 pub(crate) const EXPORT: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 pub(crate) const KEY: &str = "the-key";
 pub(crate) const WORKSPACE: WorkspaceId = WorkspaceId::from_bytes([7; 16]);
+pub(crate) const OTHER_KEY: &str = "another-key";
+pub(crate) const OTHER: WorkspaceId = WorkspaceId::from_bytes([8; 16]);
 
 /// Fails the test instead of hanging it.
 pub(crate) async fn soon<T>(event: impl Future<Output = T>) -> T {
@@ -83,7 +85,7 @@ impl Debug for Script {
 impl Intake for Script {
     async fn take(&self, request: IntakeRequest) -> Result<Accepted, IntakeError> {
         self.taken.fetch_add(1, Ordering::SeqCst);
-        assert_eq!(request.workspace, WORKSPACE);
+        assert!([WORKSPACE, OTHER].contains(&request.workspace));
         (self.answer)(request).await
     }
 }
@@ -95,6 +97,7 @@ impl Authenticator for Keys {
     fn workspace_of(&self, key: &str) -> Result<WorkspaceId, AuthError> {
         match key {
             KEY => Ok(WORKSPACE),
+            OTHER_KEY => Ok(OTHER),
             "unavailable" => Err(AuthError::Unavailable),
             _ => Err(AuthError::Unknown),
         }
@@ -120,9 +123,19 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(intake: Arc<Script>, change: impl FnOnce(&mut DoorSettings)) -> Self {
+        Self::start_with(intake, change, |door| door).await
+    }
+
+    /// Starts a server whose door is completed by `complete`.
+    pub(crate) async fn start_with(
+        intake: Arc<Script>,
+        change: impl FnOnce(&mut DoorSettings),
+        complete: impl FnOnce(Door) -> Door,
+    ) -> Self {
         let mut settings = DoorSettings::default();
         change(&mut settings);
         let door = Door::new(&settings, Arc::new(Keys), intake, Arc::new(Seven)).expect("valid settings");
+        let door = complete(door);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let (ready, is_ready) = watch::channel(true);

@@ -5,6 +5,7 @@
 
 mod admission;
 mod bodies;
+mod caps;
 mod counting;
 mod harness;
 mod lifecycle;
