@@ -14,6 +14,7 @@
 //! | [`port`] | what this crate needs of the rest of the server |
 //! | [`upkeep`] | retention, and the end of what was deleted |
 //! | [`audit`] | the audit trail |
+//! | `quota` | daily caps of workspaces |
 //! | `json` | bodies, property by property |
 
 pub mod api;
@@ -23,6 +24,7 @@ mod json;
 pub mod operation;
 pub mod port;
 pub mod provision;
+mod quota;
 mod request;
 mod resource;
 #[cfg(test)]
@@ -37,6 +39,6 @@ pub use operation::runner::Operations;
 pub use operation::world::{Fault, Faults, NoFaults, Point, SERVICE_CLUSTER, World};
 pub use port::{
     DataPlane, DataPlaneError, MetricsText, Objects, Queries, QueryAnswer, QueryFailure, QueryFailureKind, QueryFormat,
-    Vaults,
+    QuotaStatus, Vaults,
 };
 pub use upkeep::{Upkeep, UpkeepSettings};

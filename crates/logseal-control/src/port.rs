@@ -110,6 +110,36 @@ pub trait DataPlane: Debug + Send + Sync {
 
     /// How many records under `keys` are acknowledged and in no segment yet.
     fn unsealed_of(&self, keys: &[AekId]) -> u64;
+
+    /// Takes at most `bytes` of `workspace` between two midnights (UTC); `None` for any number. `version` is that of the settings: what
+    /// older ones say is passed over.
+    fn set_daily_cap(&self, workspace: WorkspaceId, bytes: Option<u64>, version: u64);
+
+    /// How much of its daily cap `workspace` has used.
+    fn quota_status(&self, workspace: WorkspaceId) -> QuotaStatus;
+}
+
+/// How much of its daily cap a workspace has used.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum QuotaStatus {
+    /// Less than 80 %, or there is no cap.
+    #[default]
+    RespectQuota,
+    /// 80 % or more.
+    ApproachingQuota,
+    /// All of it: requests are refused.
+    OverQuota,
+}
+
+impl QuotaStatus {
+    /// Azure's name of the status.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::RespectQuota => "RespectQuota",
+            Self::ApproachingQuota => "ApproachingQuota",
+            Self::OverQuota => "OverQuota",
+        }
+    }
 }
 
 /// The running part of the server did not follow.

@@ -17,6 +17,7 @@ use crate::operation::document::{
 use crate::operation::runner::{Operations, Submission};
 use crate::operation::world::SERVICE_CLUSTER;
 use crate::operation::{Intent, Operation, kinds};
+use crate::quota;
 use crate::resource::cluster::{ClusterChange, ClusterDocument};
 use crate::resource::identity::Identity;
 use crate::resource::view::{date, etag, path};
@@ -239,6 +240,8 @@ pub(crate) async fn write_workspace(
     let settings = WorkspaceSettings::input(body, Some(&document), &path(&row), method, now.0)?;
     refuse_busy(operations, &row).await?;
     if settings == document.settings {
+        // Not in vain when the answer to the change before was lost.
+        quota::follow(world, &row, &settings);
         return Ok(Written::Changed(row));
     }
     document.settings = settings;
@@ -255,6 +258,7 @@ pub(crate) async fn write_workspace(
     };
     let put = Change::PutResource { row: next.clone(), expected: Some(row.version) };
     world.catalog.apply(Change::All(vec![put, Change::Audit(audit)])).await?;
+    quota::follow(world, &next, &document.settings);
     Ok(Written::Changed(next))
 }
 

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use crate::operation::runner::Operations;
 use crate::operation::world::{Faults, NoFaults, SERVICE_CLUSTER, World};
 use crate::operation::{Operation, kinds};
-use crate::port::{DataPlane, DataPlaneError, Objects, Vaults};
+use crate::port::{DataPlane, DataPlaneError, Objects, QuotaStatus, Vaults};
 use crate::provision::{DEFAULT_RESOURCE_GROUP, DEFAULT_SUBSCRIPTION, Provision};
 use crate::request::{Caller, Place};
 
@@ -115,6 +115,9 @@ pub(crate) struct Server {
     pub(crate) workspaces: Mutex<BTreeSet<WorkspaceId>>,
     pub(crate) shredded: Mutex<BTreeSet<AekId>>,
     pub(crate) unsealed: Mutex<u64>,
+    /// Caps, with the versions of the settings that they are from.
+    pub(crate) caps: Mutex<BTreeMap<WorkspaceId, (Option<u64>, u64)>>,
+    pub(crate) quota: Mutex<QuotaStatus>,
 }
 
 #[async_trait]
@@ -149,6 +152,14 @@ impl DataPlane for Server {
 
     fn unsealed_of(&self, _: &[AekId]) -> u64 {
         *self.unsealed.lock().unwrap()
+    }
+
+    fn set_daily_cap(&self, workspace: WorkspaceId, bytes: Option<u64>, version: u64) {
+        self.caps.lock().unwrap().insert(workspace, (bytes, version));
+    }
+
+    fn quota_status(&self, _: WorkspaceId) -> QuotaStatus {
+        *self.quota.lock().unwrap()
     }
 }
 

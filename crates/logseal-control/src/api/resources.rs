@@ -231,7 +231,9 @@ pub(super) async fn cluster(operations: &Operations, row: &ResourceRow) -> Resul
 
 /// A workspace as it is shown.
 pub(super) fn workspace(operations: &Operations, row: &ResourceRow) -> Result<Value, Problem> {
-    Ok(view::workspace(row, &kinds::document(row)?, operations.world().clock.now()))
+    let world = operations.world();
+    let quota = world.data.quota_status(row.id.workspace());
+    Ok(view::workspace(row, &kinds::document(row)?, quota, world.clock.now()))
 }
 
 /// Names of all workspaces by id, for listings that name them.

@@ -12,7 +12,7 @@ use tower::ServiceExt as _;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::port::{QueryAnswer, QueryFailure, QueryFailureKind, QueryFormat};
+use crate::port::{QueryAnswer, QueryFailure, QueryFailureKind, QueryFormat, QuotaStatus};
 use crate::testing::{Deployment, VAULT};
 
 /// Answers with what it was asked, or fails as the query's text says.
@@ -481,4 +481,26 @@ async fn listings_are_read_page_by_page() {
     assert_eq!(names, ["default", "work-0", "work-1", "work-2", "work-3", "work-4"]);
     let all = format!("{}?api-version=2021-06-01", GROUP.replace("/resourceGroups/default", "") + "/workspaces");
     assert_eq!(api.get(&all).await.1["value"].as_array().unwrap().len(), 6);
+}
+
+/// Scenario: a workspace has a daily cap and uses more and more of it. Guarantee: GET, the listing and PATCH show the status that the
+/// server has.
+#[tokio::test]
+async fn a_workspace_shows_how_much_of_its_daily_cap_is_used() {
+    let api = api().await;
+    let body = json!({"properties": {"workspaceCapping": {"dailyQuotaGb": 0.023}}});
+    for (quota, expected) in [
+        (QuotaStatus::RespectQuota, "RespectQuota"),
+        (QuotaStatus::ApproachingQuota, "ApproachingQuota"),
+        (QuotaStatus::OverQuota, "OverQuota"),
+    ] {
+        *api.deployment.server.quota.lock().unwrap() = quota;
+        let (_, _, patched) = api.json("PATCH", &path("workspaces/default"), &body).await;
+        let (_, shown) = api.get(&path("workspaces/default")).await;
+        let (_, listed) = api.get(&path("workspaces")).await;
+        for shown in [&patched, &shown, &listed["value"][0]] {
+            assert_eq!(shown["properties"]["workspaceCapping"]["dataIngestionStatus"], expected, "{shown}");
+            assert_eq!(shown["properties"]["workspaceCapping"]["dailyQuotaGb"], 0.023);
+        }
+    }
 }

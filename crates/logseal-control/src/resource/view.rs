@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::ProvisioningState;
 use super::cluster::{self, ClusterDocument};
 use super::workspace::{self, WorkspaceDocument};
+use crate::port::QuotaStatus;
 
 /// A moment in RFC 3339.
 pub(crate) fn date(at: UnixNanos) -> String {
@@ -100,7 +101,7 @@ pub(crate) fn cluster(row: &ResourceRow, document: &ClusterDocument, facts: &Clu
 }
 
 /// A workspace.
-pub(crate) fn workspace(row: &ResourceRow, document: &WorkspaceDocument, now: UnixNanos) -> Value {
+pub(crate) fn workspace(row: &ResourceRow, document: &WorkspaceDocument, quota: QuotaStatus, now: UnixNanos) -> Value {
     let settings = &document.settings;
     let linked = document.link.as_ref().filter(|link| link.state != ProvisioningState::Creating);
     let mut properties = json!({
@@ -116,7 +117,7 @@ pub(crate) fn workspace(row: &ResourceRow, document: &WorkspaceDocument, now: Un
         "workspaceCapping": {
             "dailyQuotaGb": settings.daily_quota_gb.unwrap_or(-1.0),
             "quotaNextResetTime": date(next_midnight(now)),
-            "dataIngestionStatus": "RespectQuota",
+            "dataIngestionStatus": quota.as_str(),
         },
         "features": {"disableLocalAuth": false, "enableLogAccessUsingOnlyResourcePermissions": false},
         "publicNetworkAccessForIngestion": "Enabled",

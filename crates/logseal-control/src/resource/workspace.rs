@@ -57,7 +57,10 @@ pub(crate) struct WorkspaceSettings {
     pub(crate) sku_since: i64,
     /// After how many days segments are removed; `None` for never: of a workspace that came without its settings nothing is lost.
     pub(crate) retention_in_days: Option<u32>,
-    /// Most GB that are taken a day; `None` for no cap.
+    /// Most GB (10^9 bytes) that are taken between two midnights (UTC); `None` for no cap.
+    ///
+    /// What counts are the bytes of OTLP bodies after decompression, of requests that were acknowledged. A request that begins below the
+    /// cap is taken whole. What was counted in the last 30 s before a crash is forgotten.
     #[serde(default)]
     pub(crate) daily_quota_gb: Option<f64>,
 }

@@ -9,8 +9,9 @@ use async_trait::async_trait;
 use data_encoding::HEXLOWER;
 use futures::TryStreamExt as _;
 use logseal_catalog::AuditHead;
-use logseal_control::{AnchorStore, DataPlane, DataPlaneError, Objects, Vaults};
+use logseal_control::{AnchorStore, DataPlane, DataPlaneError, Objects, QuotaStatus, Vaults};
 use logseal_core::{AekId, Chain, ClusterId, WorkspaceId};
+use logseal_ingest::{DailyCaps, quota};
 use logseal_segment::SegmentStore;
 use logseal_vault::{EmbeddedVault, KeyId, KeyVault};
 use object_store::path::Path;
@@ -59,7 +60,10 @@ impl Objects for Removals {
 
 /// The running part of the server.
 #[derive(Debug)]
-pub(super) struct Plane(pub(super) data_plane::DataPlane);
+pub(super) struct Plane {
+    pub(super) data: data_plane::DataPlane,
+    pub(super) caps: Arc<DailyCaps>,
+}
 
 fn trouble(error: DataPlaneTrouble) -> DataPlaneError {
     DataPlaneError { is_passing: error.is_passing(), message: Chain(&error).to_string() }
@@ -68,28 +72,43 @@ fn trouble(error: DataPlaneTrouble) -> DataPlaneError {
 #[async_trait]
 impl DataPlane for Plane {
     async fn open_cluster(&self, cluster: ClusterId) -> Result<(), DataPlaneError> {
-        self.0.open_cluster(cluster).await.map_err(trouble)
+        self.data.open_cluster(cluster).await.map_err(trouble)
     }
 
     async fn close_cluster(&self, cluster: ClusterId) -> Result<(), DataPlaneError> {
-        self.0.close_cluster(cluster).await.map_err(trouble)
+        self.data.close_cluster(cluster).await.map_err(trouble)
     }
 
     async fn open_workspace(&self, workspace: WorkspaceId) -> Result<(), DataPlaneError> {
-        self.0.open_workspace(workspace).await.map_err(trouble)
+        self.data.open_workspace(workspace).await.map_err(trouble)
     }
 
     async fn suspend_workspace(&self, workspace: WorkspaceId) -> Result<(), DataPlaneError> {
-        self.0.suspend_workspace(workspace);
+        self.data.suspend_workspace(workspace);
         Ok(())
     }
 
     async fn shred(&self, keys: &[AekId], workspace: Option<WorkspaceId>) -> Result<(), DataPlaneError> {
-        self.0.shred(keys, workspace).await.map_err(trouble)
+        if let Some(workspace) = workspace {
+            self.caps.forget(workspace);
+        }
+        self.data.shred(keys, workspace).await.map_err(trouble)
     }
 
     fn unsealed_of(&self, keys: &[AekId]) -> u64 {
-        self.0.unsealed_of(keys)
+        self.data.unsealed_of(keys)
+    }
+
+    fn set_daily_cap(&self, workspace: WorkspaceId, bytes: Option<u64>, version: u64) {
+        self.caps.set_cap(workspace, bytes, version);
+    }
+
+    fn quota_status(&self, workspace: WorkspaceId) -> QuotaStatus {
+        match self.caps.status(workspace) {
+            quota::QuotaStatus::RespectQuota => QuotaStatus::RespectQuota,
+            quota::QuotaStatus::ApproachingQuota => QuotaStatus::ApproachingQuota,
+            quota::QuotaStatus::OverQuota => QuotaStatus::OverQuota,
+        }
     }
 }
 

@@ -100,6 +100,7 @@ impl Ingest {
         let shippers = Shippers(Arc::clone(&state.access));
         let budget = Arc::clone(&self.budget);
         Door::with_budget(&config.ingest, budget, Arc::new(shippers), Arc::new(pipeline), Arc::new(OsRandom))
+            .map(|door| door.with_daily_caps(Arc::clone(&state.caps)))
             .map_err(|error| CommandError::Config(error.to_string()))
     }
 }

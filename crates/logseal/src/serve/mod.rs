@@ -1,7 +1,7 @@
 //! `logseal serve`: opens everything, serves, and stops cleanly.
 //!
 //! Order of the start: data directory and its lock, root key, vault, catalog, store, keyring, default resources, tables, the
-//! write-ahead log (its newest file; the rest is replayed in the background), listeners, `credentials.json`, the ready line. Order of
+//! write-ahead log (its newest file; the rest is replayed in the background), daily caps, listeners, `credentials.json`, the ready line. Order of
 //! the stop: readiness off, receivers finish the calls under way, the log closes its file, batches are cut and committed, then the
 //! management API ends.
 
@@ -10,6 +10,7 @@ mod control;
 mod data_plane;
 mod ingest;
 mod stop;
+mod usage;
 mod workspaces;
 
 use std::io::IsTerminal as _;
@@ -25,8 +26,8 @@ use logseal_control::provision::{
 use logseal_control::{AuditTrail, Management, ManagementToken, NoFaults, Operations, Upkeep, UpkeepSettings, World};
 use logseal_core::{Clock, IdGenerator, SystemClock};
 use logseal_crypto::{OsRandom, RootKey};
-use logseal_ingest::grpc;
 use logseal_ingest::pipeline::tables::Tables;
+use logseal_ingest::{DailyCaps, grpc};
 use logseal_keys::{AccessKeys, Keyring};
 use logseal_otlp::SchemaLimits;
 use logseal_query::QueryEngine;
@@ -44,6 +45,7 @@ use self::data_plane::{DataPlane, Suspended};
 use self::ingest::Ingest;
 pub(crate) use self::ingest::scan_limits;
 use self::stop::{Reason, Signals};
+use self::usage::UsageKeeper;
 use crate::cli::ServeOptions;
 use crate::config::Config;
 use crate::credentials::{Credentials, Endpoints};
@@ -85,11 +87,14 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
     let endpoints = Endpoints { otlp_grpc: format!("http://{grpc_addr}"), management: management_url.clone() };
     state.credentials(&data_dir, token.clone(), endpoints).await?.write(data_dir.path())?;
 
+    let operations = state.operations(&ingest);
+    let usage = Arc::new(UsageKeeper::begin(&state, &operations).await?);
+    tokio::spawn(Arc::clone(&usage).run());
+
     let (ready, is_ready) = watch::channel(true);
     let (shutdown, is_shutdown) = watch::channel(false);
     let door = ingest.door(&state, &config)?;
     let lifecycle = grpc::Lifecycle { ready: is_ready.clone(), shutdown: is_shutdown.clone() };
-    let operations = state.operations(&ingest);
     operations.resume().await.map_err(CommandError::start("go on with operations"))?;
     let audit = state.audit(&data_dir);
     audit.begin().await.map_err(CommandError::start("read the audit trail"))?;
@@ -124,7 +129,7 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
         Reason::Broken(what) => return Err(CommandError::Refused(what.to_owned())),
     }
     audit.keep().await;
-    stop::in_order(shutdown, ingest, grpc_server, management_server, &state.catalog).await;
+    stop::in_order(shutdown, ingest, grpc_server, management_server, &usage, &state.catalog).await;
     Ok(())
 }
 
@@ -153,6 +158,7 @@ struct State {
     access: Arc<AccessKeys>,
     tables: Arc<Tables>,
     suspended: Arc<Suspended>,
+    caps: Arc<DailyCaps>,
     ids: IdGenerator,
     clock: Arc<dyn Clock>,
 }
@@ -191,8 +197,9 @@ impl State {
         let tables = Tables::new(schema_limits(config), ids.clone(), Arc::clone(&clock));
         let suspended = Arc::default();
         workspaces::open_all(&catalog, &keyring, &access, &tables, &suspended).await?;
+        let caps = Arc::new(DailyCaps::new(Arc::clone(&clock)));
         let tables = Arc::new(tables);
-        Ok(Self { catalog, vault, service_key, store, keyring, access, tables, suspended, ids, clock })
+        Ok(Self { catalog, vault, service_key, store, keyring, access, tables, suspended, caps, ids, clock })
     }
 
     fn audit(&self, data_dir: &DataDir) -> AuditTrail {
@@ -206,16 +213,19 @@ impl State {
             keyring: Arc::clone(&self.keyring),
             access: Arc::clone(&self.access),
             vaults: Arc::new(Embedded { vault: Arc::clone(&self.vault), service_key: self.service_key.clone() }),
-            data: Arc::new(Plane(DataPlane {
-                catalog: self.catalog.clone(),
-                keyring: Arc::clone(&self.keyring),
-                access: Arc::clone(&self.access),
-                tables: Arc::clone(&self.tables),
-                logs: Arc::clone(&ingest.logs),
-                cutter: ingest.cutter.clone(),
-                backlog: Arc::clone(&ingest.backlog),
-                suspended: Arc::clone(&self.suspended),
-            })),
+            data: Arc::new(Plane {
+                data: DataPlane {
+                    catalog: self.catalog.clone(),
+                    keyring: Arc::clone(&self.keyring),
+                    access: Arc::clone(&self.access),
+                    tables: Arc::clone(&self.tables),
+                    logs: Arc::clone(&ingest.logs),
+                    cutter: ingest.cutter.clone(),
+                    backlog: Arc::clone(&ingest.backlog),
+                    suspended: Arc::clone(&self.suspended),
+                },
+                caps: Arc::clone(&self.caps),
+            }),
             objects: Arc::new(Removals(self.store.clone())),
             ids: self.ids.clone(),
             clock: Arc::clone(&self.clock),

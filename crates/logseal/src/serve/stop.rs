@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::ingest::Ingest;
+use super::usage::UsageKeeper;
 
 /// Longest time for everything that is under way: a clean stop takes 30 s at most, also with a store that hangs.
 const DRAIN: Duration = Duration::from_secs(22);
@@ -21,7 +22,7 @@ const DRAIN: Duration = Duration::from_secs(22);
 /// How long the store may fail at a stop before its segments are left to the next start.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Longest time for closing the catalog.
+/// Longest time for the last changes of the catalog and for closing it.
 const CLOSE: Duration = Duration::from_secs(2);
 
 /// Longest time that management requests under way may take to end.
@@ -82,6 +83,7 @@ pub(super) async fn in_order(
     ingest: Ingest,
     grpc: JoinHandle<Result<(), IngestError>>,
     management: JoinHandle<std::io::Result<()>>,
+    usage: &UsageKeeper,
     catalog: &Catalog,
 ) {
     let _ = shutdown.send(true);
@@ -102,7 +104,11 @@ pub(super) async fn in_order(
         Err(_) => warn!("management requests did not end in time"),
         Ok(ended) => report("the management API", ended.map_err(Error::other).and_then(|ended| ended)),
     }
-    if !matches!(timeout(CLOSE, catalog.close()).await, Ok(Ok(()))) {
+    let closed = timeout(CLOSE, async {
+        usage.save().await;
+        catalog.close().await
+    });
+    if !matches!(closed.await, Ok(Ok(()))) {
         warn!("the catalog was not closed cleanly; the next start takes care of it");
     }
 }

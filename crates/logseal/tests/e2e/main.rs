@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod canaries;
+mod caps;
 mod catalog_loss;
 mod cli;
 mod lifecycle;

@@ -6,7 +6,7 @@ use logseal_keys::AekOwner;
 use logseal_keys::access::SLOTS;
 use logseal_vault::{KeyId, KeyName, KeyVersion};
 
-use super::super::document::{CreateWorkspace, MoveWorkspace};
+use super::super::document::{CreateWorkspace, MoveWorkspace, RecoverWorkspace};
 use super::super::runner::Context;
 use super::super::world::{SERVICE_CLUSTER, World};
 use super::super::{Effects, Intent, Operation, StepError};
@@ -227,8 +227,12 @@ async fn finish(operation: &Operation, world: &World) -> Result<Effects, StepErr
     let now = world.clock.now();
     document.provisioning_state = ProvisioningState::Succeeded;
     match &operation.document.intent {
-        Intent::CreateWorkspace(intent) => document.settings = intent.settings.clone(),
-        Intent::RecoverWorkspace(intent) => document.settings = intent.settings.clone(),
+        Intent::CreateWorkspace(CreateWorkspace { settings, .. })
+        | Intent::RecoverWorkspace(RecoverWorkspace { settings }) => {
+            document.settings = settings.clone();
+            let next = row.version + 1;
+            world.data.set_daily_cap(row.id.workspace(), settings.daily_cap(), next);
+        }
         Intent::MoveWorkspace(_) => {
             document.link = document.link.map(|link| Link { state: ProvisioningState::Succeeded, ..link });
             remove_copies_of_before(row.id.workspace(), world).await?;
