@@ -228,7 +228,7 @@ async fn finish(operation: &Operation, world: &World) -> Result<Effects, StepErr
     document.provisioning_state = ProvisioningState::Succeeded;
     match &operation.document.intent {
         Intent::CreateWorkspace(CreateWorkspace { settings, .. })
-        | Intent::RecoverWorkspace(RecoverWorkspace { settings }) => {
+        | Intent::RecoverWorkspace(RecoverWorkspace { settings, .. }) => {
             document.settings = settings.clone();
             let next = row.version + 1;
             world.data.set_daily_cap(row.id.workspace(), settings.daily_cap(), next);
