@@ -159,7 +159,7 @@ fn resource_manager(routes: Routes) -> Routes {
 }
 
 fn list(path: String, id: &'static str, summary: &'static str, schema: &'static str) -> Endpoint {
-    arm(Get, path, id, summary).takes(&["$top", "$skiptoken"]).shows(schema)
+    arm(Get, path, id, summary).takes(&["page.top", "page.skiptoken"]).shows(schema)
 }
 
 fn clusters(routes: Routes) -> Routes {

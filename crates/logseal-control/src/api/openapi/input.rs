@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::output::PROVISIONING_STATES;
-use super::patterns::{KEY_NAME, KEY_VERSION, LOCATION, TAG_NAME, VAULT_URI};
+use super::patterns::{CLUSTER_ID, KEY_NAME, KEY_VERSION, LOCATION, TAG_NAME, VAULT_URI};
 use crate::resource::cluster::{self, CAPACITIES, SKU};
 use crate::resource::identity::TENANT;
 use crate::resource::key::URI_BYTES;
@@ -229,7 +229,7 @@ fn link() -> Value {
     let properties = closed(
         &["writeAccessResourceId"],
         json!({
-            "writeAccessResourceId": {"type": "string", "description": "The id of a cluster that exists."},
+            "writeAccessResourceId": {"type": "string", "pattern": CLUSTER_ID, "description": "The id of a cluster that exists."},
             "resourceId": unchanged(json!({"type": "string"})),
             "provisioningState": ignored(),
         }),
@@ -250,7 +250,7 @@ fn query() -> Value {
         "description": "Other properties, such as a `timespan`, are not read.",
         "properties": {
             "query": {"type": "string", "description": "One SQL query."},
-            "maxRows": {"type": ["integer", "null"], "minimum": 0, "description": "Most rows of the answer."},
+            "maxRows": {"type": ["integer", "null"], "minimum": 0, "maximum": u64::MAX, "description": "Most rows of the answer."},
         },
     })
 }

@@ -23,5 +23,12 @@ pub(super) const KEY_NAME: &str = "^[A-Za-z0-9-]{1,127}$";
 /// `KeyVersion::parse`, or nothing.
 pub(super) const KEY_VERSION: &str = "^([0-9a-f]{32})?$";
 
+/// `request::find_cluster`.
+pub(super) const CLUSTER_ID: &str = "^/[Ss]ubscriptions/[^/]+/[Rr]esource[Gg]roups/[^/]+/providers/\
+    [Mm]icrosoft\\.[Oo]perational[Ii]nsights/clusters/[^/]+/?$";
+
+/// `Head::skip_token`.
+pub(super) const TOKEN: &str = "^[A-Za-z0-9_-]+$";
+
 /// `resource::tags`.
 pub(super) const TAG_NAME: &str = r"^[^<>%&\\?/]{1,512}$";

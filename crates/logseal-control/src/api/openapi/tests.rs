@@ -110,6 +110,8 @@ async fn the_document_is_whole() {
     for (kind, components) in document["components"].as_object().unwrap() {
         for name in components.as_object().unwrap().keys().filter(|_| kind != "securitySchemes") {
             assert!(used.contains(&format!("#/components/{kind}/{name}")), "nobody has {kind}/{name}");
+            let known = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+            assert!(known, "OpenAPI has no such names of components: {name}");
         }
     }
     let operations =
