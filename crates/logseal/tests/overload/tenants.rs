@@ -32,7 +32,8 @@ pub(crate) async fn make(data_dir: &Path, count: usize) -> Vec<Workspace> {
     let root = RootKey::new(Key256::copy_from_slice(&bytes).expect("256 bits"));
     let file = data_dir.join("catalog.sqlite");
     let catalog = Catalog::open(&file, root.catalog_mac()).await.expect("the server's catalog");
-    let cluster = catalog.clusters().await.expect("clusters").pop().expect("the first start made one");
+    let clusters = catalog.clusters().await.expect("clusters");
+    let cluster = clusters.into_iter().find(|row| row.name == "local").expect("the first start made it");
     let kek = KeyId {
         vault_uri: cluster.kek.vault_uri.as_str().into(),
         name: KeyName::parse(&cluster.kek.name).expect("a key's name"),
