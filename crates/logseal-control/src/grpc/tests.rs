@@ -370,13 +370,17 @@ async fn pages(client: &mut Client, request: v1::ListOperationsRequest) -> Vec<V
 #[tokio::test(flavor = "multi_thread")]
 async fn operations_are_listed_by_pages_and_filters() {
     let mut deployment = Deployment::new().await;
+    // Ids are in the order of their milliseconds, and within one in none.
+    let tick = |deployment: &Deployment| deployment.clock.advance(Duration::from_millis(1));
     let mut made = Vec::new();
     for name in ["work-1", "work-2", "work-3"] {
         made.push(create(&deployment, name).await);
         deployment.succeed(made.last().unwrap()).await;
+        tick(&deployment);
     }
     made.push(delete(&deployment, "work-2", true).await);
     deployment.succeed(made.last().unwrap()).await;
+    tick(&deployment);
     deployment.restart(Arc::new(FailOnce("open", AtomicBool::new(false)))).await;
     made.push(create(&deployment, "work-4").await);
     deployment.end(made.last().unwrap().row.id).await;
