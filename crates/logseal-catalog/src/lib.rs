@@ -41,8 +41,8 @@ mod codec;
 pub mod control;
 pub mod coverage;
 pub mod error;
-pub mod retention;
 pub mod kek_use;
+pub mod retention;
 pub mod rows;
 mod schema;
 pub mod scrub;
@@ -57,11 +57,11 @@ pub use change::{Change, SegmentCommit};
 pub use control::{OperationFilter, ResourceFilter};
 pub use coverage::coverage_of;
 pub use error::CatalogError;
-pub use retention::GenerationSize;
 pub use kek_use::KekUse;
+pub use retention::GenerationSize;
 pub use rows::{
     AekRow, AuditEntry, AuditHead, AuditRow, ClusterRow, ColumnRow, CoverageRow, GarbageRow, KekRow, OperationRow,
-    OperationState, ResourceKind, ResourceRow, SegmentRow, ShreddedRow, TableRow, UsageRow, WalFileRow,
-    WalFileState, WorkspaceKeyRow, WorkspaceRow,
+    OperationState, ResourceKind, ResourceRow, SegmentRow, ShreddedRow, TableRow, UsageRow, WalFileRow, WalFileState,
+    WorkspaceKeyRow, WorkspaceRow,
 };
 pub use snapshot::Snapshot;

@@ -9,7 +9,7 @@
 //! | `operations` | the status of operations |
 //! | `audit` | the audit trail |
 //! | `keys`, `segments`, `query`, `health` | the other handlers |
-//! | [`auth`] | [`ManagementToken`](auth::ManagementToken) |
+//! | [`auth`] | [`ManagementToken`] |
 //! | [`problem`] | the shape of errors |
 
 mod arm;

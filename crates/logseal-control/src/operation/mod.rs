@@ -8,7 +8,7 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | [`document`] | what is kept of an operation: intent, progress, outcome |
+//! | `document` | what is kept of an operation: intent, progress, outcome |
 //! | `kinds` | the steps of each kind, by resource |
 //! | [`runner`] | the tasks that run operations |
 //! | [`world`] | what steps work with |
