@@ -86,6 +86,13 @@ impl Catalog {
         self.writer.apply(change).await
     }
 
+    /// A number that rises when clusters, their keys, or which workspaces are linked to them may have changed: what was read while it stayed
+    /// the same is still so. Of what workspaces' resources say only counts whether they are deleted.
+    #[must_use]
+    pub fn clusters_version(&self) -> u64 {
+        self.writer.clusters_version()
+    }
+
     /// Closes all connections; later calls fail.
     ///
     /// # Errors

@@ -155,6 +155,41 @@ pub enum Change {
     Audit(AuditEntry),
 }
 
+impl Change {
+    /// Whether it may change what [`Catalog::clusters_version`](crate::Catalog::clusters_version) is about.
+    pub(crate) fn concerns_clusters(&self) -> bool {
+        match self {
+            Self::All(changes) => changes.iter().any(Self::concerns_clusters),
+            Self::AddCluster(_)
+            | Self::AddWorkspace { .. }
+            | Self::AddAek(_)
+            | Self::RemoveResource { .. }
+            | Self::SwitchKek { .. }
+            | Self::MoveWorkspace { .. }
+            | Self::RemoveCluster { .. }
+            | Self::ShredAeks { .. }
+            | Self::ShredWorkspace { .. } => true,
+            // A workspace's resource comes before its row, changes its link together with a move, and never changes its name; a cluster's
+            // resource has a version of its own. That one is deleted or recovered is found when the change is applied.
+            Self::PutResource { .. }
+            | Self::AddTable { .. }
+            | Self::CommitSegment(_)
+            | Self::RegisterWalFile(_)
+            | Self::SetWalFileState { .. }
+            | Self::Quarantine(_)
+            | Self::ForgetWalFiles { .. }
+            | Self::PutOperation { .. }
+            | Self::ForgetOperations { .. }
+            | Self::ReplaceWorkspaceKey(_)
+            | Self::RemoveSegments { .. }
+            | Self::AddGarbage { .. }
+            | Self::ForgetGarbage { .. }
+            | Self::PutUsage(_)
+            | Self::Audit(_) => false,
+        }
+    }
+}
+
 /// A segment with what must become visible with it.
 #[derive(Clone, Debug)]
 pub struct SegmentCommit {

@@ -18,13 +18,16 @@ use sqlx::{Executor as _, Sqlite};
 use crate::codec::{Decode, read};
 use crate::{CatalogError, Change};
 
-/// Applies `change`; when this fails, what it did so far is the caller's to roll back.
+/// Applies `change`, and sets `concerns_clusters` when it may be one of those that [`crate::Catalog::clusters_version`] counts. When this
+/// fails, what it did so far is the caller's to roll back.
 pub(crate) async fn apply(
     connection: &mut SqliteConnection,
     mac_key: &MacKey,
     change: &Change,
+    concerns_clusters: &mut bool,
 ) -> Result<(), CatalogError> {
-    let mut rows = Rows { connection, mac_key };
+    *concerns_clusters |= change.concerns_clusters();
+    let mut rows = Rows { connection, mac_key, concerns_clusters };
     match change {
         Change::All(changes) => {
             for change in changes {
@@ -40,6 +43,8 @@ pub(crate) async fn apply(
 struct Rows<'c> {
     connection: &'c mut SqliteConnection,
     mac_key: &'c MacKey,
+    /// Set when a change turns out to be of those that [`crate::Catalog::clusters_version`] counts.
+    concerns_clusters: &'c mut bool,
 }
 
 type Query<'q> = sqlx::query::Query<'q, Sqlite, sqlx::sqlite::SqliteArguments>;

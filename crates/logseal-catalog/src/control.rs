@@ -1,6 +1,6 @@
 //! Reading what the control plane keeps.
 
-use logseal_core::{OperationId, ResourceId};
+use logseal_core::{ClusterId, OperationId, ResourceId};
 use sqlx::AssertSqlSafe;
 
 use crate::codec::key_of;
@@ -32,6 +32,9 @@ pub struct OperationFilter<'a> {
 
 const RESOURCE: &str = "SELECT * FROM resources WHERE kind = ?1 AND subscription_key = ?2 \
     AND resource_group_key = ?3 AND name_key = ?4";
+
+const RESOURCES_OF: &str = "SELECT resources.* FROM workspaces JOIN resources ON resources.id = workspaces.id \
+    WHERE workspaces.cluster_id = ?1";
 
 /// `running_operations` is an index of those only.
 const RUNNING: &str = "SELECT * FROM operations INDEXED BY running_operations WHERE state = 1 ORDER BY id";
@@ -129,6 +132,16 @@ impl Catalog {
             .bind(after.map(|row| key_of(&row.name)))
             .bind(limit);
         self.all(query).await
+    }
+
+    /// The resources of the workspaces that are linked to `cluster`, in any order. Which workspaces those are is
+    /// [`Catalog::workspaces_of`]'s to say: here it is not authenticated.
+    ///
+    /// # Errors
+    ///
+    /// As [`Catalog::clusters`].
+    pub async fn resources_of(&self, cluster: ClusterId) -> Result<Vec<ResourceRow>, CatalogError> {
+        self.all(sqlx::query(RESOURCES_OF).bind(cluster.as_bytes().as_slice())).await
     }
 
     /// The operation `id`; `None` when it is not there.

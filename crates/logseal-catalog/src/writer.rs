@@ -6,6 +6,7 @@
 //! next group begins afresh.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use logseal_crypto::MacKey;
 use sqlx::sqlite::SqliteConnection;
@@ -45,13 +46,20 @@ pub(crate) enum Maintenance {
 #[derive(Clone, Debug)]
 pub(crate) struct Writer {
     queue: mpsc::Sender<Job>,
+    clusters: Arc<AtomicU64>,
 }
 
 impl Writer {
     pub(crate) fn start(connection: SqliteConnection, mac_key: Arc<MacKey>) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        tokio::spawn(run(connection, mac_key, waiting));
-        Self { queue }
+        let clusters = Arc::<AtomicU64>::default();
+        tokio::spawn(run(connection, mac_key, waiting, Arc::clone(&clusters)));
+        Self { queue, clusters }
+    }
+
+    /// Rises with every change that concerns clusters, after it is to be seen and before it is answered.
+    pub(crate) fn clusters_version(&self) -> u64 {
+        self.clusters.load(Ordering::SeqCst)
     }
 
     pub(crate) async fn apply(&self, change: Change) -> Result<(), CatalogError> {
@@ -74,7 +82,12 @@ impl Writer {
     }
 }
 
-async fn run(mut connection: SqliteConnection, mac_key: Arc<MacKey>, mut waiting: mpsc::Receiver<Job>) {
+async fn run(
+    mut connection: SqliteConnection,
+    mac_key: Arc<MacKey>,
+    mut waiting: mpsc::Receiver<Job>,
+    clusters: Arc<AtomicU64>,
+) {
     let (mut jobs, mut closing) = (Vec::with_capacity(GROUP), None);
     while closing.is_none() && waiting.recv_many(&mut jobs, GROUP).await > 0 {
         let (mut group, mut maintenance) = (Vec::with_capacity(jobs.len()), Vec::new());
@@ -87,7 +100,13 @@ async fn run(mut connection: SqliteConnection, mac_key: Arc<MacKey>, mut waiting
         }
         if !group.is_empty() {
             let mut outcomes = Vec::with_capacity(group.len());
-            let committed = commit_group(&mut connection, &mac_key, &group, &mut outcomes).await;
+            let mut concerns_clusters = false;
+            let committed =
+                commit_group(&mut connection, &mac_key, &group, &mut outcomes, &mut concerns_clusters).await;
+            // Also when the commit failed: whether it did nothing is not certain.
+            if concerns_clusters {
+                clusters.fetch_add(1, Ordering::SeqCst);
+            }
             for ((_, reply), outcome) in group.into_iter().zip(outcomes) {
                 // A caller that went away no longer wants the answer; the change stands.
                 let _ = reply.send(committed.clone().and(outcome));
@@ -113,9 +132,10 @@ async fn commit_group(
     mac_key: &MacKey,
     group: &[(Change, Reply)],
     outcomes: &mut Vec<Result<(), CatalogError>>,
+    concerns_clusters: &mut bool,
 ) -> Result<(), CatalogError> {
     outcomes.resize(group.len(), Ok(()));
-    let result = transact(connection, mac_key, group, outcomes).await;
+    let result = transact(connection, mac_key, group, outcomes, concerns_clusters).await;
     if result.is_err() {
         // Fails when SQLite has rolled back by itself, as it does for a full disk. If it fails for any other reason, the next
         // `BEGIN` says so.
@@ -131,11 +151,12 @@ async fn transact(
     mac_key: &MacKey,
     group: &[(Change, Reply)],
     outcomes: &mut [Result<(), CatalogError>],
+    concerns_clusters: &mut bool,
 ) -> Result<(), CatalogError> {
     run_sql(connection, "begin", "BEGIN IMMEDIATE").await?;
     for ((change, _), outcome) in group.iter().zip(outcomes) {
         run_sql(connection, "savepoint", "SAVEPOINT one_change").await?;
-        *outcome = changes::apply(connection, mac_key, change).await;
+        *outcome = changes::apply(connection, mac_key, change, concerns_clusters).await;
         match outcome {
             Err(error) if error.is_storage() => return Err(error.clone()),
             Err(_) => run_sql(connection, "roll back to savepoint", "ROLLBACK TO one_change").await?,

@@ -15,10 +15,12 @@
 //! | [`upkeep`] | retention, and the end of what was deleted |
 //! | [`audit`] | the audit trail |
 //! | `quota` | daily caps of workspaces |
+//! | `cluster_views` | clusters as they are shown, kept in memory |
 //! | `json` | bodies, property by property |
 
 pub mod api;
 pub mod audit;
+mod cluster_views;
 pub mod grpc;
 mod json;
 pub mod operation;

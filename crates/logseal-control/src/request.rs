@@ -362,9 +362,11 @@ async fn move_to(
     let now = operations.world().clock.now();
     let to: ClusterId = cluster.map_or(SERVICE_CLUSTER, |row| row.id.cluster());
     match (cluster, &mut document.link) {
-        (Some(cluster), _) => {
+        (Some(cluster), link) => {
             let (state, cluster) = (ProvisioningState::Creating, path(cluster));
-            document.link = Some(Link { state, cluster, since: now.0 });
+            // One that is taken up again may have moved already, and is linked since then.
+            let since = link.as_ref().map_or(now.0, |link| link.since);
+            *link = Some(Link { state, cluster, since });
         }
         (None, Some(link)) => link.state = ProvisioningState::Deleting,
         (None, None) => {}

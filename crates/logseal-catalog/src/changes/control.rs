@@ -40,9 +40,11 @@ impl Rows<'_> {
         if !is_next(r, stored.as_ref(), stored.as_ref().map(|stored| stored.version), expected)? {
             return Ok(());
         }
-        if stored.is_some_and(|stored| stored.kind != r.kind) {
+        if stored.as_ref().is_some_and(|stored| stored.kind != r.kind) {
             return Err(invalid(r, "its kind never changes"));
         }
+        // Clusters show no workspace that is deleted.
+        *self.concerns_clusters |= stored.is_some_and(|stored| stored.deleted.is_some() != r.deleted.is_some());
         let query = sqlx::query(PUT_RESOURCE)
             .bind(r.id.as_bytes().as_slice())
             .bind(i64::from(r.kind.code()))

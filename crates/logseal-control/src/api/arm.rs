@@ -163,7 +163,15 @@ pub(super) fn body(bytes: &Bytes) -> Result<Value, Problem> {
 
 /// A resource with its entity tag.
 pub(super) fn resource(status: StatusCode, row: &ResourceRow, view: Value) -> Response {
-    let mut response = (status, Json(view)).into_response();
+    tagged((status, Json(view)).into_response(), row)
+}
+
+/// The same of a resource that is JSON already.
+pub(super) fn rendered(row: &ResourceRow, json: Bytes) -> Response {
+    tagged(([(header::CONTENT_TYPE, "application/json")], json).into_response(), row)
+}
+
+fn tagged(mut response: Response, row: &ResourceRow) -> Response {
     if let Ok(tag) = HeaderValue::from_str(&crate::resource::view::etag(row)) {
         response.headers_mut().insert(header::ETAG, tag);
     }

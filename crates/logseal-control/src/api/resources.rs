@@ -20,7 +20,7 @@ use crate::operation::runner::Operations;
 use crate::request::{self, Written};
 use crate::resource::Method;
 use crate::resource::cluster::ClusterDocument;
-use crate::resource::view::{self, ClusterFacts, LinkedWorkspace};
+use crate::resource::view;
 use crate::resource::workspace::WorkspaceDocument;
 
 type Api = State<Arc<Management>>;
@@ -48,7 +48,7 @@ async fn write_cluster(api: &Management, head: &Head, bytes: &Bytes, method: Met
 
 pub(super) async fn get_cluster(State(api): Api, head: Head) -> Result<Response, Problem> {
     let row = request::existing(&api.operations, ResourceKind::Cluster, head.place()).await?;
-    Ok(arm::resource(StatusCode::OK, &row, cluster(&api.operations, &row).await?))
+    Ok(arm::rendered(&row, api.operations.cluster_body(&row).await?))
 }
 
 pub(super) async fn delete_cluster(State(api): Api, head: Head) -> Result<Response, Problem> {
@@ -209,24 +209,8 @@ fn listing(head: &Head, value: Vec<Value>, last: Option<ResourceRow>) -> Value {
 
 /// A cluster as it is shown.
 pub(super) async fn cluster(operations: &Operations, row: &ResourceRow) -> Result<Value, Problem> {
-    let catalog = &operations.world().catalog;
-    let id = row.id.cluster();
     let document: ClusterDocument = kinds::document(row)?;
-    let linked = catalog.workspaces_of(id).await?;
-    let mut workspaces = Vec::with_capacity(linked.len());
-    for workspace in linked {
-        let resource = catalog.resource_by_id(ResourceId::from(workspace.id)).await?;
-        let Some(resource) = resource.filter(|row| row.deleted.is_none()) else { continue };
-        let document: WorkspaceDocument = kinds::document(&resource)?;
-        workspaces.push(LinkedWorkspace {
-            id: workspace.id,
-            path: view::path(&resource),
-            since: UnixNanos(document.link.map_or(resource.created.0, |link| link.since)),
-            name: resource.name,
-        });
-    }
-    let facts = ClusterFacts { row: catalog.cluster(id).await?, keys: catalog.kek_uses(id).await?, workspaces };
-    Ok(view::cluster(row, &document, &facts))
+    Ok(view::cluster(row, &document, &*operations.cluster_facts(row).await?))
 }
 
 /// A workspace as it is shown.

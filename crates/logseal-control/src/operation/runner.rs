@@ -16,6 +16,7 @@ use super::document::OperationDocument;
 use super::world::{Fault, Point};
 use super::{Effects, Failure, Intent, Operation, StepError, kinds};
 use crate::Problem;
+use crate::cluster_views::ClusterViews;
 use crate::operation::world::World;
 use crate::resource::plain_location;
 
@@ -35,6 +36,7 @@ pub struct Operations {
     world: World,
     live: Mutex<HashMap<OperationId, Live>>,
     at_once: Semaphore,
+    views: ClusterViews,
 }
 
 /// A running operation, as others see it.
@@ -107,7 +109,12 @@ impl Operations {
     /// The operations over `world`; those that are under way go on when [`Operations::resume`] is called.
     #[must_use]
     pub fn new(world: World) -> Arc<Self> {
-        Arc::new(Self { world, live: Mutex::default(), at_once: Semaphore::new(AT_ONCE) })
+        let views = ClusterViews::default();
+        Arc::new(Self { world, live: Mutex::default(), at_once: Semaphore::new(AT_ONCE), views })
+    }
+
+    pub(crate) fn cluster_views(&self) -> &ClusterViews {
+        &self.views
     }
 
     /// What steps work with.
