@@ -15,7 +15,7 @@ use logseal_core::AekId;
 use logseal_wal::Position;
 use metrics::{counter, histogram};
 use thiserror::Error;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, error, info, warn};
 
@@ -52,6 +52,8 @@ pub(super) struct Sealer {
     growing: Mutex<HashMap<StreamKey, GrowingSegment>>,
     lots: Semaphore,
     puts: Semaphore,
+    /// Keys were destroyed: who waits with one of them looks again.
+    keys_destroyed: Notify,
 }
 
 /// Why a segment could not be made again from the log.
@@ -86,7 +88,17 @@ impl Sealer {
         quarantine: Quarantine,
     ) -> Self {
         let (lots, puts) = (Semaphore::new(LOTS), Semaphore::new(PUTS));
-        Self { rule, committer, backlog, frames, quarantine, growing: Mutex::default(), lots, puts }
+        Self {
+            rule,
+            committer,
+            backlog,
+            frames,
+            quarantine,
+            growing: Mutex::default(),
+            lots,
+            puts,
+            keys_destroyed: Notify::new(),
+        }
     }
 
     pub(super) fn catalog(&self) -> &Catalog {
@@ -99,6 +111,8 @@ impl Sealer {
         self.backlog.shred(aeks);
         let mut growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
         growing.retain(|key, _| !aeks.contains(&key.aek));
+        drop(growing);
+        self.keys_destroyed.notify_waiters();
     }
 
     fn is_shredded(&self, stream: &Stream) -> bool {
@@ -245,7 +259,10 @@ impl Sealer {
 
     /// Brings the frames of `closed` to their end.
     async fn complete(&self, closed: Closed, segment: Option<GrowingSegment>) {
-        let Ok(_slot) = self.puts.acquire().await else { return };
+        let Some(_slot) = self.slot(&closed.stream).await else {
+            drop(segment);
+            return self.backlog.settled(&closed);
+        };
         let started = Instant::now();
         let sealed = match segment {
             Some(segment) => self.committer.finish(segment, &closed.stream, &closed.runs).await.map(Some),
@@ -266,6 +283,22 @@ impl Sealer {
             }
         }
         self.backlog.settled(&closed);
+    }
+
+    /// A slot to store in; `None` when the key of `stream` was destroyed: while the store is away others keep the slots, and nobody may
+    /// hold that key for so long.
+    async fn slot(&self, stream: &Stream) -> Option<SemaphorePermit<'_>> {
+        loop {
+            // Made before the look, so that what is destroyed in between wakes it.
+            let told = self.keys_destroyed.notified();
+            if self.is_shredded(stream) {
+                return None;
+            }
+            tokio::select! {
+                slot = self.puts.acquire() => return slot.ok(),
+                () = told => {}
+            }
+        }
     }
 
     /// Repeats a commit until it succeeds or fails for another reason than the storage's: [`CommitError::Shredded`] when its key was
