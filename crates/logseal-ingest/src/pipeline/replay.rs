@@ -12,6 +12,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::error::Error;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ use super::backlog::{Backlog, Cursor, Durable, FilePin, Surveyed};
 use super::frames::{BadFrame, Coverage, Frame, FrameReader, FrameRows, Frames, FramesError, Range};
 use super::quarantine::{Quarantine, QuarantineError};
 use super::stream::{Rows, Stream, StreamKey};
-use crate::admission::Budget;
+use crate::admission::{Budget, BudgetPermit};
 use crate::error::Chain;
 use crate::meter;
 
@@ -206,12 +207,14 @@ impl Replay {
 
     /// Loads `lot`, behind which the frame `next` comes; true when nothing is parked any more. After an error the cursor is at the frame that caused it.
     async fn load(&self, path: &Path, lot: Vec<Frame>, next: Position) -> Result<bool, ReplayError> {
+        let mut lot = VecDeque::from(lot);
         while !self.backlog.has_room_for_replay() {
             self.backlog.want_room();
             sleep(ROOM).await;
+            self.let_go_of_rows(&mut lot);
         }
         let mut loaded = Vec::with_capacity(lot.len());
-        for Frame { sequence, received, streams, unwanted, rows } in lot {
+        while let Some(Frame { sequence, received, streams, unwanted, rows }) = lot.pop_front() {
             let position = Position { file: next.file, sequence };
             match rows {
                 Ok(rows) if rows.is_empty() => {
@@ -229,7 +232,14 @@ impl Replay {
                             // What waits here holds budget itself: it must be on its way into segments before this waits for more.
                             let ready = std::mem::take(&mut loaded);
                             self.backlog.replayed(self.cluster, ready, position, Instant::now());
-                            self.budget.take(bytes).await
+                            match self.memory_for(bytes, &streams, &mut lot).await {
+                                Some(permit) => permit,
+                                None => {
+                                    let settled = [streams, unwanted].concat();
+                                    loaded.push(Durable { position, received, rows: Vec::new(), settled });
+                                    continue;
+                                }
+                            }
                         }
                     };
                     let with_permit = |rows: FrameRows| {
@@ -255,6 +265,37 @@ impl Replay {
             }
         }
         Ok(self.backlog.replayed(self.cluster, loaded, next, Instant::now()))
+    }
+
+    /// Memory for the rows of a frame with these streams, before which `rest` waits; `None` when the frame's key is destroyed meanwhile.
+    async fn memory_for(
+        &self,
+        bytes: usize,
+        streams: &[StreamKey],
+        rest: &mut VecDeque<Frame>,
+    ) -> Option<BudgetPermit> {
+        // One request for it all the while: another one would go to the end of the queue.
+        let mut memory = pin!(self.budget.take(bytes));
+        loop {
+            tokio::select! {
+                permit = &mut memory => return Some(permit),
+                () = sleep(ROOM) => {
+                    self.let_go_of_rows(rest);
+                    if self.is_shredded(streams) {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Drops rows whose key is destroyed: nobody may hold it for as long as memory is short.
+    fn let_go_of_rows(&self, lot: &mut VecDeque<Frame>) {
+        for frame in lot {
+            if matches!(&frame.rows, Ok(rows) if !rows.is_empty()) && self.is_shredded(&frame.streams) {
+                frame.rows = Ok(Vec::new());
+            }
+        }
     }
 
     /// Whether the key of a frame with these streams was destroyed since it was read.
