@@ -19,6 +19,8 @@ const FAULTS: usize = 100;
 
 const NEWEST: &str = "SELECT * FROM audit WHERE sequence < ?1 ORDER BY sequence DESC LIMIT ?2";
 
+const OF_ACTION: &str = "SELECT * FROM audit WHERE action = ?1 ORDER BY sequence DESC LIMIT ?2";
+
 /// Few, since a record may be large.
 const PAGE: &str = "SELECT * FROM audit WHERE sequence >= ?1 ORDER BY sequence LIMIT 50";
 
@@ -73,6 +75,15 @@ impl Catalog {
     pub async fn audit(&self, before: Option<u64>, limit: u32) -> Result<Vec<AuditRow>, CatalogError> {
         let before = before.and_then(|before| i64::try_from(before).ok()).unwrap_or(i64::MAX);
         self.all(sqlx::query(NEWEST).bind(before).bind(limit)).await
+    }
+
+    /// At most `limit` records of `action`, newest first. The whole trail is looked through.
+    ///
+    /// # Errors
+    ///
+    /// As [`Catalog::clusters`].
+    pub async fn audit_of(&self, action: &str, limit: u32) -> Result<Vec<AuditRow>, CatalogError> {
+        self.all(sqlx::query(OF_ACTION).bind(action).bind(limit)).await
     }
 
     /// The end of the audit trail; `None` when it has no records.

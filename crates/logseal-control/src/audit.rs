@@ -5,17 +5,22 @@
 //! in the log and in a new record, and goes on from there.
 
 use std::fmt::Debug;
+use std::io;
 use std::sync::Arc;
 
 use logseal_catalog::{AuditEntry, AuditFault, AuditHead, AuditRow, AuditVerdict, Catalog, CatalogError, Change};
 use logseal_core::{Chain, Clock};
 use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
 use tracing::{error, warn};
 
 use crate::resource::view::date;
 
 /// The action of a record that says that records before it are gone.
 pub const ROLLBACK: &str = "logseal/audit/rollback";
+
+/// Most of these records that are shown.
+const ROLLBACKS: u32 = 100;
 
 /// Where the anchor is kept.
 pub trait AnchorStore: Debug + Send + Sync {
@@ -24,14 +29,14 @@ pub trait AnchorStore: Debug + Send + Sync {
     /// # Errors
     ///
     /// What the system said.
-    fn load(&self) -> std::io::Result<Option<AuditHead>>;
+    fn load(&self) -> io::Result<Option<AuditHead>>;
 
     /// Keeps `anchor`, durably, in the place of the one before.
     ///
     /// # Errors
     ///
     /// What the system said.
-    fn store(&self, anchor: &AuditHead) -> std::io::Result<()>;
+    fn store(&self, anchor: &AuditHead) -> io::Result<()>;
 }
 
 /// The trail with its anchor.
@@ -49,23 +54,15 @@ impl AuditTrail {
         Self { catalog, anchor, clock }
     }
 
-    /// Looks whether the trail still has the anchor; when not, that becomes a record.
+    /// Looks whether the trail still has the anchor; when not, that becomes a record, and the anchor goes on from there. A trail that
+    /// cannot even take the record is reported, and stops changes of resources, but nothing else.
     ///
     /// # Errors
     ///
-    /// [`CatalogError`] when the trail cannot be read or written.
+    /// [`CatalogError`] when the trail cannot be read or written for a trouble that passes.
     pub async fn begin(&self) -> Result<(), CatalogError> {
-        let anchor = match self.anchor.load() {
-            Ok(Some(anchor)) => anchor,
-            Ok(None) => return Ok(()),
-            Err(error) => {
-                warn!(%error, "the audit trail's anchor cannot be read: whether records are gone is not known");
-                return Ok(());
-            }
-        };
-        let newest = self.catalog.audit(Some(anchor.sequence.saturating_add(1)), 1).await;
-        if matches!(&newest, Ok(rows) if rows.iter().any(|row| row.sequence == anchor.sequence && row.mac == anchor.mac))
-        {
+        let Some(anchor) = self.anchor().await else { return Ok(()) };
+        if self.has(&anchor).await? {
             return Ok(());
         }
         let found = self.catalog.audit_head().await.ok().flatten().map_or(0, |head| head.sequence);
@@ -83,24 +80,65 @@ impl AuditTrail {
             before: json!({"sequence": anchor.sequence}).to_string(),
             after: json!({"sequence": found}).to_string(),
         };
-        self.catalog.apply(Change::Audit(entry)).await
+        match self.catalog.apply(Change::Audit(entry)).await {
+            Err(error @ CatalogError::Integrity { .. }) => {
+                error!(error = %Chain(&error), "the audit trail takes no records: resources cannot be changed until it is repaired");
+                return Ok(());
+            }
+            applied => applied?,
+        }
+        if let Some(head) = self.catalog.audit_head().await? {
+            self.set_anchor(head).await;
+        }
+        Ok(())
     }
 
-    /// Moves the anchor to the present end of the trail.
+    /// Moves the anchor to the present end of the trail, unless the trail lacks the record that the anchor names.
     pub async fn keep(&self) {
-        let head = match self.catalog.audit_head().await {
-            Ok(Some(head)) => head,
-            Ok(None) => return,
-            Err(error) => {
-                error!(error = %Chain(&error), "the audit trail's end cannot be read, its anchor stays");
-                return;
-            }
-        };
-        let stored = self.anchor.load().ok().flatten();
-        if stored.is_some_and(|anchor| anchor == head) {
-            return;
+        if let Err(error) = self.follow().await {
+            error!(error = %Chain(&error), "the audit trail's end cannot be read, its anchor stays");
         }
-        if let Err(error) = self.anchor.store(&head) {
+    }
+
+    async fn follow(&self) -> Result<(), CatalogError> {
+        let Some(head) = self.catalog.audit_head().await? else { return Ok(()) };
+        match self.anchor().await {
+            Some(anchor) if anchor == head => {}
+            Some(anchor) if !self.has(&anchor).await? => {
+                error!(
+                    expected = anchor.sequence,
+                    found = head.sequence,
+                    "the audit trail lacks records: its anchor stays"
+                );
+            }
+            _ => self.set_anchor(head).await,
+        }
+        Ok(())
+    }
+
+    /// Whether the trail has the record that `anchor` names.
+    async fn has(&self, anchor: &AuditHead) -> Result<bool, CatalogError> {
+        match self.catalog.audit(Some(anchor.sequence.saturating_add(1)), 1).await {
+            Ok(rows) => Ok(rows.iter().any(|row| row.sequence == anchor.sequence && row.mac == anchor.mac)),
+            Err(CatalogError::Integrity { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn anchor(&self) -> Option<AuditHead> {
+        let store = Arc::clone(&self.anchor);
+        match spawn_blocking(move || store.load()).await.map_err(io::Error::other).flatten() {
+            Ok(anchor) => anchor,
+            Err(error) => {
+                warn!(%error, "the audit trail's anchor cannot be read: whether records are gone is not known");
+                None
+            }
+        }
+    }
+
+    async fn set_anchor(&self, head: AuditHead) {
+        let store = Arc::clone(&self.anchor);
+        if let Err(error) = spawn_blocking(move || store.store(&head)).await.map_err(io::Error::other).flatten() {
             warn!(%error, "the audit trail's anchor cannot be written now");
         }
     }
@@ -114,15 +152,26 @@ impl AuditTrail {
         Ok(self.catalog.audit(before, limit).await?.into_iter().map(view).collect())
     }
 
-    /// Checks the whole trail.
+    /// Checks the whole trail, and says where earlier starts found that it had been put back.
     ///
     /// # Errors
     ///
     /// [`CatalogError`] when it cannot be read; what is wrong with it is in the value.
     pub(crate) async fn verify(&self) -> Result<Value, CatalogError> {
-        let anchor = self.anchor.load().ok().flatten();
+        let anchor = self.anchor().await;
         let AuditVerdict { records, head, faults } = self.catalog.verify_audit(anchor).await?;
-        let faults: Vec<_> = faults.iter().map(fault).collect();
+        let mut faults: Vec<_> = faults.iter().map(fault).collect();
+        let rollbacks = match self.catalog.audit_of(ROLLBACK, ROLLBACKS).await {
+            // An altered record is among the faults already.
+            Err(CatalogError::Integrity { .. }) => Vec::new(),
+            rollbacks => rollbacks?,
+        };
+        faults.extend(rollbacks.iter().map(|row| {
+            let (number, before, after) = (row.sequence, &row.entry.before, &row.entry.after);
+            json!(format!(
+                "record {number} says that the trail was put back: it had {before} and was found with {after}"
+            ))
+        }));
         Ok(json!({"records": records, "lastSequence": head.map(|head| head.sequence), "faults": faults}))
     }
 }

@@ -86,7 +86,7 @@ fn client_of(routes: Routes, authorization: &str) -> Client {
 /// A client of `deployment` that is let in, and what stops the server.
 fn client(deployment: &Deployment) -> (Client, watch::Sender<bool>) {
     let (stop, shutdown) = watch::channel(false);
-    let api = management(deployment);
+    let api = Arc::new(management(deployment));
     (client_of(routes(&api, shutdown), &format!("Bearer {TOKEN}")), stop)
 }
 
@@ -143,7 +143,7 @@ async fn only_the_management_token_opens_it() {
     let keys = deployment.catalog.workspace_keys_of(operation.row.resource.workspace()).await.unwrap();
     assert_eq!(keys.len(), SLOTS.len());
     let key = deployment.access.reveal(&keys[0]).unwrap();
-    let api = management(&deployment);
+    let api = Arc::new(management(&deployment));
     let routes = routes(&api, watch::channel(false).1);
     for authorization in ["", "Bearer wrong", TOKEN, &format!("Bearer {}", *key)] {
         let mut client = client_of(routes.clone(), authorization);

@@ -334,7 +334,6 @@ impl Operations {
         let mut outcome = match faults.at(&kind, step, Point::Before) {
             Some(Fault::Crash) => return Ok(Next::Crash),
             Some(Fault::Fail(failure)) => Err(StepError::Failed(failure)),
-            Some(Fault::Panic) => panic!("planted"),
             _ => step_of(&mut next, step, undoing, &context).await,
         };
         match faults.at(&kind, step, Point::Done) {
@@ -344,7 +343,7 @@ impl Operations {
                 outcome = step_of(&mut next, step, undoing, &context).await;
             }
             Some(Fault::Fail(failure)) => outcome = Err(StepError::Failed(failure)),
-            Some(Fault::Panic) | None => {}
+            None => {}
         }
         let outcome = match outcome {
             Ok(effects) => {

@@ -40,6 +40,18 @@ impl Faults for Once {
     }
 }
 
+/// The log of a cluster panics, once.
+#[derive(Debug)]
+struct PanicOnce(AtomicBool);
+
+impl Faults for PanicOnce {
+    fn at(&self, _: &str, step: &str, point: Point) -> Option<Fault> {
+        let here = step == "open-log" && point == Point::Before;
+        assert!(!here || self.0.swap(true, Ordering::SeqCst), "planted");
+        None
+    }
+}
+
 /// What is done to a deployment that has a key `kek` in its vault.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Change {
@@ -242,7 +254,7 @@ async fn an_operation_that_fails_at_any_step_is_undone() {
 async fn a_step_that_panics_fails_its_operation_alone() {
     let mut deployment = Deployment::new().await;
     let before = deployment.state().await;
-    deployment.restart(Once::new("open-log", Point::Before, Fault::Panic)).await;
+    deployment.restart(Arc::new(PanicOnce(AtomicBool::new(false)))).await;
     let operation = Change::CreateCluster.start(&deployment.operations).await;
     let ended = deployment.end(operation.row.id).await;
     assert_eq!(ended.document.failure.as_ref().map(|failure| failure.code.as_str()), Some("InternalError"));

@@ -69,8 +69,6 @@ pub enum Fault {
     Repeat,
     /// The step fails.
     Fail(Failure),
-    /// The step panics.
-    Panic,
 }
 
 /// Where tests break in: passed in, never global.

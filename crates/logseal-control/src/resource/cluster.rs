@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::identity::Identity;
 use super::key::KeyReference;
-use super::{Method, ProvisioningState, Tags, choice, location, off, tags};
+use super::{Method, ProvisioningState, Tags, choice, location, off, root, tags};
 use crate::Problem;
 use crate::json::Object;
 
@@ -74,11 +74,7 @@ impl ClusterChange {
         method: Method,
         now: i64,
     ) -> Result<Self, Problem> {
-        let mut root = Object::root(body)?;
-        root.unchanged("id", Some(id))?;
-        root.unchanged("name", id.rsplit('/').next())?;
-        root.unchanged("type", Some(TYPE))?;
-        root.skip(&["etag", "systemdata"]);
+        let mut root = root(body, id, TYPE)?;
         let location = location(&mut root, current.map(|c| c.settings.location.as_str()), method)?;
         let tags = tags(&mut root)?;
         Identity::input(&mut root, current.map(|c| &c.identity))?;

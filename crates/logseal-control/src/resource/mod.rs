@@ -13,6 +13,7 @@ pub(crate) mod workspace;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::Problem;
 use crate::json::Object;
@@ -55,6 +56,16 @@ impl ProvisioningState {
 pub(crate) enum Method {
     Put,
     Patch,
+}
+
+/// A body's root, without what every resource has and nobody can change.
+fn root<'v>(body: &'v Value, id: &str, kind: &str) -> Result<Object<'v>, Problem> {
+    let mut root = Object::root(body)?;
+    root.unchanged("id", Some(id))?;
+    root.unchanged("name", id.rsplit('/').next())?;
+    root.unchanged("type", Some(kind))?;
+    root.skip(&["etag", "systemdata"]);
+    Ok(root)
 }
 
 /// The body's `tags`; `None` when it has none.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Method, ProvisioningState, Tags, choice, location, off, tags};
+use super::{Method, ProvisioningState, Tags, choice, location, off, root, tags};
 use crate::Problem;
 use crate::json::Object;
 
@@ -86,11 +86,7 @@ impl WorkspaceSettings {
         method: Method,
         now: i64,
     ) -> Result<Self, Problem> {
-        let mut root = Object::root(body)?;
-        root.unchanged("id", Some(id))?;
-        root.unchanged("name", id.rsplit('/').next())?;
-        root.unchanged("type", Some(TYPE))?;
-        root.skip(&["etag", "systemdata"]);
+        let mut root = root(body, id, TYPE)?;
         let location = location(&mut root, current.map(|c| c.settings.location.as_str()), method)?;
         let tags = tags(&mut root)?;
         let mut settings = current.map_or_else(|| Self::new(location.clone(), now), |c| c.settings.clone());

@@ -54,9 +54,9 @@ impl AnchorStore for NoAnchor {
     }
 }
 
-/// The API of `deployment`.
-pub(crate) fn management(deployment: &Deployment) -> Arc<Management> {
-    Arc::new(Management {
+/// What the API of `deployment` is made of.
+pub(crate) fn management(deployment: &Deployment) -> Management {
+    Management {
         token: ManagementToken::new(Zeroizing::new(TOKEN.to_owned())),
         catalog: deployment.catalog.clone(),
         access: Arc::clone(&deployment.access),
@@ -66,5 +66,5 @@ pub(crate) fn management(deployment: &Deployment) -> Arc<Management> {
         metrics: Arc::new(NoMetrics),
         ready: watch::channel(true).1,
         public_url: None,
-    })
+    }
 }
