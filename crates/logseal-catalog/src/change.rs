@@ -3,8 +3,8 @@
 use logseal_core::{AekId, ClusterId, ResourceId, SegmentId, UnixNanos, WalFileId, WorkspaceId};
 
 use crate::{
-    AekRow, AuditEntry, ClusterRow, ColumnRow, CoverageRow, KekRow, OperationRow, ResourceRow, SegmentRow, TableRow,
-    UsageRow, WalFileRow, WalFileState, WorkspaceKeyRow, WorkspaceRow,
+    AekRow, AuditEntry, ClusterRow, ColumnRow, CoverageRow, KekRow, KekVersionRow, OperationRow, ResourceRow,
+    SegmentRow, TableRow, UsageRow, WalFileRow, WalFileState, WorkspaceKeyRow, WorkspaceRow,
 };
 
 /// A change of the catalog.
@@ -151,6 +151,8 @@ pub enum Change {
     /// Notes what workspaces have sent on one day, in the place of what was noted of them before, and removes what was noted of earlier
     /// days. Workspaces that are not there are passed over.
     PutUsage(Vec<UsageRow>),
+    /// Notes a KEK version of a cluster, in the place of what was noted of it before; a cluster that is not there is passed over.
+    PutKekVersion(KekVersionRow),
     /// Adds an entry at the end of the audit trail; nothing is changed when it is among the last hundred.
     Audit(AuditEntry),
 }
@@ -185,6 +187,7 @@ impl Change {
             | Self::AddGarbage { .. }
             | Self::ForgetGarbage { .. }
             | Self::PutUsage(_)
+            | Self::PutKekVersion(_)
             | Self::Audit(_) => false,
         }
     }

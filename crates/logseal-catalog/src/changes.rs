@@ -3,6 +3,7 @@
 mod accounts;
 mod audit;
 mod control;
+mod kek_versions;
 mod links;
 mod segments;
 mod shred;
@@ -99,6 +100,7 @@ impl Rows<'_> {
             Change::AddGarbage { paths, at } => self.add_garbage(paths, *at).await,
             Change::ForgetGarbage { paths } => self.forget_garbage(paths).await,
             Change::PutUsage(rows) => self.put_usage(rows).await,
+            Change::PutKekVersion(row) => self.put_kek_version(row).await,
             Change::Audit(entry) => self.audit(entry).await,
         }
     }

@@ -8,8 +8,8 @@ use sqlx::sqlite::SqliteRow;
 use crate::CatalogError;
 use crate::rows::{
     AekRow, AuditEntry, AuditHead, AuditRow, Authenticated, ClusterRow, ColumnRow, CoverageRow, GarbageRow, KekRow,
-    OperationRow, OperationState, ResourceKind, ResourceRow, SegmentRow, ShreddedRow, TableRow, UsageRow, WalFileRow,
-    WalFileState, WorkspaceKeyRow, WorkspaceRow,
+    KekVersionRow, OperationRow, OperationState, ResourceKind, ResourceRow, SegmentRow, ShreddedRow, TableRow,
+    UsageRow, WalFileRow, WalFileState, WorkspaceKeyRow, WorkspaceRow,
 };
 
 /// The MAC to store with `row`.
@@ -139,6 +139,10 @@ decode!(AekRow, |r| {
     workspace: id(r, "workspace_id", logseal_core::WorkspaceId::from_bytes),
     cluster: id(r, "cluster_id", logseal_core::ClusterId::from_bytes), generation: number(r, "generation"), kek: kek(r),
     wrapped: bytes(r, "wrapped"), commitment: bytes(r, "commitment"), created: time(r, "created"),
+});
+decode!(KekVersionRow, |r| {
+    cluster: id(r, "cluster_id", logseal_core::ClusterId::from_bytes), kek: kek(r), probe: bytes(r, "probe"),
+    commitment: bytes(r, "commitment"), used: time(r, "used"),
 });
 decode!(TableRow, |r| {
     id: id(r, "id", logseal_core::TableId::from_bytes),

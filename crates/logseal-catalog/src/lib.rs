@@ -60,8 +60,8 @@ pub use error::CatalogError;
 pub use kek_use::KekUse;
 pub use retention::GenerationSize;
 pub use rows::{
-    AekRow, AuditEntry, AuditHead, AuditRow, ClusterRow, ColumnRow, CoverageRow, GarbageRow, KekRow, OperationRow,
-    OperationState, ResourceKind, ResourceRow, SegmentRow, ShreddedRow, TableRow, UsageRow, WalFileRow, WalFileState,
-    WorkspaceKeyRow, WorkspaceRow,
+    AekRow, AuditEntry, AuditHead, AuditRow, ClusterRow, ColumnRow, CoverageRow, GarbageRow, KekRow, KekVersionRow,
+    OperationRow, OperationState, ResourceKind, ResourceRow, SegmentRow, ShreddedRow, TableRow, UsageRow, WalFileRow,
+    WalFileState, WorkspaceKeyRow, WorkspaceRow,
 };
 pub use snapshot::Snapshot;

@@ -2,10 +2,10 @@
 
 /// Each step leads from the format of its index (`PRAGMA user_version`, 0 for a new file) to the next one. A step that was
 /// released is never edited, so that an upgraded file has the same tables as a new one.
-pub(crate) const STEPS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3];
+pub(crate) const STEPS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4];
 
 /// The format that this version writes.
-pub(crate) const FORMAT: i64 = 3;
+pub(crate) const FORMAT: i64 = 4;
 const _: () = assert!(STEPS.len() == FORMAT as usize, "one step for each format");
 
 const FORMAT_1: &str = "
@@ -253,6 +253,21 @@ CREATE TABLE usage (
     bytes INTEGER NOT NULL,
     reached INTEGER NOT NULL,
     mac BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
+/// The KEK versions that each cluster used: a probe that shows whether one still unwraps, and when it last did.
+const FORMAT_4: &str = "
+CREATE TABLE kek_versions (
+    cluster_id BLOB NOT NULL REFERENCES clusters (id),
+    kek_vault_uri TEXT NOT NULL,
+    kek_name TEXT NOT NULL,
+    kek_version TEXT NOT NULL,
+    probe BLOB NOT NULL,
+    commitment BLOB NOT NULL,
+    used INTEGER NOT NULL,
+    mac BLOB NOT NULL,
+    PRIMARY KEY (cluster_id, kek_vault_uri, kek_name, kek_version)
 ) STRICT, WITHOUT ROWID;
 ";
 

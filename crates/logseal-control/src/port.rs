@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use logseal_core::{AekId, ClusterId, WorkspaceId};
+use logseal_keys::KeyStatus;
 use logseal_vault::{KeyId, KeyVault};
 
 /// The forms in which a query's result can be asked for.
@@ -114,6 +115,15 @@ pub trait DataPlane: Debug + Send + Sync {
     /// Takes at most `bytes` of `workspace` between two midnights (UTC); `None` for any number. `version` is that of the settings: what
     /// older ones say is passed over.
     fn set_daily_cap(&self, workspace: WorkspaceId, bytes: Option<u64>, version: u64);
+
+    /// The state of the key of `cluster`; `None` when nobody watches it.
+    fn key_status(&self, cluster: ClusterId) -> Option<KeyStatus>;
+
+    /// A number that is another one whenever [`DataPlane::key_status`] says something else of some cluster.
+    fn key_states_version(&self) -> u64;
+
+    /// What the vault answers about the key of `cluster` may be something else from now on.
+    fn key_changed(&self, cluster: ClusterId);
 
     /// How much of its daily cap `workspace` has used.
     fn quota_status(&self, workspace: WorkspaceId) -> QuotaStatus;

@@ -13,8 +13,8 @@ use logseal_catalog::{Catalog, OperationState, ResourceFilter, ResourceKind};
 use logseal_core::{AekId, Clock, ClusterId, IdGenerator, OperationId, ResourceId, UnixNanos, WorkspaceId};
 use logseal_crypto::{Key256, OsRandom, RootKey};
 use logseal_keys::wrapped_key_copy::path_of;
-use logseal_keys::{AccessKeys, Keyring, WrappedKeyStore};
-use logseal_vault::{EmbeddedVault, KeyId, KeyName, KeyVault};
+use logseal_keys::{AccessKeys, Keyring, OneVault, WrappedKeyStore};
+use logseal_vault::{Caller as VaultCaller, EmbeddedClient, EmbeddedVault, KeyId, KeyName, KeyVault};
 use object_store::path::Path;
 use serde_json::{Value, json};
 
@@ -158,25 +158,40 @@ impl DataPlane for Server {
         self.caps.lock().unwrap().insert(workspace, (bytes, version));
     }
 
+    fn key_status(&self, cluster: ClusterId) -> Option<KeyStatus> {
+        self.states.lock().unwrap().get(&cluster).cloned()
+    }
+
+    fn key_states_version(&self) -> u64 {
+        0
+    }
+
+    fn key_changed(&self, _: ClusterId) {}
+
     fn quota_status(&self, _: WorkspaceId) -> QuotaStatus {
         *self.quota.lock().unwrap()
     }
 }
 
 #[derive(Debug)]
-struct OneVault {
+struct TheVault {
     vault: Arc<EmbeddedVault>,
     service_key: KeyId,
 }
 
-impl Vaults for OneVault {
+impl Vaults for TheVault {
     fn vault(&self, uri: &str) -> Option<(Box<str>, Arc<dyn KeyVault>)> {
-        (uri.trim_end_matches('/') == VAULT).then(|| (VAULT.into(), Arc::clone(&self.vault) as Arc<dyn KeyVault>))
+        (uri.trim_end_matches('/') == VAULT)
+            .then(|| (VAULT.into(), Arc::new(deployment(&self.vault)) as Arc<dyn KeyVault>))
     }
 
     fn service_key(&self) -> KeyId {
         self.service_key.clone()
     }
+}
+
+fn deployment(vault: &Arc<EmbeddedVault>) -> EmbeddedClient {
+    EmbeddedClient::new(Arc::clone(vault), VaultCaller::Deployment)
 }
 
 pub(crate) fn place(name: &str) -> Place<'_> {
@@ -195,7 +210,7 @@ impl Deployment {
         let hands = Arc::new(Hands(1_700_000_000_000_000_000.into()));
         let clock: Arc<dyn Clock> = Arc::clone(&hands) as _;
         let vault = vault_with_keys(&dir.path().join("vault"), &root, &clock).await;
-        let service_key = vault.key(&KeyName::parse("service").unwrap(), None).await.unwrap().id;
+        let service_key = deployment(&vault).key(&KeyName::parse("service").unwrap(), None).await.unwrap().id;
         let file = dir.path().join("catalog.sqlite");
         let (store, server) = (Arc::<Store>::default(), Arc::<Server>::default());
         let catalog = Catalog::open(&file, root.catalog_mac()).await.unwrap();
@@ -313,7 +328,7 @@ fn world(
     faults: Arc<dyn Faults>,
 ) -> World {
     let keyring = Keyring::new(
-        Arc::clone(vault) as _,
+        Arc::new(OneVault::embedded(vault)),
         catalog.clone(),
         Arc::clone(store) as _,
         root.catalog_mac(),
@@ -323,7 +338,7 @@ fn world(
         catalog: catalog.clone(),
         keyring: Arc::new(keyring),
         access: Arc::new(AccessKeys::new(root)),
-        vaults: Arc::new(OneVault { vault: Arc::clone(vault), service_key: service_key.clone() }),
+        vaults: Arc::new(TheVault { vault: Arc::clone(vault), service_key: service_key.clone() }),
         data: Arc::clone(server) as _,
         objects: Arc::clone(store) as _,
         ids: IdGenerator::new(Arc::clone(clock), Arc::new(OsRandom)),

@@ -48,9 +48,36 @@ impl Clock for SystemClock {
     }
 }
 
+/// Source of time that only goes on, and counts what the process or the machine was suspended for.
+pub trait SteadyClock: Debug + Send + Sync {
+    /// Time since some moment before the process began, the same for all clocks of a machine's run.
+    fn now(&self) -> Duration;
+}
+
+/// The system's clock of this kind: `CLOCK_BOOTTIME` on Linux. Elsewhere `CLOCK_MONOTONIC`, which may stand still while the machine sleeps.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemSteadyClock;
+
+impl SteadyClock for SystemSteadyClock {
+    fn now(&self) -> Duration {
+        #[cfg(target_os = "linux")]
+        let clock = rustix::time::ClockId::Boottime;
+        #[cfg(not(target_os = "linux"))]
+        let clock = rustix::time::ClockId::Monotonic;
+        let time = rustix::time::clock_gettime(clock);
+        Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_steady_clock_goes_on() {
+        let before = SystemSteadyClock.now();
+        assert!(before > Duration::ZERO && SystemSteadyClock.now() >= before);
+    }
 
     #[test]
     fn rounds_down_before_and_after_the_epoch() {

@@ -6,7 +6,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`chain`] | [`Chain`]: an error with its causes on one line |
-//! | [`clock`] | [`Clock`], [`SystemClock`], [`UnixNanos`] |
+//! | [`clock`] | [`Clock`] of the wall, [`SteadyClock`] for durations, [`UnixNanos`] |
 //! | [`id`] | typed UUIDs: [`WorkspaceId`], [`SegmentId`], ... and their generator |
 //! | [`limit`] | sizes that bound what the outside world can make the server do |
 //! | [`random`] | [`RandomSource`], implemented by `logseal-crypto` |
@@ -20,7 +20,7 @@ pub mod random;
 pub mod table_name;
 
 pub use chain::Chain;
-pub use clock::{Clock, SystemClock, UnixNanos};
+pub use clock::{Clock, SteadyClock, SystemClock, SystemSteadyClock, UnixNanos};
 pub use id::{
     AekId, ClusterId, IdGenerator, NodeId, OperationId, ResourceId, SegmentId, TableId, WalFileId, WorkspaceId,
 };

@@ -3,7 +3,7 @@
 //! Layout: `"logseal"` | version (1 byte) | purpose (1 byte) | fields. Ids are 16 bytes; text and bytes are preceded by
 //! their length as a 32-bit little-endian number. Two different contexts can therefore never give the same bytes.
 
-use logseal_core::{AekId, SegmentId, TableId, WalFileId, WorkspaceId};
+use logseal_core::{AekId, ClusterId, SegmentId, TableId, WalFileId, WorkspaceId};
 
 /// Version of all layouts in this file; a change of any layout takes the next number.
 pub const VERSION: u8 = 1;
@@ -54,6 +54,7 @@ enum Purpose {
     AccountKey = 6,
     WalDek = 7,
     WalFrame = 8,
+    KekProbe = 9,
 }
 
 /// An AEK under its KEK. The vault's wrap takes no AAD (RSA-OAEP through the Key Vault API), so this binds the commitment.
@@ -62,6 +63,12 @@ pub fn account_key(workspace: WorkspaceId, aek: AekId, generation: u32) -> Aad {
     let mut aad = Aad::new(Purpose::AccountKey).id(workspace.as_bytes()).id(aek.as_bytes());
     aad.0.extend_from_slice(&generation.to_le_bytes());
     aad
+}
+
+/// A key that protects nothing, by which a cluster's KEK is probed. As for an AEK, this binds its commitment.
+#[must_use]
+pub fn kek_probe(cluster: ClusterId) -> Aad {
+    Aad::new(Purpose::KekProbe).id(cluster.as_bytes())
 }
 
 /// A segment's DEK wrapped by its workspace's AEK.

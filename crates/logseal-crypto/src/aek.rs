@@ -1,30 +1,54 @@
 //! The account encryption key (AEK): one per workspace and generation, the only key that wraps DEKs.
 
 use std::fmt::{self, Debug};
+use std::sync::Arc;
 
 use hkdf::Hkdf;
 use logseal_core::{AekId, SegmentId, TableId, WalFileId, WorkspaceId};
 use sha2::Sha256;
+use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::aad::Aad;
-use crate::{Commitment, Key256, Mac, MacKey, OsRandom, SealError, WrappedDek, aad, seal};
+use crate::{Commitment, Key256, Lease, LeaseOver, Mac, MacKey, OsRandom, SealError, WrappedDek, aad, seal};
 
 /// Bytes of a DEK as an AEK seals it: nonce, ciphertext, tag.
 pub const SEALED_DEK_BYTES: usize = 32 + seal::OVERHEAD_BYTES;
 
-/// A data encryption key (DEK): of one segment, or of one workspace in one file of the write-ahead log.
+/// A key could not be used.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub enum KeyUseError {
+    /// Nothing is wrong with what was to be opened.
+    #[error(transparent)]
+    LeaseOver(#[from] LeaseOver),
+    /// What was to be opened does not open.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+}
+
+/// A data encryption key (DEK): of one segment, or of one workspace in one file of the write-ahead log. It is under the lease of the AEK
+/// that wraps it.
 #[derive(Debug)]
 pub struct Dek {
     key: Key256,
     commitment: Commitment,
+    lease: Arc<Lease>,
 }
 
 impl Dek {
     /// The key itself, for the Parquet writer or reader.
+    ///
+    /// # Errors
+    ///
+    /// [`LeaseOver`].
+    pub fn key(&self) -> Result<&Key256, LeaseOver> {
+        self.lease.check().map(|()| &self.key)
+    }
+
+    /// The lease that it is under.
     #[must_use]
-    pub fn key(&self) -> &Key256 {
-        &self.key
+    pub fn lease(&self) -> &Arc<Lease> {
+        &self.lease
     }
 
     /// What the key commits to; stored in the catalog beside the wrap.
@@ -45,12 +69,13 @@ pub struct Aek {
     key: Key256,
     name_seal: Key256,
     name_mac: MacKey,
+    lease: Arc<Lease>,
 }
 
 impl Aek {
-    /// The AEK `id` of `workspace` in `generation`, with the bytes that the vault unwrapped.
+    /// The AEK `id` of `workspace` in `generation`, with the bytes that the vault unwrapped, to be used as long as `lease` allows.
     #[must_use]
-    pub fn new(id: AekId, workspace: WorkspaceId, generation: u32, key: Key256) -> Self {
+    pub fn new(id: AekId, workspace: WorkspaceId, generation: u32, key: Key256, lease: Arc<Lease>) -> Self {
         let derive = |label: &[u8]| {
             Key256::fill_with(|out| {
                 Hkdf::<Sha256>::new(None, key.expose())
@@ -60,7 +85,7 @@ impl Aek {
         };
         let (name_seal, name_mac) =
             (derive(b"attribute name seal"), MacKey::new(derive(b"attribute name fingerprint")));
-        Self { id, workspace, generation, key, name_seal, name_mac }
+        Self { id, workspace, generation, key, name_seal, name_mac, lease }
     }
 
     /// The AEK's id.
@@ -81,6 +106,12 @@ impl Aek {
         self.generation
     }
 
+    /// The lease that it is under.
+    #[must_use]
+    pub fn lease(&self) -> &Arc<Lease> {
+        &self.lease
+    }
+
     /// What an AEK with this key commits to; compared after each unwrap by the vault, which authenticates no context.
     #[must_use]
     pub fn commitment_of(id: AekId, workspace: WorkspaceId, generation: u32, key: &Key256) -> Commitment {
@@ -88,26 +119,29 @@ impl Aek {
     }
 
     /// A new random DEK for `segment`, and its wrap.
-    #[must_use]
-    pub fn new_dek(&self, segment: SegmentId, random: OsRandom) -> (Dek, WrappedDek) {
-        let (dek, sealed) = self.seal_new_dek(&aad::segment_dek(self.workspace, self.id, segment), random);
-        (dek, WrappedDek { aek: self.id, workspace: self.workspace, segment, sealed })
+    ///
+    /// # Errors
+    ///
+    /// [`LeaseOver`].
+    pub fn new_dek(&self, segment: SegmentId, random: OsRandom) -> Result<(Dek, WrappedDek), LeaseOver> {
+        let (dek, sealed) = self.seal_new_dek(&aad::segment_dek(self.workspace, self.id, segment), random)?;
+        Ok((dek, WrappedDek { aek: self.id, workspace: self.workspace, segment, sealed }))
     }
 
     /// Unwraps the DEK of `segment` and checks what it commits to.
     ///
     /// # Errors
     ///
-    /// [`SealError`] when `wrapped` was made for another AEK, workspace or segment, was altered, or its key is not the one
-    /// that `commitment` names.
+    /// [`KeyUseError::LeaseOver`], and [`KeyUseError::Seal`] when `wrapped` was made for another AEK, workspace or segment, was altered, or
+    /// its key is not the one that `commitment` names.
     pub fn unwrap_dek(
         &self,
         segment: SegmentId,
         wrapped: &WrappedDek,
         commitment: Commitment,
-    ) -> Result<Dek, SealError> {
+    ) -> Result<Dek, KeyUseError> {
         if (wrapped.aek, wrapped.workspace, wrapped.segment) != (self.id, self.workspace, segment) {
-            return Err(SealError);
+            return Err(SealError.into());
         }
         self.open_dek(&aad::segment_dek(self.workspace, self.id, segment), &wrapped.sealed, commitment)
     }
@@ -120,20 +154,24 @@ impl Aek {
     ///
     /// # Errors
     ///
-    /// [`SealError`] when `wrapped` was made for another AEK or workspace, or was altered.
-    pub fn danger_unwrap_dek_without_commitment(&self, wrapped: &WrappedDek) -> Result<Dek, SealError> {
+    /// [`KeyUseError::LeaseOver`], and [`KeyUseError::Seal`] when `wrapped` was made for another AEK or workspace, or was altered.
+    pub fn danger_unwrap_dek_without_commitment(&self, wrapped: &WrappedDek) -> Result<Dek, KeyUseError> {
+        self.lease.check()?;
         if (wrapped.aek, wrapped.workspace) != (self.id, self.workspace) {
-            return Err(SealError);
+            return Err(SealError.into());
         }
         let aad = aad::segment_dek(self.workspace, self.id, wrapped.segment);
         let key = Key256::copy_from_slice(&seal::open(&self.key, &aad, &wrapped.sealed)?).ok_or(SealError)?;
         let commitment = Commitment::of(&key, &aad);
-        Ok(Dek { key, commitment })
+        Ok(Dek { key, commitment, lease: Arc::clone(&self.lease) })
     }
 
     /// A new random DEK for what this workspace writes to `file` of the write-ahead log, and its wrap.
-    #[must_use]
-    pub fn new_wal_dek(&self, file: WalFileId, random: OsRandom) -> (Dek, [u8; SEALED_DEK_BYTES]) {
+    ///
+    /// # Errors
+    ///
+    /// [`LeaseOver`].
+    pub fn new_wal_dek(&self, file: WalFileId, random: OsRandom) -> Result<(Dek, [u8; SEALED_DEK_BYTES]), LeaseOver> {
         self.seal_new_dek(&aad::wal_dek(self.workspace, self.id, file), random)
     }
 
@@ -141,51 +179,66 @@ impl Aek {
     ///
     /// # Errors
     ///
-    /// [`SealError`] when `sealed` was made under another AEK or for another workspace or file, was altered, or its key is
-    /// not the one that `commitment` names.
+    /// [`KeyUseError::LeaseOver`], and [`KeyUseError::Seal`] when `sealed` was made under another AEK or for another workspace or file, was
+    /// altered, or its key is not the one that `commitment` names.
     pub fn unwrap_wal_dek(
         &self,
         file: WalFileId,
         sealed: &[u8; SEALED_DEK_BYTES],
         commitment: Commitment,
-    ) -> Result<Dek, SealError> {
+    ) -> Result<Dek, KeyUseError> {
         self.open_dek(&aad::wal_dek(self.workspace, self.id, file), sealed, commitment)
     }
 
-    fn seal_new_dek(&self, aad: &Aad, random: OsRandom) -> (Dek, [u8; SEALED_DEK_BYTES]) {
+    fn seal_new_dek(&self, aad: &Aad, random: OsRandom) -> Result<(Dek, [u8; SEALED_DEK_BYTES]), LeaseOver> {
+        self.lease.check()?;
         let key = Key256::generate(random);
         let sealed = seal::seal(&self.key, aad, key.expose(), random);
         let sealed = sealed.as_slice().try_into().expect("32 bytes seal to 60");
         let commitment = Commitment::of(&key, aad);
-        (Dek { key, commitment }, sealed)
+        Ok((Dek { key, commitment, lease: Arc::clone(&self.lease) }, sealed))
     }
 
-    fn open_dek(&self, aad: &Aad, sealed: &[u8; SEALED_DEK_BYTES], commitment: Commitment) -> Result<Dek, SealError> {
+    fn open_dek(&self, aad: &Aad, sealed: &[u8; SEALED_DEK_BYTES], commitment: Commitment) -> Result<Dek, KeyUseError> {
+        self.lease.check()?;
         let key = Key256::copy_from_slice(&seal::open(&self.key, aad, sealed)?).ok_or(SealError)?;
-        if commitment.matches(&key, aad) { Ok(Dek { key, commitment }) } else { Err(SealError) }
+        if !commitment.matches(&key, aad) {
+            return Err(SealError.into());
+        }
+        Ok(Dek { key, commitment, lease: Arc::clone(&self.lease) })
     }
 
     /// Seals the name of an attribute column of `table`.
-    #[must_use]
-    pub fn seal_name(&self, table: TableId, name: &str, random: OsRandom) -> Vec<u8> {
-        seal::seal(&self.name_seal, &aad::attribute_name(self.workspace, self.id, table), name.as_bytes(), random)
+    ///
+    /// # Errors
+    ///
+    /// [`LeaseOver`].
+    pub fn seal_name(&self, table: TableId, name: &str, random: OsRandom) -> Result<Vec<u8>, LeaseOver> {
+        self.lease.check()?;
+        let aad = aad::attribute_name(self.workspace, self.id, table);
+        Ok(seal::seal(&self.name_seal, &aad, name.as_bytes(), random))
     }
 
     /// Opens what [`Aek::seal_name`] made.
     ///
     /// # Errors
     ///
-    /// [`SealError`] when it was altered, belongs to another table, or is not UTF-8.
-    pub fn open_name(&self, table: TableId, sealed: &[u8]) -> Result<Zeroizing<String>, SealError> {
+    /// [`KeyUseError::LeaseOver`], and [`KeyUseError::Seal`] when it was altered, belongs to another table, or is not UTF-8.
+    pub fn open_name(&self, table: TableId, sealed: &[u8]) -> Result<Zeroizing<String>, KeyUseError> {
+        self.lease.check()?;
         let bytes = seal::open(&self.name_seal, &aad::attribute_name(self.workspace, self.id, table), sealed)?;
-        String::from_utf8(bytes.to_vec()).map(Zeroizing::new).map_err(|_| SealError)
+        String::from_utf8(bytes.to_vec()).map(Zeroizing::new).map_err(|_| SealError.into())
     }
 
     /// A fingerprint of an attribute's name: equal names of one table and container have equal fingerprints, and nobody
     /// without the AEK can test a guess.
-    #[must_use]
-    pub fn name_fingerprint(&self, table: TableId, container: u8, name: &str) -> Mac {
-        self.name_mac.mac("attribute name", &[table.as_bytes(), &[container], name.as_bytes()])
+    ///
+    /// # Errors
+    ///
+    /// [`LeaseOver`].
+    pub fn name_fingerprint(&self, table: TableId, container: u8, name: &str) -> Result<Mac, LeaseOver> {
+        self.lease.check()?;
+        Ok(self.name_mac.mac("attribute name", &[table.as_bytes(), &[container], name.as_bytes()]))
     }
 }
 
@@ -208,23 +261,29 @@ mod tests {
     const TABLE: TableId = TableId::from_bytes([4; 16]);
 
     fn aek(id: u8, key: u8) -> Aek {
-        Aek::new(AekId::from_bytes([id; 16]), WORKSPACE, 1, Key256::copy_from_slice(&[key; 32]).unwrap())
+        Aek::new(
+            AekId::from_bytes([id; 16]),
+            WORKSPACE,
+            1,
+            Key256::copy_from_slice(&[key; 32]).unwrap(),
+            Lease::unlimited(),
+        )
     }
 
     #[test]
     fn a_dek_round_trips_through_its_stored_bytes() {
         let aek = aek(2, 9);
-        let (dek, wrapped) = aek.new_dek(SEGMENT, OsRandom);
+        let (dek, wrapped) = aek.new_dek(SEGMENT, OsRandom).unwrap();
         let stored = wrapped.to_bytes();
         assert_eq!(stored.len(), crate::wrapped_dek::WRAPPED_DEK_BYTES);
         let read = WrappedDek::from_bytes(&stored).unwrap();
-        assert!(aek.unwrap_dek(SEGMENT, &read, dek.commitment()).unwrap().key().ct_eq(dek.key()));
+        assert!(aek.unwrap_dek(SEGMENT, &read, dek.commitment()).unwrap().key().unwrap().ct_eq(dek.key().unwrap()));
     }
 
     #[test]
     fn a_flipped_bit_anywhere_in_the_wrap_is_refused() {
         let aek = aek(2, 9);
-        let (dek, wrapped) = aek.new_dek(SEGMENT, OsRandom);
+        let (dek, wrapped) = aek.new_dek(SEGMENT, OsRandom).unwrap();
         let stored = wrapped.to_bytes();
         for index in 0..stored.len() {
             let mut altered = stored.clone();
@@ -239,8 +298,8 @@ mod tests {
     #[test]
     fn a_wrap_of_another_key_segment_or_commitment_is_refused() {
         let aek_2 = aek(2, 9);
-        let (dek, wrapped) = aek_2.new_dek(SEGMENT, OsRandom);
-        let (other, _) = aek_2.new_dek(SEGMENT, OsRandom);
+        let (dek, wrapped) = aek_2.new_dek(SEGMENT, OsRandom).unwrap();
+        let (other, _) = aek_2.new_dek(SEGMENT, OsRandom).unwrap();
         assert!(aek(2, 8).unwrap_dek(SEGMENT, &wrapped, dek.commitment()).is_err(), "same id, other key");
         assert!(aek(5, 9).unwrap_dek(SEGMENT, &wrapped, dek.commitment()).is_err(), "other id, same key");
         assert!(aek_2.unwrap_dek(SegmentId::from_bytes([9; 16]), &wrapped, dek.commitment()).is_err(), "other segment");
@@ -252,9 +311,9 @@ mod tests {
     #[test]
     fn without_a_stored_commitment_a_wrap_still_opens_only_where_it_belongs() {
         let aek_2 = aek(2, 9);
-        let (dek, wrapped) = aek_2.new_dek(SEGMENT, OsRandom);
+        let (dek, wrapped) = aek_2.new_dek(SEGMENT, OsRandom).unwrap();
         let found = aek_2.danger_unwrap_dek_without_commitment(&wrapped).unwrap();
-        assert!(found.key().ct_eq(dek.key()));
+        assert!(found.key().unwrap().ct_eq(dek.key().unwrap()));
         assert_eq!(found.commitment(), dek.commitment());
         let claims_another = WrappedDek { segment: SegmentId::from_bytes([9; 16]), ..wrapped.clone() };
         assert!(aek_2.danger_unwrap_dek_without_commitment(&claims_another).is_err(), "other segment");
@@ -266,10 +325,12 @@ mod tests {
     fn a_log_dek_opens_only_for_its_file_key_and_commitment() {
         let file = WalFileId::from_bytes([6; 16]);
         let aek_2 = aek(2, 9);
-        let (dek, sealed) = aek_2.new_wal_dek(file, OsRandom);
-        assert!(aek_2.unwrap_wal_dek(file, &sealed, dek.commitment()).unwrap().key().ct_eq(dek.key()));
-        let (other, _) = aek_2.new_wal_dek(file, OsRandom);
-        assert!(!other.key().ct_eq(dek.key()), "each call makes a new key");
+        let (dek, sealed) = aek_2.new_wal_dek(file, OsRandom).unwrap();
+        assert!(
+            aek_2.unwrap_wal_dek(file, &sealed, dek.commitment()).unwrap().key().unwrap().ct_eq(dek.key().unwrap())
+        );
+        let (other, _) = aek_2.new_wal_dek(file, OsRandom).unwrap();
+        assert!(!other.key().unwrap().ct_eq(dek.key().unwrap()), "each call makes a new key");
         assert!(aek_2.unwrap_wal_dek(file, &sealed, other.commitment()).is_err(), "other commitment");
         assert!(aek_2.unwrap_wal_dek(WalFileId::from_bytes([7; 16]), &sealed, dek.commitment()).is_err(), "other file");
         assert!(aek(2, 8).unwrap_wal_dek(file, &sealed, dek.commitment()).is_err(), "same id, other key");
@@ -279,12 +340,32 @@ mod tests {
     #[test]
     fn names_open_only_for_their_table_and_fingerprints_tell_containers_apart() {
         let aek = aek(2, 9);
-        let sealed = aek.seal_name(TABLE, "http.route", OsRandom);
+        let sealed = aek.seal_name(TABLE, "http.route", OsRandom).unwrap();
         assert_eq!(aek.open_name(TABLE, &sealed).unwrap().as_str(), "http.route");
         assert!(aek.open_name(TableId::from_bytes([5; 16]), &sealed).is_err());
         assert_eq!(aek.name_fingerprint(TABLE, 0, "a"), aek.name_fingerprint(TABLE, 0, "a"));
         assert_ne!(aek.name_fingerprint(TABLE, 0, "a"), aek.name_fingerprint(TABLE, 1, "a"));
         assert_ne!(aek.name_fingerprint(TABLE, 0, "a"), aek.name_fingerprint(TABLE, 0, "b"));
+    }
+
+    #[test]
+    fn every_use_fails_once_the_lease_is_over() {
+        let aek = aek(2, 9);
+        let file = WalFileId::from_bytes([6; 16]);
+        let (dek, wrapped) = aek.new_dek(SEGMENT, OsRandom).unwrap();
+        let (wal_dek, sealed) = aek.new_wal_dek(file, OsRandom).unwrap();
+        let name = aek.seal_name(TABLE, "a", OsRandom).unwrap();
+        aek.lease().end();
+        let over = KeyUseError::LeaseOver(LeaseOver);
+        assert_eq!(aek.new_dek(SEGMENT, OsRandom).err(), Some(LeaseOver));
+        assert_eq!(aek.new_wal_dek(file, OsRandom).err(), Some(LeaseOver));
+        assert_eq!(aek.unwrap_dek(SEGMENT, &wrapped, dek.commitment()).err(), Some(over));
+        assert_eq!(aek.danger_unwrap_dek_without_commitment(&wrapped).err(), Some(over));
+        assert_eq!(aek.unwrap_wal_dek(file, &sealed, wal_dek.commitment()).err(), Some(over));
+        assert_eq!(aek.seal_name(TABLE, "a", OsRandom).err(), Some(LeaseOver));
+        assert_eq!(aek.open_name(TABLE, &name).err(), Some(over));
+        assert_eq!(aek.name_fingerprint(TABLE, 0, "a").err(), Some(LeaseOver));
+        assert_eq!(dek.key().err(), Some(LeaseOver));
     }
 
     #[test]

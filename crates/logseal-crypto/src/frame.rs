@@ -8,6 +8,7 @@
 //! Sealed bytes are `ciphertext | tag (16)`: the nonce is known from the frame's place.
 
 use std::fmt::{self, Debug};
+use std::sync::Arc;
 
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce, Tag};
@@ -15,7 +16,7 @@ use thiserror::Error;
 
 use crate::aad::Aad;
 use crate::seal::{NONCE_BYTES, TAG_BYTES};
-use crate::{Dek, SealError};
+use crate::{Dek, KeyUseError, Lease, LeaseOver, SealError};
 
 /// The sequence is not larger than one that this key sealed before: sealing it would repeat a nonce.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
@@ -27,6 +28,17 @@ pub struct SequenceReused {
     pub last: u64,
 }
 
+/// A frame could not be sealed.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub enum FrameSealError {
+    /// It would repeat a nonce.
+    #[error(transparent)]
+    Sequence(#[from] SequenceReused),
+    /// The key may not be used any more.
+    #[error(transparent)]
+    LeaseOver(#[from] LeaseOver),
+}
+
 /// Seals frames of one file under one DEK, with rising sequences.
 ///
 /// Not `Clone`: a copy would have its own idea of the last sequence. The expanded key is wiped on drop.
@@ -34,20 +46,26 @@ pub struct FrameSealer {
     cipher: Box<Aes256Gcm>,
     field: [u8; 4],
     last: u64,
+    lease: Arc<Lease>,
 }
 
 impl FrameSealer {
     /// A sealer that has sealed nothing yet. `field` is the file's fixed field of all nonces.
-    #[must_use]
-    pub fn new(dek: &Dek, field: [u8; 4]) -> Self {
-        Self { cipher: Box::new(Aes256Gcm::new(dek.key().expose().into())), field, last: 0 }
+    ///
+    /// # Errors
+    ///
+    /// [`LeaseOver`].
+    pub fn new(dek: &Dek, field: [u8; 4]) -> Result<Self, LeaseOver> {
+        let cipher = Box::new(Aes256Gcm::new(dek.key()?.expose().into()));
+        Ok(Self { cipher, field, last: 0, lease: Arc::clone(dek.lease()) })
     }
 
     /// Seals `plaintext` as frame `sequence` (from 1), bound to `aad`, and appends ciphertext and tag to `out`.
     ///
     /// # Errors
     ///
-    /// [`SequenceReused`] unless `sequence` is larger than all that were sealed before; `out` is unchanged then.
+    /// [`FrameSealError::Sequence`] unless `sequence` is larger than all that were sealed before, [`FrameSealError::LeaseOver`]; `out` is
+    /// unchanged then.
     ///
     /// # Panics
     ///
@@ -58,9 +76,10 @@ impl FrameSealer {
         aad: &Aad,
         plaintext: &[u8],
         out: &mut Vec<u8>,
-    ) -> Result<(), SequenceReused> {
+    ) -> Result<(), FrameSealError> {
+        self.lease.check()?;
         if sequence <= self.last {
-            return Err(SequenceReused { sequence, last: self.last });
+            return Err(SequenceReused { sequence, last: self.last }.into());
         }
         self.last = sequence;
         out.reserve(plaintext.len() + TAG_BYTES);
@@ -85,21 +104,27 @@ impl Debug for FrameSealer {
 pub struct FrameOpener {
     cipher: Box<Aes256Gcm>,
     field: [u8; 4],
+    lease: Arc<Lease>,
 }
 
 impl FrameOpener {
     /// An opener for the file whose nonces have the fixed field `field`.
-    #[must_use]
-    pub fn new(dek: &Dek, field: [u8; 4]) -> Self {
-        Self { cipher: Box::new(Aes256Gcm::new(dek.key().expose().into())), field }
+    ///
+    /// # Errors
+    ///
+    /// [`LeaseOver`].
+    pub fn new(dek: &Dek, field: [u8; 4]) -> Result<Self, LeaseOver> {
+        let cipher = Box::new(Aes256Gcm::new(dek.key()?.expose().into()));
+        Ok(Self { cipher, field, lease: Arc::clone(dek.lease()) })
     }
 
     /// The plaintext of frame `sequence`.
     ///
     /// # Errors
     ///
-    /// [`SealError`] when anything but the very same key, field, sequence, AAD and bytes is given.
-    pub fn open(&self, sequence: u64, aad: &Aad, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
+    /// [`KeyUseError::LeaseOver`], and [`KeyUseError::Seal`] when anything but the very same key, field, sequence, AAD and bytes is given.
+    pub fn open(&self, sequence: u64, aad: &Aad, sealed: &[u8]) -> Result<Vec<u8>, KeyUseError> {
+        self.lease.check()?;
         let (ciphertext, tag) = sealed.split_last_chunk::<TAG_BYTES>().ok_or(SealError)?;
         let mut plaintext = ciphertext.to_vec();
         self.cipher
@@ -139,19 +164,22 @@ mod tests {
 
     fn dek() -> Dek {
         let key = Key256::copy_from_slice(&[9; 32]).unwrap();
-        Aek::new(AekId::from_bytes([2; 16]), WorkspaceId::from_bytes([1; 16]), 1, key).new_wal_dek(FILE, OsRandom).0
+        Aek::new(AekId::from_bytes([2; 16]), WorkspaceId::from_bytes([1; 16]), 1, key, Lease::unlimited())
+            .new_wal_dek(FILE, OsRandom)
+            .unwrap()
+            .0
     }
 
     #[test]
     fn a_sequence_is_never_sealed_twice_and_never_goes_back() {
         let aad = aad::wal_frame(FILE, b"head", b"");
-        let mut sealer = FrameSealer::new(&dek(), [1; 4]);
+        let mut sealer = FrameSealer::new(&dek(), [1; 4]).unwrap();
         let mut out = Vec::new();
         assert!(sealer.seal(0, &aad, b"x", &mut out).is_err(), "sequences count from 1");
         sealer.seal(5, &aad, b"x", &mut out).unwrap();
         let length = out.len();
         for sequence in [1, 4, 5] {
-            assert_eq!(sealer.seal(sequence, &aad, b"y", &mut out), Err(SequenceReused { sequence, last: 5 }));
+            assert_eq!(sealer.seal(sequence, &aad, b"y", &mut out), Err(SequenceReused { sequence, last: 5 }.into()));
         }
         assert_eq!(out.len(), length, "a refused seal leaves nothing behind");
         sealer.seal(6, &aad, b"y", &mut out).unwrap();
@@ -164,18 +192,36 @@ mod tests {
         // The stored bytes are those of plain AES-256-GCM with this nonce.
         let (dek, aad) = (dek(), aad::wal_frame(FILE, b"head", b"m"));
         let mut out = b"before".to_vec();
-        FrameSealer::new(&dek, [1, 2, 3, 4]).seal(0x102, &aad, b"text", &mut out).unwrap();
+        FrameSealer::new(&dek, [1, 2, 3, 4]).unwrap().seal(0x102, &aad, b"text", &mut out).unwrap();
         let mut plain = b"text".to_vec();
-        let tag = Aes256Gcm::new(dek.key().expose().into())
+        let tag = Aes256Gcm::new(dek.key().unwrap().expose().into())
             .encrypt_inout_detached(&Nonce::from(expected), aad.as_bytes(), plain.as_mut_slice().into())
             .unwrap();
         assert_eq!(out, [b"before".as_slice(), &plain, &tag].concat());
     }
 
     #[test]
+    fn nothing_is_sealed_or_opened_once_the_lease_is_over() {
+        let (dek, aad) = (dek(), aad::wal_frame(FILE, b"head", b""));
+        let mut sealer = FrameSealer::new(&dek, [1; 4]).unwrap();
+        let opener = FrameOpener::new(&dek, [1; 4]).unwrap();
+        let mut out = Vec::new();
+        sealer.seal(1, &aad, b"x", &mut out).unwrap();
+        let sealed = out.clone();
+        dek.lease().end();
+        assert_eq!(sealer.seal(2, &aad, b"y", &mut out), Err(FrameSealError::LeaseOver(LeaseOver)));
+        assert_eq!(out, sealed, "nothing is left behind");
+        assert_eq!(opener.open(1, &aad, &sealed), Err(KeyUseError::LeaseOver(LeaseOver)));
+        assert!(FrameSealer::new(&dek, [1; 4]).is_err() && FrameOpener::new(&dek, [1; 4]).is_err());
+    }
+
+    #[test]
     fn debug_shows_no_key() {
         let dek = dek();
-        for text in [format!("{:?}", FrameSealer::new(&dek, [1; 4])), format!("{:?}", FrameOpener::new(&dek, [1; 4]))] {
+        for text in [
+            format!("{:?}", FrameSealer::new(&dek, [1; 4]).unwrap()),
+            format!("{:?}", FrameOpener::new(&dek, [1; 4]).unwrap()),
+        ] {
             assert!(text.ends_with(".. }") && text.len() < 40, "{text}");
         }
     }
@@ -185,9 +231,9 @@ mod tests {
         fn opens_only_unaltered(plaintext in prop::collection::vec(any::<u8>(), 0..200), flip in any::<prop::sample::Index>(), bit in 0..8_u8) {
             let (dek, aad) = (dek(), aad::wal_frame(FILE, b"head", b"metadata"));
             let mut sealed = Vec::new();
-            FrameSealer::new(&dek, [3; 4]).seal(7, &aad, &plaintext, &mut sealed).unwrap();
+            FrameSealer::new(&dek, [3; 4]).unwrap().seal(7, &aad, &plaintext, &mut sealed).unwrap();
             prop_assert_eq!(sealed.len(), plaintext.len() + TAG_BYTES);
-            let opener = FrameOpener::new(&dek, [3; 4]);
+            let opener = FrameOpener::new(&dek, [3; 4]).unwrap();
             prop_assert_eq!(&opener.open(7, &aad, &sealed).unwrap(), &plaintext);
 
             let mut altered = sealed.clone();
@@ -195,7 +241,7 @@ mod tests {
             prop_assert!(opener.open(7, &aad, &altered).is_err());
             prop_assert!(opener.open(8, &aad, &sealed).is_err(), "another place");
             prop_assert!(opener.open(7, &aad::wal_frame(FILE, b"head", b"other"), &sealed).is_err());
-            prop_assert!(FrameOpener::new(&dek, [4; 4]).open(7, &aad, &sealed).is_err(), "another file");
+            prop_assert!(FrameOpener::new(&dek, [4; 4]).unwrap().open(7, &aad, &sealed).is_err(), "another file");
             prop_assert!(opener.open(7, &aad, &sealed[..flip.index(sealed.len())]).is_err());
         }
     }

@@ -12,6 +12,7 @@
 //! | [`seal`] | AES-256-GCM with a random 96-bit nonce | NIST SP 800-38D, section 8.2.2 |
 //! | [`commitment`] | what a key commits to | compared before a key is used: AES-GCM does not commit |
 //! | [`aek`] | [`Aek`]: wraps DEKs, seals schemas | keys are chosen by id, never by trial |
+//! | [`lease`] | [`Lease`]: how long keys may be used after the vault's last word | uses fail closed |
 //! | [`wrapped_dek`] | [`WrappedDek`], the bytes in a segment's footer | self-describing, fixed size |
 //! | [`mac`] | [`MacKey`]: HMAC-SHA-256 over rows | RFC 2104, length-prefixed fields |
 //! | [`root`] | [`RootKey`]: one label per purpose | HKDF, RFC 5869 |
@@ -20,6 +21,7 @@ pub mod aad;
 pub mod aek;
 pub mod commitment;
 pub mod frame;
+pub mod lease;
 pub mod mac;
 pub mod random;
 pub mod root;
@@ -27,9 +29,10 @@ pub mod seal;
 pub mod secret;
 pub mod wrapped_dek;
 
-pub use aek::{Aek, Dek};
+pub use aek::{Aek, Dek, KeyUseError};
 pub use commitment::Commitment;
-pub use frame::{FrameOpener, FrameSealer, SequenceReused};
+pub use frame::{FrameOpener, FrameSealError, FrameSealer, SequenceReused};
+pub use lease::{Lease, LeaseOver};
 pub use mac::{Mac, MacKey};
 pub use random::OsRandom;
 pub use root::RootKey;

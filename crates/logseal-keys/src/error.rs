@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use logseal_catalog::CatalogError;
 use logseal_core::{AekId, ClusterId, SegmentId, WorkspaceId};
-use logseal_vault::VaultError;
+use logseal_crypto::LeaseOver;
+use logseal_vault::{VaultError, VaultErrorClass};
 use thiserror::Error;
+
+use crate::keyring::Suspension;
 
 /// A failed key operation.
 #[derive(Debug, Error)]
@@ -56,6 +59,12 @@ pub enum KeyError {
         /// Whose key it is.
         cluster: ClusterId,
     },
+    /// The key may not be used any more, or not now.
+    #[error(transparent)]
+    LeaseOver(#[from] LeaseOver),
+    /// The cluster that the key belongs to does not serve.
+    #[error("{0}")]
+    Suspended(Arc<Suspension>),
     /// The workspace is not available until the server is started again.
     #[error("workspace `{workspace}` is not available: {why}")]
     Refused {
@@ -89,17 +98,12 @@ impl KeyError {
     #[must_use]
     pub fn is_lasting(&self) -> bool {
         match self {
-            Self::Vault { source, .. } => match source {
-                VaultError::NotFound(_)
-                | VaultError::KeyDisabled(_)
-                | VaultError::Exists(_)
-                | VaultError::BadWrap(_)
-                | VaultError::Integrity { .. }
-                | VaultError::Rsa(_) => true,
-                VaultError::Io { .. } | VaultError::Stopped => false,
-            },
+            Self::Vault { source, .. } => {
+                source.class() == VaultErrorClass::Refusal
+                    || matches!(source, VaultError::BadWrap(_) | VaultError::Integrity { .. } | VaultError::Rsa(_))
+            }
             Self::Catalog(error) => matches!(error, CatalogError::Integrity { .. }),
-            Self::Copy(_) => false,
+            Self::Copy(_) | Self::LeaseOver(_) | Self::Suspended(_) => false,
             Self::Commitment(_)
             | Self::SegmentKey(_)
             | Self::ColumnName(_)

@@ -1,15 +1,21 @@
 //! Makes, unwraps and hands out account keys (AEKs).
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+mod held;
 
-use logseal_catalog::{AekRow, Catalog, SegmentRow};
+use std::fmt::{self, Display};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use logseal_catalog::{AekRow, Catalog, KekRow, SegmentRow};
 use logseal_core::{AekId, Chain, Clock, ClusterId, WorkspaceId};
-use logseal_crypto::{Aek, Commitment, Dek, Key256, MacKey, OsRandom, WrappedDek};
-use logseal_vault::{KeyId, KeyName, KeyVault, KeyVersion};
+use logseal_crypto::{Aek, Commitment, Dek, Key256, KeyUseError, Lease, MacKey, OsRandom, WrappedDek};
+use logseal_vault::{KeyId, KeyName, KeyVersion, VaultError};
 
+use self::held::Unwrapped;
 use crate::KeyError;
+use crate::availability::Cause;
+use crate::fault::KeyFault;
 use crate::renewal::kek_row;
+use crate::vaults::ClusterVaults;
 use crate::wrapped_key_copy::{AekOwner, WrappedKeyStore};
 
 /// The account keys of a deployment.
@@ -17,7 +23,7 @@ use crate::wrapped_key_copy::{AekOwner, WrappedKeyStore};
 /// Each AEK is unwrapped by the vault once and kept; segments never cause a call to the vault.
 #[derive(Debug)]
 pub struct Keyring {
-    pub(crate) vault: Arc<dyn KeyVault>,
+    pub(crate) vaults: Arc<dyn ClusterVaults>,
     catalog: Catalog,
     pub(crate) copies: Arc<dyn WrappedKeyStore>,
     pub(crate) mac_key: MacKey,
@@ -34,28 +40,70 @@ pub struct Link {
     pub aek: Arc<Aek>,
 }
 
-#[derive(Debug, Default)]
-struct Unwrapped {
-    by_id: HashMap<AekId, Arc<Aek>>,
-    /// Asked for on every request.
-    links: HashMap<WorkspaceId, Link>,
-    /// Workspaces that are not available in this life, and why.
-    refused: HashMap<WorkspaceId, Arc<str>>,
-    /// Keys that were destroyed, with what may still hold them. Whoever read a row before that must not bring its key back.
-    shredded: HashMap<AekId, Weak<Aek>>,
+/// Why the keys of a cluster are not given.
+#[derive(Clone, Debug)]
+pub struct Suspension {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Its name, for people.
+    pub name: Arc<str>,
+    /// What is wrong, and whether the vault itself said so.
+    pub cause: Cause,
+}
+
+impl Suspension {
+    fn unwatched(cluster: ClusterId) -> Self {
+        let cause = Cause { fault: KeyFault::NotYetUnwrapped, definitive: false };
+        Self { cluster, name: cluster.to_string().into(), cause }
+    }
+}
+
+impl Display for Suspension {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cluster `{}` does not serve because {}", self.name, self.cause.fault)
+    }
 }
 
 impl Keyring {
-    /// A keyring over `catalog`'s rows and `vault`'s KEKs. `mac_key` authenticates the copies in `copies`.
+    /// A keyring over `catalog`'s rows and the KEKs in `vaults`. `mac_key` authenticates the copies in `copies`. Keys that are unwrapped serve
+    /// without limit, until [`Keyring::watched`] or [`Keyring::suspend`] says otherwise.
     #[must_use]
     pub fn new(
-        vault: Arc<dyn KeyVault>,
+        vaults: Arc<dyn ClusterVaults>,
         catalog: Catalog,
         copies: Arc<dyn WrappedKeyStore>,
         mac_key: MacKey,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { vault, catalog, copies, mac_key, clock, unwrapped: Mutex::default() }
+        let unwrapped = Mutex::new(Unwrapped::new(Some(Lease::unlimited())));
+        Self { vaults, catalog, copies, mac_key, clock, unwrapped }
+    }
+
+    /// This keyring, but no key of any cluster is given before [`Keyring::resume`]: somebody watches the clusters' KEKs.
+    #[must_use]
+    pub fn watched(self) -> Self {
+        Self { unwrapped: Mutex::new(Unwrapped::new(None)), ..self }
+    }
+
+    /// From now on keys of `cluster` are given, and may be used as long as `lease` allows.
+    pub fn resume(&self, cluster: ClusterId, lease: Arc<Lease>) {
+        self.unwrapped().resume(cluster, lease);
+    }
+
+    /// From now on no key of the cluster is given. The lease of those that were ends, and they leave memory with their last user.
+    pub fn suspend(&self, why: Arc<Suspension>) {
+        self.unwrapped().suspend(why);
+    }
+
+    /// `cluster` is gone: nothing is remembered of it.
+    pub fn forget_cluster(&self, cluster: ClusterId) {
+        self.unwrapped().forget_cluster(cluster);
+    }
+
+    /// Why no key of `cluster` is given; `None` when they are.
+    #[must_use]
+    pub fn suspension(&self, cluster: ClusterId) -> Option<Arc<Suspension>> {
+        self.unwrapped().suspension(cluster)
     }
 
     /// A new AEK of `owner`, wrapped by `kek`, its wrap proven by an unwrap and its copy durable in the store. When the copy of a key
@@ -89,7 +137,10 @@ impl Keyring {
         }
         let key = Key256::generate(OsRandom);
         let row = AekRow {
-            wrapped: self.vault.wrap(kek, &key).await.map_err(|source| KeyError::Vault { aek: id, source })?,
+            wrapped: self
+                .wrap(owner.cluster.id, kek, &key)
+                .await
+                .map_err(|source| KeyError::Vault { aek: id, source })?,
             commitment: Aek::commitment_of(id, planned.workspace, generation, &key).as_bytes().to_vec(),
             ..planned
         };
@@ -105,7 +156,7 @@ impl Keyring {
     ///
     /// [`KeyError::Vault`], [`KeyError::Commitment`], [`KeyError::KekName`].
     pub async fn prove(&self, row: &AekRow) -> Result<(), KeyError> {
-        self.unwrap(row).await.map(drop)
+        self.unwrap_key(row).await.map(drop)
     }
 
     /// Unwraps every AEK of `workspace`, so that its first record does not wait for the vault. From now on new data goes where the
@@ -116,8 +167,13 @@ impl Keyring {
     /// As [`Keyring::current`], for the first key that fails.
     pub async fn warm(&self, workspace: WorkspaceId) -> Result<Link, KeyError> {
         let rows = self.catalog.aeks_of(workspace).await?;
+        self.unwrapped().look_again(workspace);
         for row in &rows {
-            self.remember(row).await?;
+            match self.remember(row).await {
+                // It opens what was written when the workspace was another cluster's.
+                Err(KeyError::Suspended(_)) if row.generation < rows.last().map_or(0, |newest| newest.generation) => {}
+                remembered => drop(remembered?),
+            }
         }
         if let Some(newest) = rows.last() {
             self.link(newest).await?;
@@ -131,11 +187,15 @@ impl Keyring {
     ///
     /// [`KeyError::NoAek`], [`KeyError::Refused`], and as [`Keyring::aek`].
     pub async fn current(&self, workspace: WorkspaceId) -> Result<Link, KeyError> {
-        if let Some(known) = self.known_link(workspace) {
+        if let Some(known) = self.unwrapped().link(workspace) {
             return known;
         }
         match self.catalog.aeks_of(workspace).await?.pop() {
-            Some(newest) => self.link(&newest).await,
+            Some(newest) => self.link(&newest).await.inspect_err(|error| {
+                if let KeyError::Suspended(why) = error {
+                    self.unwrapped().send_away(workspace, why);
+                }
+            }),
             None => Err(self.not_found(KeyError::NoAek(workspace)).await),
         }
     }
@@ -152,31 +212,22 @@ impl Keyring {
         }
     }
 
-    /// Follows the link that `newest` stands for, unless a newer one is followed already: callers read the catalog at different moments.
+    /// Follows the link that `newest` stands for, unless a newer one is followed already.
     async fn link(&self, newest: &AekRow) -> Result<Link, KeyError> {
         let link = Link { cluster: newest.cluster, aek: self.remember(newest).await? };
-        let mut unwrapped = self.unwrapped();
-        if unwrapped.shredded.contains_key(&newest.id) {
-            return Err(KeyError::Shredded(newest.id));
-        }
-        let followed = unwrapped.links.entry(newest.workspace).or_insert_with(|| link.clone());
-        if followed.aek.generation() < newest.generation {
-            *followed = link;
-        }
-        Ok(followed.clone())
+        self.unwrapped().follow(newest.workspace, link)
     }
 
     /// From now on `workspace` is not available: some of its keys, or of what they protect, cannot be had for the reason `why`. No key is
     /// given for new data; its other keys open what they protect all the same. Only a start ends this, after the repair.
     pub fn refuse(&self, workspace: WorkspaceId, why: &KeyError) {
-        let mut unwrapped = self.unwrapped();
-        unwrapped.refused.entry(workspace).or_insert_with(|| Chain(why).to_string().into());
+        self.unwrapped().refuse(workspace, || Chain(why).to_string().into());
     }
 
     /// Why `workspace` is not available; `None` when it is.
     #[must_use]
     pub fn refusal(&self, workspace: WorkspaceId) -> Option<Arc<str>> {
-        self.unwrapped().refused.get(&workspace).map(Arc::clone)
+        self.unwrapped().refusal(workspace)
     }
 
     /// Takes up which keys were destroyed before this start, so that what is left of their data is told from what is damaged.
@@ -192,36 +243,24 @@ impl Keyring {
 
     /// The keys `aeks` were destroyed: they leave memory with their last user, and none of them is ever given again.
     pub fn shred(&self, aeks: &[AekId]) {
-        let mut unwrapped = self.unwrapped();
-        unwrapped.links.retain(|_, link| !aeks.contains(&link.aek.id()));
-        for id in aeks {
-            let users = unwrapped.by_id.remove(id).map(|aek| Arc::downgrade(&aek));
-            let known = unwrapped.shredded.entry(*id).or_default();
-            if let Some(users) = users {
-                *known = users;
-            }
-        }
+        self.unwrapped().shred(aeks);
     }
 
     /// Whether the key `id` was destroyed.
     #[must_use]
     pub fn is_shredded(&self, id: AekId) -> bool {
-        self.unwrapped().shredded.contains_key(&id)
+        self.unwrapped().is_shredded(id)
     }
 
     /// Whether a user still holds one of `aeks`, which were destroyed.
     #[must_use]
     pub fn is_in_use(&self, aeks: &[AekId]) -> bool {
-        let unwrapped = self.unwrapped();
-        aeks.iter().filter_map(|id| unwrapped.shredded.get(id)).any(|users| users.strong_count() > 0)
+        self.unwrapped().is_in_use(aeks)
     }
 
     /// `workspace` is gone: nothing is remembered of it.
     pub fn forget(&self, workspace: WorkspaceId) {
-        let mut unwrapped = self.unwrapped();
-        unwrapped.links.remove(&workspace);
-        unwrapped.refused.remove(&workspace);
-        unwrapped.by_id.retain(|_, aek| aek.workspace() != workspace);
+        self.unwrapped().forget(workspace);
     }
 
     /// The AEK `id`. Rows of other keys do not matter.
@@ -230,7 +269,7 @@ impl Keyring {
     ///
     /// [`KeyError::UnknownAek`], [`KeyError::Shredded`], [`KeyError::Vault`], [`KeyError::Commitment`], [`KeyError::KekName`], [`KeyError::Catalog`].
     pub async fn aek(&self, id: AekId) -> Result<Arc<Aek>, KeyError> {
-        if let Some(known) = self.known(id) {
+        if let Some(known) = self.unwrapped().known(id) {
             return known;
         }
         match self.catalog.aek(id).await? {
@@ -256,62 +295,56 @@ impl Keyring {
         let wrapped = WrappedDek::from_bytes(&segment.wrapped_dek).ok_or_else(failed)?;
         let commitment = Commitment::from_slice(&segment.dek_commitment).ok_or_else(failed)?;
         let aek = self.aek(segment.aek).await?;
-        aek.unwrap_dek(segment.id, &wrapped, commitment).map_err(|_| failed())
+        aek.unwrap_dek(segment.id, &wrapped, commitment).map_err(|error| match error {
+            KeyUseError::LeaseOver(over) => over.into(),
+            KeyUseError::Seal(_) => failed(),
+        })
     }
 
     async fn remember(&self, row: &AekRow) -> Result<Arc<Aek>, KeyError> {
-        if let Some(known) = self.known(row.id) {
+        if let Some(known) = self.unwrapped().known(row.id) {
             return known;
         }
         let aek = Arc::new(self.unwrap(row).await?);
-        let mut unwrapped = self.unwrapped();
-        if unwrapped.shredded.contains_key(&row.id) {
-            return Err(KeyError::Shredded(row.id));
-        }
-        unwrapped.by_id.insert(row.id, Arc::clone(&aek));
-        Ok(aek)
+        self.unwrapped().remember(aek, row.cluster)
     }
 
-    /// Unwraps by the vault and checks the commitment: the vault authenticates no context.
+    /// Unwraps by the vault and checks the commitment: the vault authenticates no context. The key is under the lease that its cluster had
+    /// before the vault was asked.
     pub(crate) async fn unwrap(&self, row: &AekRow) -> Result<Aek, KeyError> {
-        Ok(Aek::new(row.id, row.workspace, row.generation, self.unwrap_key(row).await?))
+        let lease = self.unwrapped().lease_of(row.cluster)?;
+        Ok(Aek::new(row.id, row.workspace, row.generation, self.unwrap_key(row).await?, lease))
     }
 
     pub(crate) async fn unwrap_key(&self, row: &AekRow) -> Result<Key256, KeyError> {
-        let kek = kek_id(row).ok_or(KeyError::KekName(row.id))?;
-        let key =
-            self.vault.unwrap(&kek, &row.wrapped).await.map_err(|source| KeyError::Vault { aek: row.id, source })?;
+        let kek = kek_id_of(&row.kek).ok_or(KeyError::KekName(row.id))?;
+        let failed = |source| KeyError::Vault { aek: row.id, source };
+        let vault = self.vaults.vault_of(row.cluster, &kek).await.map_err(failed)?;
+        let key = vault.unwrap(&kek, &row.wrapped).await.map_err(failed)?;
         let context = logseal_crypto::aad::account_key(row.workspace, row.id, row.generation);
         let committed = Commitment::from_slice(&row.commitment).is_some_and(|c| c.matches(&key, &context));
         if committed { Ok(key) } else { Err(KeyError::Commitment(row.id)) }
     }
 
+    pub(crate) async fn wrap(&self, cluster: ClusterId, kek: &KeyId, key: &Key256) -> Result<Vec<u8>, VaultError> {
+        self.vaults.vault_of(cluster, kek).await?.wrap(kek, key).await
+    }
+
+    pub(crate) fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
     fn unwrapped(&self) -> MutexGuard<'_, Unwrapped> {
         self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn known(&self, id: AekId) -> Option<Result<Arc<Aek>, KeyError>> {
-        let unwrapped = self.unwrapped();
-        if unwrapped.shredded.contains_key(&id) {
-            return Some(Err(KeyError::Shredded(id)));
-        }
-        unwrapped.by_id.get(&id).map(Arc::clone).map(Ok)
-    }
-
-    fn known_link(&self, workspace: WorkspaceId) -> Option<Result<Link, KeyError>> {
-        let unwrapped = self.unwrapped();
-        if let Some(why) = unwrapped.refused.get(&workspace) {
-            return Some(Err(KeyError::Refused { workspace, why: Arc::clone(why) }));
-        }
-        unwrapped.links.get(&workspace).cloned().map(Ok)
-    }
 }
 
-fn kek_id(row: &AekRow) -> Option<KeyId> {
+/// The KEK version that `row` names; `None` when no vault can have it.
+pub(crate) fn kek_id_of(row: &KekRow) -> Option<KeyId> {
     Some(KeyId {
-        vault_uri: row.kek.vault_uri.as_str().into(),
-        name: KeyName::parse(&row.kek.name).ok()?,
-        version: KeyVersion::parse(&row.kek.version).ok()?,
+        vault_uri: row.vault_uri.as_str().into(),
+        name: KeyName::parse(&row.name).ok()?,
+        version: KeyVersion::parse(&row.version).ok()?,
     })
 }
 

@@ -9,20 +9,33 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`keyring`] | [`Keyring`]: makes AEKs, unwraps them once, hands out DEKs |
+//! | [`availability`] | whether a cluster's keys may be used: a state machine over what the vault answers |
+//! | [`fault`] | [`KeyFault`]: the catalogue of what can be wrong with a key |
 //! | [`access`] | [`AccessKeys`]: workspace keys of shippers, looked up by HMAC |
+//! | [`probe`] | asking the vault whether it still unwraps for a cluster |
+//! | [`monitor`] | [`Monitor`]: asks again and again, and has the server follow |
 //! | [`renewal`] | AEKs under another KEK, column names under another AEK |
 //! | [`schema`] | attribute columns sealed to and from the catalog |
+//! | [`vaults`] | [`ClusterVaults`]: which vault is asked, and as whom |
 //! | [`wrapped_key_copy`] | the copy of a wrapped AEK in the object store |
 
 pub mod access;
+pub mod availability;
 pub mod error;
+pub mod fault;
 pub mod keyring;
+pub mod monitor;
+pub mod probe;
 pub mod renewal;
 pub mod schema;
+pub mod vaults;
 pub mod wrapped_key_copy;
 
 pub use access::{AccessKeys, NewWorkspaceKey};
 pub use error::KeyError;
-pub use keyring::{Keyring, Link};
+pub use fault::KeyFault;
+pub use keyring::{Keyring, Link, Suspension};
+pub use monitor::{Holder, KeyStatus, Monitor, MonitorParts};
 pub use renewal::kek_row;
+pub use vaults::{ClusterVaults, OneVault};
 pub use wrapped_key_copy::{AekOwner, KeyCopy, WrappedKeyStore};

@@ -5,6 +5,7 @@
 //! with the key that it began with, and the store never has two keys of one id.
 
 use logseal_catalog::{AekRow, ColumnRow, KekRow};
+use logseal_core::ClusterId;
 use logseal_crypto::{Key256, OsRandom};
 use logseal_vault::{KeyId, VaultError};
 
@@ -24,7 +25,8 @@ impl Keyring {
             return Ok(copied);
         }
         let key = self.unwrap_key(row).await?;
-        let wrapped = self.vault.wrap(kek, &key).await.map_err(|source| KeyError::Vault { aek: row.id, source })?;
+        let wrapped = self.wrap(owner.cluster.id, kek, &key).await;
+        let wrapped = wrapped.map_err(|source| KeyError::Vault { aek: row.id, source })?;
         drop(key);
         let renewed = AekRow { wrapped, ..renewed };
         self.prove(&renewed).await?;
@@ -32,15 +34,16 @@ impl Keyring {
         Ok(renewed)
     }
 
-    /// Proves that `kek` wraps a key and unwraps it to the same one.
+    /// Proves that `kek` wraps a key and unwraps it to the same one, when it is asked as `cluster`.
     ///
     /// # Errors
     ///
     /// [`VaultError`], with [`VaultError::BadWrap`] when another key comes back.
-    pub async fn probe(&self, kek: &KeyId) -> Result<(), VaultError> {
+    pub async fn probe(&self, cluster: ClusterId, kek: &KeyId) -> Result<(), VaultError> {
         let key = Key256::generate(OsRandom);
-        let wrapped = self.vault.wrap(kek, &key).await?;
-        let back = self.vault.unwrap(kek, &wrapped).await?;
+        let vault = self.vaults.vault_of(cluster, kek).await?;
+        let wrapped = vault.wrap(kek, &key).await?;
+        let back = vault.unwrap(kek, &wrapped).await?;
         if back.ct_eq(&key) { Ok(()) } else { Err(VaultError::BadWrap(kek.clone())) }
     }
 
@@ -55,7 +58,8 @@ impl Keyring {
         for column in columns {
             let from = self.aek(column.aek).await?;
             let name = schema::open_column_name(&from, column)?;
-            resealed.push(schema::seal_column(&to, column.table, column.ordinal, column.container, column.kind, &name));
+            let ColumnRow { table, ordinal, container, kind, .. } = *column;
+            resealed.push(schema::seal_column(&to, table, ordinal, container, kind, &name)?);
         }
         Ok(resealed)
     }

@@ -86,7 +86,8 @@ impl Tables {
                 Some(_) => return Err("the catalog has one of its columns with another type"),
                 None => {
                     let (container, kind) = (column.container, column.kind);
-                    columns.push(schema::seal_column(aek, footer.table, next, container, kind, &column.key));
+                    let sealed = schema::seal_column(aek, footer.table, next, container, kind, &column.key);
+                    columns.push(sealed.map_err(|_| "its key may not be used")?);
                     next = next.checked_add(1).ok_or("it has more columns than can be counted")?;
                 }
             }

@@ -98,7 +98,7 @@ impl SegmentWriter {
     ///
     /// # Errors
     ///
-    /// [`SegmentError::Encode`] when Parquet does not take the schema.
+    /// [`SegmentError::Encode`] when Parquet does not take the schema, [`SegmentError::LeaseOver`].
     pub fn begin(
         identity: SegmentIdentity,
         aek: &Aek,
@@ -106,7 +106,7 @@ impl SegmentWriter {
         settings: &SegmentSettings,
         random: OsRandom,
     ) -> Result<Self, SegmentError> {
-        let (dek, wrapped) = aek.new_dek(identity.segment, random);
+        let (dek, wrapped) = aek.new_dek(identity.segment, random)?;
         let aad_prefix = aad::segment_file(identity.workspace, identity.table, identity.segment);
         let options = properties::writer_options(&dek, &wrapped, &aad_prefix, settings.zstd_level)?;
         let writer = ArrowWriter::try_new_with_options(Pieces::default(), Arc::clone(&schema), options);
@@ -131,6 +131,12 @@ impl SegmentWriter {
     #[must_use]
     pub fn identity(&self) -> &SegmentIdentity {
         &self.identity
+    }
+
+    /// The AEK that wraps its DEK.
+    #[must_use]
+    pub fn aek(&self) -> AekId {
+        self.aek.0
     }
 
     /// Its columns.
@@ -175,8 +181,9 @@ impl SegmentWriter {
     ///
     /// # Errors
     ///
-    /// [`SegmentError::Schema`] when the segment's schema does not include theirs, [`SegmentError::Encode`].
+    /// [`SegmentError::Schema`] when the segment's schema does not include theirs, [`SegmentError::Encode`], [`SegmentError::LeaseOver`].
     pub fn encode(&self, chunks: &[RecordBatch]) -> Result<SealedRows, SegmentError> {
+        self.dek.lease().check()?;
         if !self.takes(chunks) {
             let what = "the segment lacks a column of the rows".to_owned();
             return Err(SegmentError::Schema(ArrowError::SchemaError(what)));
@@ -221,8 +228,9 @@ impl SegmentWriter {
     ///
     /// # Errors
     ///
-    /// [`SegmentError::Footer`] when `footer` describes another segment, [`SegmentError::Encode`].
+    /// [`SegmentError::Footer`] when `footer` describes another segment, [`SegmentError::Encode`], [`SegmentError::LeaseOver`].
     pub fn finish(mut self, footer: &SegmentFooter) -> Result<SealedSegment, SegmentError> {
+        self.dek.lease().check()?;
         let Self { identity, aek, rows, .. } = self;
         footer.check(&identity, aek, rows)?;
         self.file.append_key_value_metadata(footer.to_key_value());
@@ -261,7 +269,7 @@ impl Debug for SealedRows {
 /// # Errors
 ///
 /// [`SegmentError::Schema`] when the chunks are not of one table, [`SegmentError::Footer`] when `footer` describes another
-/// segment, [`SegmentError::Encode`].
+/// segment, [`SegmentError::Encode`], [`SegmentError::LeaseOver`].
 pub fn seal(
     identity: &SegmentIdentity,
     aek: &Aek,

@@ -1,5 +1,6 @@
 //! What can go wrong with a segment.
 
+use logseal_crypto::LeaseOver;
 use object_store::path::Path;
 use thiserror::Error;
 
@@ -10,6 +11,9 @@ pub enum SegmentError {
     /// The rows could not be encoded.
     #[error("cannot encode a segment")]
     Encode(#[source] parquet::errors::ParquetError),
+    /// The segment's key may not be used any more: nothing is wrong with the rows.
+    #[error("the key of the segment may not be used")]
+    LeaseOver(#[from] LeaseOver),
     /// The chunks do not fit one schema.
     #[error("cannot bring chunks under one schema")]
     Schema(#[source] arrow::error::ArrowError),

@@ -33,7 +33,7 @@ pub(crate) fn writer_options(
     aad_prefix: &Aad,
     zstd_level: i32,
 ) -> Result<ArrowWriterOptions, SegmentError> {
-    let encryption = FileEncryptionProperties::builder(dek.key().expose().to_vec())
+    let encryption = FileEncryptionProperties::builder(dek.key()?.expose().to_vec())
         .with_footer_key_metadata(KeyMetadata::new(wrapped).to_json())
         .with_aad_prefix(aad_prefix.as_bytes().to_vec())
         .with_aad_prefix_storage(true)
@@ -59,14 +59,14 @@ pub(crate) fn writer_options(
 ///
 /// # Errors
 ///
-/// [`SegmentError::Encode`] when Parquet refuses the properties; it never does for a [`Dek`].
+/// [`SegmentError::LeaseOver`], and [`SegmentError::Encode`] when Parquet refuses the properties, which it never does for a [`Dek`].
 pub fn decryption_properties(
     dek: &Dek,
     wrapped: &WrappedDek,
     aad_prefix: &Aad,
 ) -> Result<Arc<FileDecryptionProperties>, SegmentError> {
     let key = KeyOfOneSegment {
-        key: Zeroizing::new(dek.key().expose().to_vec()),
+        key: Zeroizing::new(dek.key()?.expose().to_vec()),
         metadata: KeyMetadata::new(wrapped).to_json(),
     };
     FileDecryptionProperties::with_key_retriever(Arc::new(key))

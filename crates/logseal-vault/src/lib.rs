@@ -7,13 +7,16 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`key_id`] | [`KeyName`], [`KeyVersion`], [`KeyId`]: the Key Vault identifier grammar |
-//! | [`port`] | [`KeyVault`] and [`VaultError`] |
+//! | [`principal`] | [`PrincipalId`], [`Caller`]: as whom a vault is asked |
+//! | [`port`] | [`KeyVault`], [`VaultError`] and what each error says about the key |
 //! | [`embedded`] | [`EmbeddedVault`]: RSA keys in files, private keys sealed under the root key |
 
 pub mod embedded;
 pub mod key_id;
 pub mod port;
+pub mod principal;
 
-pub use embedded::EmbeddedVault;
+pub use embedded::{EmbeddedClient, EmbeddedVault};
 pub use key_id::{KeyId, KeyIdError, KeyName, KeyVersion};
-pub use port::{KeyProperties, KeyVault, VaultError};
+pub use port::{KeyProperties, KeyVault, Permission, VaultError, VaultErrorClass};
+pub use principal::{Caller, PrincipalId, PrincipalIdError};

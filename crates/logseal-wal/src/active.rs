@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use logseal_core::{AekId, WorkspaceId};
 use logseal_crypto::seal::TAG_BYTES;
-use logseal_crypto::{FrameSealer, OsRandom, aad};
+use logseal_crypto::{FrameSealError, FrameSealer, OsRandom, aad};
 
 use crate::format::frame::{KEY_BODY_BYTES, KEY_METADATA_BYTES, encode_entry_metadata};
 use crate::format::{
@@ -153,9 +153,12 @@ impl ActiveFile {
         let metadata = &self.group[start + HEAD_BYTES..];
         let aad = aad::wal_frame(file, &frame.encode_bound(self.header.marker), metadata);
         let sealed = slot.sealer.seal(frame.sequence, &aad, body, &mut self.group);
-        if let Err(source) = sealed {
+        if let Err(error) = sealed {
             self.group.truncate(start);
-            return Err(WalError::Sequence { file, source });
+            return Err(match error {
+                FrameSealError::Sequence(source) => WalError::Sequence { file, source },
+                FrameSealError::LeaseOver(source) => source.into(),
+            });
         }
         self.end_frame(start, frame);
         Ok(Position { file, sequence: frame.sequence })
@@ -189,7 +192,8 @@ impl ActiveFile {
             return Err(WalError::TooManyKeys { file });
         };
         let aek = &entry.aek;
-        let (dek, sealed) = aek.new_wal_dek(file, OsRandom);
+        let (dek, sealed) = aek.new_wal_dek(file, OsRandom)?;
+        let sealer = FrameSealer::new(&dek, self.header.nonce_field)?;
         let metadata = KeyMetadata { workspace: aek.workspace(), aek: aek.id() }.encode();
         for _copy in 0..2 {
             let lengths = (KEY_METADATA_BYTES, KEY_BODY_BYTES);
@@ -201,7 +205,6 @@ impl ActiveFile {
             self.group.extend_from_slice(dek.commitment().as_bytes());
             self.end_frame(start, frame);
         }
-        let sealer = FrameSealer::new(&dek, self.header.nonce_field);
         self.slots.insert((aek.workspace(), aek.id()), Slot { number, sealer });
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use logseal_core::WalFileId;
-use logseal_crypto::{SealError, SequenceReused};
+use logseal_crypto::{KeyUseError, LeaseOver, SealError, SequenceReused};
 use thiserror::Error;
 
 use crate::format::HeaderError;
@@ -63,6 +63,9 @@ pub enum WalError {
         #[source]
         source: SequenceReused,
     },
+    /// The entry's key may not be used any more: nothing is wrong with the entry, which comes again.
+    #[error("the key of the entry may not be used")]
+    KeyLease(#[from] LeaseOver),
     /// Neither copy of a file's header is intact.
     #[error("`{path}` has no intact header", path = path.display())]
     Header {
@@ -88,10 +91,13 @@ impl WalError {
             if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
     }
 
-    /// Whether the entry itself cannot be written, on whatever disk: the group before it is unharmed.
+    /// Whether the entry itself cannot be written, on whatever disk, or not under its key: the group before it is unharmed.
     #[must_use]
     pub fn is_entry(&self) -> bool {
-        matches!(self, Self::EntryTooLarge { .. } | Self::TooManyParts { .. } | Self::TooManyKeys { .. })
+        matches!(
+            self,
+            Self::EntryTooLarge { .. } | Self::TooManyParts { .. } | Self::TooManyKeys { .. } | Self::KeyLease(_)
+        )
     }
 
     /// An adapter for `map_err`: what was tried, and where.
@@ -119,6 +125,15 @@ pub enum OpenError {
         #[source]
         source: SealError,
     },
+    /// The slot's key may not be used any more. Nothing is wrong with the entry.
+    #[error("the key of slot {slot} may not be used")]
+    KeyLease {
+        /// The slot.
+        slot: u16,
+        /// Why.
+        #[source]
+        source: LeaseOver,
+    },
     /// The entry was altered, or belongs elsewhere.
     #[error("entry {sequence} does not open")]
     Sealed {
@@ -131,4 +146,28 @@ pub enum OpenError {
     /// The entry is authentic, but what it holds does not decompress.
     #[error("the entry does not decompress to its stated length")]
     Compression,
+}
+
+impl OpenError {
+    /// The data key of `slot` could not be used.
+    pub(crate) fn of_key(slot: u16, error: KeyUseError) -> Self {
+        match error {
+            KeyUseError::LeaseOver(source) => Self::KeyLease { slot, source },
+            KeyUseError::Seal(source) => Self::Key { slot, source },
+        }
+    }
+
+    /// The entry `sequence` of `slot` did not open.
+    pub(crate) fn of_entry(sequence: u64, slot: u16, error: KeyUseError) -> Self {
+        match error {
+            KeyUseError::LeaseOver(source) => Self::KeyLease { slot, source },
+            KeyUseError::Seal(source) => Self::Sealed { sequence, source },
+        }
+    }
+
+    /// Whether the frame may be intact: it opens once its key may be used again.
+    #[must_use]
+    pub fn is_of_lease(self) -> bool {
+        matches!(self, Self::KeyLease { .. })
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use logseal_core::{AekId, WalFileId, WorkspaceId};
-use logseal_crypto::{Aek, FrameOpener, SealError};
+use logseal_crypto::{Aek, FrameOpener, KeyUseError, SealError};
 
 use crate::{FileHeader, KeyFrame, OpenError};
 
@@ -62,12 +62,12 @@ impl FileKeys {
         unwrap: &dyn Fn(AekId) -> Option<Arc<Aek>>,
     ) -> Result<FrameOpener, OpenError> {
         let aek = unwrap(frame.aek).ok_or(OpenError::KeyUnavailable { slot: frame.slot })?;
-        let refused = |source| OpenError::Key { slot: frame.slot, source };
+        let refused = |error| OpenError::of_key(frame.slot, error);
         if (aek.id(), aek.workspace()) != (frame.aek, frame.workspace) {
-            return Err(refused(SealError));
+            return Err(refused(SealError.into()));
         }
         let dek = aek.unwrap_wal_dek(self.file, &frame.sealed, frame.commitment).map_err(refused)?;
-        Ok(FrameOpener::new(&dek, self.nonce_field))
+        FrameOpener::new(&dek, self.nonce_field).map_err(|error| refused(KeyUseError::from(error)))
     }
 
     /// The workspace that a slot serves, as its key frame says; authentic once an entry of the slot opened.

@@ -98,7 +98,7 @@ impl SealedEntry {
         let aad = aad::wal_frame(keys.file(), &head[..BOUND_HEAD_BYTES], metadata);
         let compressed = opener
             .open(self.sequence, &aad, body)
-            .map_err(|source| OpenError::Sealed { sequence: self.sequence, source })?;
+            .map_err(|error| OpenError::of_entry(self.sequence, self.slot, error))?;
         CompressedBody::from_parts(compressed, self.raw_bytes as usize).decompress()
     }
 }

@@ -6,8 +6,8 @@ use logseal_crypto::Key256;
 use super::*;
 use crate::rows::{KekRow, WalFileState};
 use crate::{
-    AuditHead, AuditRow, CoverageRow, GarbageRow, OperationRow, ResourceRow, SegmentCommit, SegmentRow, ShreddedRow,
-    UsageRow,
+    AuditHead, AuditRow, CoverageRow, GarbageRow, KekVersionRow, OperationRow, ResourceRow, SegmentCommit, SegmentRow,
+    ShreddedRow, UsageRow,
 };
 
 mod control;
@@ -28,6 +28,11 @@ fn kek() -> KekRow {
 
 fn cluster() -> ClusterRow {
     ClusterRow { id: ClusterId::from_bytes([1; 16]), name: "local".into(), created: UnixNanos(5), kek: kek() }
+}
+
+/// A version that the cluster used at `used`.
+pub(crate) fn kek_version(used: i64) -> KekVersionRow {
+    KekVersionRow { cluster: cluster().id, kek: kek(), probe: vec![1, 2], commitment: vec![3], used: UnixNanos(used) }
 }
 
 fn workspace() -> Change {
@@ -179,6 +184,7 @@ async fn every_altered_column_of_every_kind_of_row_is_refused() {
     catalog.apply(commit(5, table(4, "logs"), vec![column(0)])).await.unwrap();
     catalog.apply(Change::RegisterWalFile(WalFileRow { attested: 9, ..wal_file(1, 2) })).await.unwrap();
     catalog.apply(wal::covering(6, vec![coverage(1, 3, 5, Some(6))])).await.unwrap();
+    catalog.apply(Change::PutKekVersion(kek_version(5))).await.unwrap();
     control::fill(&catalog).await;
     shred::fill(&catalog).await;
     catalog.close().await.unwrap();
@@ -186,7 +192,7 @@ async fn every_altered_column_of_every_kind_of_row_is_refused() {
 
     let mut tried = 0;
     let kinds = "clusters workspaces workspace_keys aeks tables columns segments wal_files coverage resources operations audit \
-        audit_head shredded garbage usage";
+        audit_head shredded garbage usage kek_versions";
     for table in kinds.split_whitespace() {
         for (column, kind) in columns_of(&file, table).await {
             std::fs::write(&file, &pristine).unwrap();
@@ -202,7 +208,7 @@ async fn every_altered_column_of_every_kind_of_row_is_refused() {
             tried += 1;
         }
     }
-    assert!(tried > 115, "{tried} columns tried");
+    assert!(tried > 122, "{tried} columns tried");
 
     std::fs::write(&file, &pristine).unwrap();
     read_everything(&Catalog::open(&file, mac_key(1)).await.unwrap()).await.expect("the pristine file is fine");
@@ -276,6 +282,7 @@ pub(crate) async fn read_everything(catalog: &Catalog) -> Result<(), CatalogErro
     catalog.all::<GarbageRow>(sqlx::query("SELECT * FROM garbage")).await?;
     catalog.all::<ShreddedRow>(sqlx::query("SELECT * FROM shredded")).await?;
     catalog.all::<UsageRow>(sqlx::query("SELECT * FROM usage")).await?;
+    catalog.all::<KekVersionRow>(sqlx::query("SELECT * FROM kek_versions")).await?;
     Ok(())
 }
 

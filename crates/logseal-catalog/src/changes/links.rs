@@ -181,6 +181,8 @@ impl Rows<'_> {
     }
 
     pub(super) async fn remove_cluster(&mut self, id: ClusterId) -> Result<(), CatalogError> {
+        self.execute("forget key versions", with_id("DELETE FROM kek_versions WHERE cluster_id = ?", id.as_bytes()))
+            .await?;
         let query = with_id("DELETE FROM clusters WHERE id = ?", id.as_bytes());
         self.execute("remove cluster", query).await.map_err(|error| match breaks_reference(&error) {
             true => {

@@ -77,6 +77,21 @@ pub struct AekRow {
     pub created: UnixNanos,
 }
 
+/// A KEK version that a cluster uses or used.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct KekVersionRow {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The version.
+    pub kek: KekRow,
+    /// A random key that protects nothing, wrapped by the version: whoever unwraps it shows that the version can be used.
+    pub probe: Vec<u8>,
+    /// What that key commits to.
+    pub commitment: Vec<u8>,
+    /// When the version last unwrapped something, to within some minutes.
+    pub used: UnixNanos,
+}
+
 authenticated!(
     ClusterRow,
     "cluster",
@@ -117,5 +132,19 @@ authenticated!(
         r.wrapped,
         r.commitment,
         r.created.0.to_le_bytes(),
+    ]
+);
+authenticated!(
+    KekVersionRow,
+    "KEK version",
+    |r| format!("{}/{}/{}", r.cluster, r.kek.name, r.kek.version),
+    [
+        r.cluster.as_bytes(),
+        r.kek.vault_uri.as_bytes(),
+        r.kek.name.as_bytes(),
+        r.kek.version.as_bytes(),
+        r.probe,
+        r.commitment,
+        r.used.0.to_le_bytes(),
     ]
 );

@@ -320,9 +320,10 @@ impl Backlog {
         self.state().left(cluster)
     }
 
-    /// The log of `cluster` is gone, or was never started.
+    /// The log of `cluster` is gone, is suspended, or was never started: nothing of it is in memory any more.
     pub fn close(&self, cluster: ClusterId) {
-        self.state().remove(cluster);
+        let gone = self.state().remove(cluster);
+        cpu::discard(gone);
     }
 
     /// A commit failed for the store's sake (true), or succeeded (false).

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use logseal_catalog::{Catalog, CatalogError, Change, CoverageRow, SegmentCommit, SegmentRow};
-use logseal_core::{Clock, IdGenerator, SegmentId, UnixNanos};
+use logseal_core::{AekId, Clock, ClusterId, IdGenerator, SegmentId, UnixNanos};
 use logseal_crypto::OsRandom;
 use logseal_segment::encode::{SealedRows, SegmentWriter};
 use logseal_segment::footer::{FooterColumn, FooterCoverage, SegmentFooter};
@@ -71,6 +71,12 @@ impl CommitError {
         }
     }
 
+    /// Whether nothing is wrong but that the key may not be used any more.
+    #[must_use]
+    pub fn is_of_lease(&self) -> bool {
+        matches!(self, Self::Segment(SegmentError::LeaseOver(_)))
+    }
+
     /// Whether the catalog says that another segment has these frames already.
     #[must_use]
     pub fn is_covered(&self) -> bool {
@@ -93,6 +99,18 @@ impl GrowingSegment {
     #[must_use]
     pub fn schema(&self) -> &SchemaRef {
         self.writer.schema()
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn cluster(&self) -> ClusterId {
+        self.writer.identity().cluster
+    }
+
+    /// The account key that wraps its key.
+    #[must_use]
+    pub fn aek(&self) -> AekId {
+        self.writer.aek()
     }
 
     /// Whether it has no rows yet.

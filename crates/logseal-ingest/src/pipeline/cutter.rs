@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use logseal_catalog::{Change, WalFileState};
-use logseal_core::{AekId, WalFileId};
+use logseal_core::{AekId, ClusterId, WalFileId};
 use logseal_wal::Disk;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -68,6 +68,11 @@ impl Cutter {
         self.sealer.shred(aeks);
     }
 
+    /// Nothing more is done for `cluster`, the lease of whose keys is over; what was under way has ended when this returns.
+    pub async fn suspend(&self, cluster: ClusterId) {
+        self.sealer.suspend(cluster).await;
+    }
+
     /// Seals everything, waits until it is in segments, and retires what the log no longer needs. What comes later is sealed at once.
     pub async fn flush(&self) {
         let (done, flushed) = oneshot::channel();
@@ -82,7 +87,7 @@ async fn run(work: Work, mut flushes: mpsc::Receiver<oneshot::Sender<()>>) {
     let (mut draining, mut forget_at) = (false, Instant::now() + FORGET_AFTER);
     loop {
         for lot in sealer.backlog.lots(&sealer.rule, Instant::now(), draining) {
-            lots.spawn(Arc::clone(sealer).grow(lot));
+            lots.spawn(Arc::clone(sealer).grow_while_leased(lot));
         }
         work.retire().await;
         if lots.is_empty() {

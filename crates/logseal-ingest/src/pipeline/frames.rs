@@ -129,7 +129,7 @@ pub enum BadFrame {
     /// Its records are not those that were counted when it was acknowledged.
     #[error("its records are not those that were acknowledged")]
     Different,
-    /// Its workspace is not loaded. Nothing is wrong with the frame.
+    /// Its workspace is not loaded, or its key may not be used now. Nothing is wrong with the frame.
     #[error("its workspace is not available")]
     Unavailable,
 }
@@ -348,7 +348,8 @@ fn rows_of(
     wanted: &[StreamKey],
 ) -> Result<Vec<FrameRows>, BadFrame> {
     let tables = frames.tables.workspace(workspace).ok_or(BadFrame::Unavailable)?;
-    let request = entry.open(keys).map_err(|_| BadFrame::Sealed)?;
+    let request =
+        entry.open(keys).map_err(|error| if error.is_of_lease() { BadFrame::Unavailable } else { BadFrame::Sealed })?;
     let scanned = logseal_otlp::scan(&request, tables.schema(), entry.received, &frames.limits);
     drop(request);
     let mut rows: HashMap<TableId, FrameRows> = HashMap::new();

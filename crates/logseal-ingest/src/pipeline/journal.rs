@@ -61,6 +61,8 @@ pub enum Trouble {
     Disk,
     /// The request's key was destroyed while it was under way.
     Shredded,
+    /// The request's key may not be used any more.
+    Key,
     /// The server is stopping, or the log is closed for good.
     Stopping,
 }
@@ -79,6 +81,7 @@ impl Trouble {
             Self::DiskFull => "the disk is full: no records are taken until there is space",
             Self::Disk => "the write-ahead log cannot be written now",
             Self::Shredded => "the workspace is being deleted, or was linked to another cluster",
+            Self::Key => "the workspace's key is not available now",
             Self::Stopping => {
                 "the write-ahead log is closed: the server is stopping, or the workspace was linked to another cluster"
             }
@@ -94,6 +97,7 @@ impl Trouble {
             Self::DiskFull => "disk_full",
             Self::Disk => "disk",
             Self::Shredded => "shredded",
+            Self::Key => "key",
             Self::Stopping => "stopping",
         }
     }
@@ -289,8 +293,13 @@ impl Work {
         let mut positions = Vec::with_capacity(group.len());
         let appended = group.iter().try_for_each(|submission| {
             let appended = self.parts.writer.append(&submission.entry);
-            // An entry that no file can take harms no other one.
-            positions.push(appended.map(Some).or_else(|error| if error.is_entry() { Ok(None) } else { Err(error) })?);
+            // An entry that no file can take, or none under its key, harms no other one.
+            positions.push(match appended {
+                Ok(position) => Ok(position),
+                Err(WalError::KeyLease(_)) => Err(Trouble::Key),
+                Err(error) if error.is_entry() => Err(Trouble::Disk),
+                Err(error) => return Err(error),
+            });
             Ok(())
         });
         let written = appended.and_then(|()| self.parts.writer.sync());
@@ -302,8 +311,8 @@ impl Work {
         let mut outcomes = Vec::with_capacity(group.len());
         for (Submission { entry, rows, outcome, .. }, position) in group.drain(..).zip(positions) {
             let received = entry.received;
-            durable.extend(position.map(|position| Durable { position, received, rows, settled: Vec::new() }));
-            outcomes.push((outcome, position.map(drop).ok_or(Trouble::Disk)));
+            outcomes.push((outcome, position.map(drop)));
+            durable.extend(position.ok().map(|position| Durable { position, received, rows, settled: Vec::new() }));
         }
         if let Some(head) = self.head() {
             self.parts.backlog.join(self.parts.cluster, durable, head, Instant::now());

@@ -20,6 +20,7 @@ use tracing::{info, warn};
 
 use super::Journals;
 use super::backlog::Backlog;
+use super::cutter::Cutter;
 use super::frames::{Coverage, Frames};
 use super::journal::{Ended, Journal, JournalThread, SpaceLimits};
 use super::quarantine::Quarantine;
@@ -246,6 +247,31 @@ impl Logs {
             }
         }
         self.remove_folder(cluster).await
+    }
+
+    /// Takes the log of `cluster`, the lease of whose keys is over, out of memory; its files stay as they are. [`Logs::open`] brings it back as a
+    /// start does. Nothing is done when it is not open.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Closing`].
+    pub async fn suspend(&self, cluster: ClusterId, cutter: &Cutter) -> Result<(), LogError> {
+        let mut ended = match self.open.lock().await.get_mut(&cluster) {
+            None => return Ok(()),
+            Some(log) if log.closing => return Err(LogError::Closing(cluster)),
+            Some(log) => log.ended.clone(),
+        };
+        // Requests that found the log before are refused, since nothing is sealed under their keys any more; then its thread ends.
+        self.parts.journals.remove(cluster);
+        ended.wait().await;
+        if let Some(log) = self.open.lock().await.remove(&cluster) {
+            log.replay.abort();
+            let _ = log.replay.await;
+            cutter.suspend(cluster).await;
+            self.parts.backlog.close(cluster);
+            info!(%cluster, "the log of a cluster is suspended");
+        }
+        Ok(())
     }
 
     async fn remove_folder(&self, cluster: ClusterId) -> Result<(), LogError> {

@@ -45,7 +45,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use async_trait::async_trait;
 use logseal_catalog::Catalog;
 use logseal_core::{Clock, ClusterId};
-use logseal_keys::{Keyring, Link};
+use logseal_keys::{KeyError, Keyring, Link};
 use logseal_otlp::ScanLimits;
 use logseal_wal::{Entry, Part as FramePart};
 use metrics::counter;
@@ -110,15 +110,19 @@ pub struct Pipeline {
 impl Intake for Pipeline {
     async fn take(&self, request: IntakeRequest) -> Result<Accepted, IntakeError> {
         let IntakeRequest { workspace, body, permit, hold } = request;
+        // Taken once: when the workspace is linked to another cluster meanwhile, this request ends where it began.
+        let Link { cluster, aek } = self.keyring.current(workspace).await.map_err(|error| match error {
+            // Whose key it is may read why.
+            KeyError::Suspended(why) => unavailable("key", &format!("the workspace's {why}")),
+            error => {
+                debug!(%error, "no key for a request");
+                unavailable("key", "the workspace's key is not available now")
+            }
+        })?;
         let tables = self
             .tables
             .workspace(workspace)
             .ok_or_else(|| unavailable("not_ready", "the workspace is not ready yet"))?;
-        // Taken once: when the workspace is linked to another cluster meanwhile, this request ends where it began.
-        let Link { cluster, aek } = self.keyring.current(workspace).await.map_err(|error| {
-            debug!(%error, "no key for a request");
-            unavailable("key", "the workspace's key is not available now")
-        })?;
         let journal =
             self.journals.of(cluster).ok_or_else(|| unavailable("not_ready", "the workspace is not ready yet"))?;
         if let Some(trouble) = journal.trouble() {

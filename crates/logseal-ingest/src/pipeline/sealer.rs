@@ -6,12 +6,13 @@
 
 use std::collections::HashMap;
 use std::fmt::{self, Debug};
+use std::future::pending;
 use std::mem::take;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use logseal_catalog::{Catalog, CatalogError};
-use logseal_core::AekId;
+use logseal_core::{AekId, ClusterId};
 use logseal_wal::Position;
 use metrics::{counter, histogram};
 use thiserror::Error;
@@ -24,7 +25,7 @@ use super::commit::{CommitError, Committer, GrowingSegment, Sealed};
 use super::frames::{BadFrame, Coverage, Frame, FrameReader, Frames, FramesError, Range};
 use super::quarantine::{Quarantine, QuarantineError};
 use super::stream::{CutRule, Part, Rows, Run, Runs, Stream, StreamKey};
-use crate::cpu::CpuPanic;
+use crate::cpu::{self, CpuPanic};
 use crate::error::Chain;
 use crate::meter;
 
@@ -37,6 +38,9 @@ const PUTS: usize = 16;
 
 /// First and longest pause after a failure of the storage; resuming must take less than 10 s once there is space again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(4));
+
+/// How often a suspension looks whether what was under way has ended.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Attempts after which rows that fail for their own sake are halved.
 const ATTEMPTS: u32 = 2;
@@ -52,8 +56,10 @@ pub(super) struct Sealer {
     growing: Mutex<HashMap<StreamKey, GrowingSegment>>,
     lots: Semaphore,
     puts: Semaphore,
-    /// Keys were destroyed: who waits with one of them looks again.
-    keys_destroyed: Notify,
+    /// Keys were destroyed, or clusters were suspended: who waits with such a key looks again.
+    keys_gone: Notify,
+    /// What is under way, by cluster.
+    under_way: Mutex<HashMap<ClusterId, Weak<()>>>,
 }
 
 /// Why a segment could not be made again from the log.
@@ -97,7 +103,8 @@ impl Sealer {
             growing: Mutex::default(),
             lots,
             puts,
-            keys_destroyed: Notify::new(),
+            keys_gone: Notify::new(),
+            under_way: Mutex::default(),
         }
     }
 
@@ -109,10 +116,62 @@ impl Sealer {
     pub(super) fn shred(&self, aeks: &[AekId]) {
         // In this order: a lot under way that gives its segment back looks at the backlog after it did.
         self.backlog.shred(aeks);
+        self.drop_growing(|segment| aeks.contains(&segment.aek()));
+        self.keys_gone.notify_waiters();
+    }
+
+    /// Nothing more is done for `cluster`, the lease of whose keys is over: what is under way is broken off, and has ended when this returns.
+    /// Rows that were on their way are in the log.
+    pub(super) async fn suspend(&self, cluster: ClusterId) {
+        self.drop_growing(|segment| segment.cluster() == cluster);
+        while self.is_under_way(cluster) {
+            self.keys_gone.notify_waiters();
+            sleep(LOOK).await;
+        }
+        // What ended a moment ago may have given its segment back.
+        self.drop_growing(|segment| segment.cluster() == cluster);
+    }
+
+    fn drop_growing(&self, which: impl Fn(&GrowingSegment) -> bool) {
         let mut growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
-        growing.retain(|key, _| !aeks.contains(&key.aek));
+        let gone: Vec<_> = growing.extract_if(|_, segment| which(segment)).collect();
         drop(growing);
-        self.keys_destroyed.notify_waiters();
+        cpu::discard(gone);
+    }
+
+    /// As [`Sealer::grow`], until the lease of the stream's key is over.
+    pub(super) async fn grow_while_leased(self: Arc<Self>, lot: Lot) {
+        let stream = lot.stream.clone();
+        let _under_way = self.enter(stream.cluster);
+        let over = async {
+            loop {
+                let told = self.keys_gone.notified();
+                if stream.is_over() {
+                    break;
+                }
+                told.await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = over => debug!(table = %stream.key().table, "sealing is broken off: the key may not be used any more"),
+            () = Arc::clone(&self).grow(lot) => {}
+        }
+    }
+
+    fn is_under_way(&self, cluster: ClusterId) -> bool {
+        let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        under_way.get(&cluster).is_some_and(|work| work.strong_count() > 0)
+    }
+
+    fn enter(&self, cluster: ClusterId) -> Arc<()> {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = under_way.entry(cluster).or_default();
+        known.upgrade().unwrap_or_else(|| {
+            let work = Arc::new(());
+            *known = Arc::downgrade(&work);
+            work
+        })
     }
 
     fn is_shredded(&self, stream: &Stream) -> bool {
@@ -155,6 +214,8 @@ impl Sealer {
                     self.backlog.grown(key, &parts, segment.memory_bytes());
                     growing = Some(segment);
                 }
+                // Nothing is wrong with the rows: whoever ended the lease breaks this off.
+                Err(error) if error.is_of_lease() => pending().await,
                 Err(error) => {
                     // Not the encoder's failure, which leaves the segment as it was: this one is lost.
                     warn!(table = %key.table, frames = parts.len(), error = %Chain(&error), "a growing segment is made again from the log");
@@ -208,6 +269,7 @@ impl Sealer {
                     match outcome {
                         Ok(()) => added.extend(parts.into_iter().map(|part| (part, true))),
                         Err(CommitError::NotTaken) if !segment.is_empty() => return Ok(Added::Not(segment)),
+                        Err(error) if error.is_of_lease() => return Err(error),
                         Err(_) if failures + 1 < ATTEMPTS => waiting.push((parts, failures + 1)),
                         Err(error) if parts.len() > 1 => {
                             warn!(frames = parts.len(), error = %Chain(&error), "rows cannot be encoded together and are halved");
@@ -277,6 +339,7 @@ impl Sealer {
             Ok(true) => {}
             Ok(false) => self.remake(&closed).await,
             Err(CommitError::Shredded) => {}
+            Err(error) if error.is_of_lease() => pending().await,
             Err(error) => {
                 error!(table = %closed.stream.key().table, error = %Chain(&error), "a segment is made again from the log");
                 self.remake(&closed).await;
@@ -290,7 +353,7 @@ impl Sealer {
     async fn slot(&self, stream: &Stream) -> Option<SemaphorePermit<'_>> {
         loop {
             // Made before the look, so that what is destroyed in between wakes it.
-            let told = self.keys_destroyed.notified();
+            let told = self.keys_gone.notified();
             if self.is_shredded(stream) {
                 return None;
             }

@@ -39,6 +39,12 @@ impl Stream {
         StreamKey { table: self.table.row.id, aek: self.aek.id() }
     }
 
+    /// Whether its key may not be used any more: its rows come back out of the log under another handle of the key.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.aek.lease().check().is_err()
+    }
+
     /// The workspace that owns it.
     #[must_use]
     pub fn workspace(&self) -> WorkspaceId {

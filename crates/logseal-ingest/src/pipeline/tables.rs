@@ -187,7 +187,7 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// [`KeyError::Catalog`] when the catalog cannot take the rows, and as [`Keyring::newest`].
+    /// [`KeyError::Catalog`] when the catalog cannot take the rows, [`KeyError::LeaseOver`], and as [`Keyring::newest`].
     pub async fn make_durable(&self, catalog: &Catalog, keyring: &Keyring, aek: &Arc<Aek>) -> Result<(), KeyError> {
         let needed = self.schema.column_count() + 1;
         if self.durable.load(Ordering::Acquire) >= needed {
@@ -210,7 +210,7 @@ impl Table {
                     &column.key,
                 )
             };
-            let rows: Vec<ColumnRow> = columns.iter().enumerate().map(seal).collect();
+            let rows: Vec<ColumnRow> = columns.iter().enumerate().map(seal).collect::<Result<_, _>>()?;
             match catalog.apply(Change::AddTable { table: self.row.clone(), columns: rows }).await {
                 // The workspace was linked to another cluster since the request took its key.
                 Err(CatalogError::Stale { .. }) if links < LINKS => {
@@ -231,7 +231,7 @@ impl Table {
 ///
 /// # Errors
 ///
-/// [`KeyError::ColumnName`] when the name does not open or a code is unknown.
+/// [`KeyError::LeaseOver`], and [`KeyError::ColumnName`] when the name does not open or a code is unknown.
 pub fn open_column(aek: &Aek, row: &ColumnRow) -> Result<AttributeColumn, KeyError> {
     let key = schema::open_column_name(aek, row)?.into_boxed_str();
     let container = AttributeContainer::from_code(row.container);

@@ -13,7 +13,7 @@ use logseal_catalog::{Catalog, Change, ClusterRow, KekRow, TableRow, WorkspaceRo
 use logseal_core::{AekId, ClusterId, NodeId, SegmentId, SystemClock, TableId, TableName, UnixNanos, WorkspaceId};
 use logseal_crypto::{Key256, MacKey, RootKey};
 use logseal_ingest::{AuthError, Authenticator};
-use logseal_keys::{AekOwner, Keyring, WrappedKeyStore};
+use logseal_keys::{AekOwner, Keyring, OneVault, WrappedKeyStore};
 use logseal_testkit::SimulatedDisk;
 use logseal_testkit::store::{FaultyStore, StoreScript};
 use logseal_vault::{EmbeddedVault, KeyName};
@@ -184,7 +184,13 @@ impl World {
 
     pub(crate) fn keyring(vault: EmbeddedVault, catalog: &Catalog) -> Keyring {
         let mac_key = MacKey::new(Key256::copy_from_slice(&[8; 32]).unwrap());
-        Keyring::new(Arc::new(vault), catalog.clone(), Arc::new(NoCopies), mac_key, Arc::new(SystemClock))
+        Keyring::new(
+            Arc::new(OneVault::embedded(&Arc::new(vault))),
+            catalog.clone(),
+            Arc::new(NoCopies),
+            mac_key,
+            Arc::new(SystemClock),
+        )
     }
 
     async fn provision(&self) {

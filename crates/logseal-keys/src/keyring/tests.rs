@@ -12,6 +12,7 @@ use object_store::path::Path;
 use logseal_catalog::KekRow;
 
 use super::*;
+use crate::OneVault;
 
 const WORKSPACE: WorkspaceId = WorkspaceId::from_bytes([1; 16]);
 const CLUSTER: ClusterId = ClusterId::from_bytes([2; 16]);
@@ -67,7 +68,7 @@ impl Deployment {
     fn keyring(&self) -> Keyring {
         let mac_key = MacKey::new(Key256::copy_from_slice(&[8; 32]).unwrap());
         let (vault, copies) = (Arc::clone(&self.vault), Arc::clone(&self.copies));
-        Keyring::new(vault, self.catalog.clone(), copies, mac_key, Arc::new(SystemClock))
+        Keyring::new(Arc::new(OneVault::embedded(&vault)), self.catalog.clone(), copies, mac_key, Arc::new(SystemClock))
     }
 
     async fn provision(&self, aek: AekRow) {

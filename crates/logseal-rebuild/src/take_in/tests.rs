@@ -5,9 +5,9 @@ use async_trait::async_trait;
 use logseal_catalog::{AekRow, KekRow, TableRow};
 use logseal_core::{SegmentId, SystemClock, TableId, TableName, UnixNanos, WalFileId};
 use logseal_crypto::{Aek, Key256, OsRandom, RootKey};
-use logseal_keys::{AekOwner, WrappedKeyStore};
+use logseal_keys::{AekOwner, OneVault, WrappedKeyStore};
 use logseal_segment::{FooterColumn, FooterCoverage, SegmentIdentity, SegmentSettings, encode};
-use logseal_vault::{EmbeddedVault, KeyId, KeyName};
+use logseal_vault::{Caller, EmbeddedClient, EmbeddedVault, KeyId, KeyName};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 
@@ -61,12 +61,12 @@ impl Deployment {
     /// A rebuild over the catalog of this name, which is new when there is none.
     async fn rebuild(&self, catalog: &str) -> Rebuild {
         let catalog = Catalog::open(&self.dir.path().join(catalog), self.root.catalog_mac()).await.unwrap();
-        let (vault, copies) = (Arc::clone(&self.vault), Arc::new(KeyCopies(self.store.clone())));
+        let (vault, copies) = (Arc::new(OneVault::embedded(&self.vault)), Arc::new(KeyCopies(self.store.clone())));
         let keyring = Keyring::new(vault, catalog.clone(), copies, self.root.catalog_mac(), Arc::new(SystemClock));
         Rebuild {
             catalog,
             keyring: Arc::new(keyring),
-            vault: Arc::<EmbeddedVault>::clone(&self.vault),
+            vault: Arc::new(EmbeddedClient::new(Arc::clone(&self.vault), Caller::Deployment)),
             store: self.store.clone(),
             access: AccessKeys::new(&self.root),
             mac_key: self.root.catalog_mac(),
@@ -406,7 +406,7 @@ async fn a_segment_that_disagrees_with_the_catalog_is_a_conflict() {
     rebuild.catalog.apply(change).await.unwrap();
     let columns = [("b", 2), ("a", 1)].iter().zip(0..);
     let columns = columns
-        .map(|((key, kind), ordinal)| logseal_keys::schema::seal_column(&aek, LOGS, ordinal, 0, *kind, key))
+        .map(|((key, kind), ordinal)| logseal_keys::schema::seal_column(&aek, LOGS, ordinal, 0, *kind, key).unwrap())
         .collect();
     rebuild.catalog.apply(Change::AddTable { table: logs, columns }).await.unwrap();
 

@@ -18,7 +18,7 @@ const WORKSPACE: WorkspaceId = WorkspaceId::from_bytes([2; 16]);
 pub(crate) const CANARY: &str = "CANARY-7f3b9c";
 
 pub(crate) fn aek() -> Aek {
-    Aek::new(AekId::from_bytes([5; 16]), WORKSPACE, 1, Key256::copy_from_slice(&[9; 32]).unwrap())
+    Aek::new(AekId::from_bytes([5; 16]), WORKSPACE, 1, Key256::copy_from_slice(&[9; 32]).unwrap(), Lease::unlimited())
 }
 
 pub(crate) fn identity() -> SegmentIdentity {
@@ -136,7 +136,7 @@ fn no_text_of_the_rows_is_in_the_file() {
 #[test]
 fn wrong_key_wrong_prefix_and_any_flipped_bit_are_refused() {
     let (sealed, dek) = sealed(&[chunk(0, 300, "a")], 1 << 24);
-    let (other, _) = aek().new_dek(identity().segment, OsRandom);
+    let (other, _) = aek().new_dek(identity().segment, OsRandom).unwrap();
     assert!(read(sealed.file.clone(), &other, &sealed.wrapped, &prefix()).is_err(), "another key");
     let elsewhere = aad::segment_file(WORKSPACE, identity().table, SegmentId::from_bytes([99; 16]));
     assert!(
@@ -220,7 +220,7 @@ fn every_segment_has_a_key_of_its_own() {
     let chunk = [chunk(0, 10, "a")];
     let (first, first_dek) = sealed(&chunk, 1 << 24);
     let (second, second_dek) = sealed(&chunk, 1 << 24);
-    assert!(!first_dek.key().ct_eq(second_dek.key()));
+    assert!(!first_dek.key().unwrap().ct_eq(second_dek.key().unwrap()));
     assert_ne!(first.file, second.file);
 }
 
@@ -243,7 +243,7 @@ fn a_segment_has_what_was_added_and_nothing_else() {
         assert!(writer.memory_bytes() > bytes);
         bytes = writer.memory_bytes();
     }
-    assert!(!format!("{writer:?}").contains(&format!("{:?}", writer.dek.key().expose())));
+    assert!(!format!("{writer:?}").contains(&format!("{:?}", writer.dek.key().unwrap().expose())));
     let sealed = writer.finish(&footer(&parts)).unwrap();
     let dek = aek.unwrap_dek(identity().segment, &sealed.wrapped, sealed.commitment).unwrap();
     let (batch, groups) = read(sealed.file.into(), &dek, &sealed.wrapped, &prefix()).unwrap();

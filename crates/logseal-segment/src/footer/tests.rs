@@ -22,7 +22,7 @@ fn a_footer_comes_back_with_the_key() {
 #[test]
 fn a_footer_does_not_open_with_another_key_prefix_or_wrapped_key() {
     let (segment, dek, _) = written();
-    let (other, other_wrapped) = aek().new_dek(identity().segment, OsRandom);
+    let (other, other_wrapped) = aek().new_dek(identity().segment, OsRandom).unwrap();
     let elsewhere = aad::segment_file(identity().workspace, identity().table, SegmentId::from_bytes([99; 16]));
     for (what, refused) in [
         ("key", read(&segment.file, &other, &segment.wrapped, &prefix())),

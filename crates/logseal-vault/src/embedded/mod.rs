@@ -16,7 +16,7 @@ use logseal_crypto::{Key256, OsRandom, RootKey, aad, seal};
 
 use self::file::KeyFiles;
 use self::rsa::RsaKey;
-use crate::{KeyId, KeyName, KeyProperties, KeyVault, KeyVersion, VaultError};
+use crate::{Caller, KeyId, KeyName, KeyProperties, KeyVault, KeyVersion, VaultError};
 
 /// RSA modulus sizes in bits that a KEK may have.
 pub const RSA_BITS: [u32; 3] = [2048, 3072, 4096];
@@ -168,9 +168,12 @@ impl EmbeddedVault {
     fn properties(&self, name: &KeyName, version: &Version) -> KeyProperties {
         KeyProperties {
             id: self.key_id(name, &version.version),
+            key_type: "RSA".into(),
             rsa_bits: version.rsa_bits,
             enabled: version.enabled,
             created: version.created,
+            not_before: None,
+            expires: None,
             recoverable: true,
         }
     }
@@ -181,19 +184,42 @@ impl EmbeddedVault {
     }
 }
 
+/// The embedded vault as one caller sees it.
+#[derive(Clone, Debug)]
+pub struct EmbeddedClient {
+    vault: Arc<EmbeddedVault>,
+    caller: Caller,
+}
+
+impl EmbeddedClient {
+    /// `vault`, asked as `caller`.
+    #[must_use]
+    pub fn new(vault: Arc<EmbeddedVault>, caller: Caller) -> Self {
+        Self { vault, caller }
+    }
+
+    fn admit(&self) -> Result<&EmbeddedVault, VaultError> {
+        match self.caller {
+            Caller::Nobody => Err(VaultError::NoIdentity),
+            Caller::Deployment | Caller::Principal(_) => Ok(&self.vault),
+        }
+    }
+}
+
 #[async_trait]
-impl KeyVault for EmbeddedVault {
+impl KeyVault for EmbeddedClient {
     async fn key(&self, name: &KeyName, version: Option<&KeyVersion>) -> Result<KeyProperties, VaultError> {
-        Ok(self.properties(name, &self.find(name, version)?))
+        let vault = self.admit()?;
+        Ok(vault.properties(name, &vault.find(name, version)?))
     }
 
     async fn wrap(&self, kek: &KeyId, key: &Key256) -> Result<Vec<u8>, VaultError> {
         // Wrapping costs tens of microseconds: no detour over another thread.
-        self.usable(kek)?.wrap(key)
+        self.admit()?.usable(kek)?.wrap(key)
     }
 
     async fn unwrap(&self, kek: &KeyId, wrapped: &[u8]) -> Result<Key256, VaultError> {
-        let (rsa, wrapped, kek) = (self.usable(kek)?, wrapped.to_vec(), kek.clone());
+        let (rsa, wrapped, kek) = (self.admit()?.usable(kek)?, wrapped.to_vec(), kek.clone());
         blocking(move || rsa.unwrap(&wrapped).ok_or(VaultError::BadWrap(kek))).await
     }
 }

@@ -8,8 +8,13 @@ fn root(byte: u8) -> RootKey {
     RootKey::new(Key256::copy_from_slice(&[byte; 32]).unwrap())
 }
 
-fn open(dir: &tempfile::TempDir, root_byte: u8) -> Result<EmbeddedVault, VaultError> {
+fn open(dir: &tempfile::TempDir, root_byte: u8) -> Result<Arc<EmbeddedVault>, VaultError> {
     EmbeddedVault::open(dir.path().to_owned(), "https://127.0.0.1:8420/", &root(root_byte), Arc::new(SystemClock))
+        .map(Arc::new)
+}
+
+fn client(vault: &Arc<EmbeddedVault>) -> EmbeddedClient {
+    EmbeddedClient::new(Arc::clone(vault), Caller::Deployment)
 }
 
 fn name() -> KeyName {
@@ -22,16 +27,16 @@ async fn a_wrapped_key_opens_after_a_restart_with_the_version_that_wrapped_it() 
     let vault = open(&dir, 1).unwrap();
     let first = vault.create_key(&name(), 2048).await.unwrap();
     let secret = Key256::copy_from_slice(&[7; 32]).unwrap();
-    let wrapped = vault.wrap(&first.id, &secret).await.unwrap();
+    let wrapped = client(&vault).wrap(&first.id, &secret).await.unwrap();
     assert_eq!(wrapped.len(), 256);
     let second = vault.rotate_key(&name()).await.unwrap();
     assert_ne!(first.id, second.id);
     drop(vault);
 
     let vault = open(&dir, 1).unwrap();
-    assert_eq!(vault.key(&name(), None).await.unwrap().id, second.id, "the newest version is the rotated one");
-    assert!(vault.unwrap(&first.id, &wrapped).await.unwrap().ct_eq(&secret));
-    assert!(matches!(vault.unwrap(&second.id, &wrapped).await, Err(VaultError::BadWrap(_))));
+    assert_eq!(client(&vault).key(&name(), None).await.unwrap().id, second.id, "the newest version is the rotated one");
+    assert!(client(&vault).unwrap(&first.id, &wrapped).await.unwrap().ct_eq(&secret));
+    assert!(matches!(client(&vault).unwrap(&second.id, &wrapped).await, Err(VaultError::BadWrap(_))));
 }
 
 #[tokio::test]
@@ -40,16 +45,16 @@ async fn a_disabled_version_neither_wraps_nor_unwraps_and_stays_so_after_a_resta
     let vault = open(&dir, 1).unwrap();
     let id = vault.create_key(&name(), 2048).await.unwrap().id;
     let secret = Key256::copy_from_slice(&[7; 32]).unwrap();
-    let wrapped = vault.wrap(&id, &secret).await.unwrap();
+    let wrapped = client(&vault).wrap(&id, &secret).await.unwrap();
     vault.set_enabled(&id.name, &id.version, false).unwrap();
-    assert!(matches!(vault.wrap(&id, &secret).await, Err(VaultError::KeyDisabled(_))));
-    assert!(matches!(vault.unwrap(&id, &wrapped).await, Err(VaultError::KeyDisabled(_))));
+    assert!(matches!(client(&vault).wrap(&id, &secret).await, Err(VaultError::KeyDisabled(_))));
+    assert!(matches!(client(&vault).unwrap(&id, &wrapped).await, Err(VaultError::KeyDisabled(_))));
     drop(vault);
 
     let vault = open(&dir, 1).unwrap();
-    assert!(matches!(vault.unwrap(&id, &wrapped).await, Err(VaultError::KeyDisabled(_))));
+    assert!(matches!(client(&vault).unwrap(&id, &wrapped).await, Err(VaultError::KeyDisabled(_))));
     vault.set_enabled(&id.name, &id.version, true).unwrap();
-    assert!(vault.unwrap(&id, &wrapped).await.unwrap().ct_eq(&secret));
+    assert!(client(&vault).unwrap(&id, &wrapped).await.unwrap().ct_eq(&secret));
 }
 
 #[tokio::test]
@@ -91,11 +96,11 @@ async fn altered_wraps_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let vault = open(&dir, 1).unwrap();
     let id = vault.create_key(&name(), 2048).await.unwrap().id;
-    let wrapped = vault.wrap(&id, &Key256::copy_from_slice(&[7; 32]).unwrap()).await.unwrap();
+    let wrapped = client(&vault).wrap(&id, &Key256::copy_from_slice(&[7; 32]).unwrap()).await.unwrap();
     for index in [0, 100, 255] {
         let mut altered = wrapped.clone();
         altered[index] ^= 1;
-        assert!(matches!(vault.unwrap(&id, &altered).await, Err(VaultError::BadWrap(_))));
+        assert!(matches!(client(&vault).unwrap(&id, &altered).await, Err(VaultError::BadWrap(_))));
     }
-    assert!(matches!(vault.unwrap(&id, &[]).await, Err(VaultError::BadWrap(_))));
+    assert!(matches!(client(&vault).unwrap(&id, &[]).await, Err(VaultError::BadWrap(_))));
 }

@@ -13,12 +13,12 @@ use logseal_core::{Clock, IdGenerator, SystemClock, WalFileId};
 use logseal_crypto::{OsRandom, RootKey};
 use logseal_ingest::pipeline::frames::{Coverage, FrameReader, Frames, FramesError, Range};
 use logseal_ingest::pipeline::tables::Tables;
-use logseal_keys::{AccessKeys, KeyError, Keyring};
+use logseal_keys::{AccessKeys, KeyError, Keyring, OneVault};
 use logseal_rebuild::report::Outcome;
 use logseal_rebuild::take_in::{Keys, Secret};
 use logseal_rebuild::{Place, Rebuild, Report, WorkspaceSecret};
 use logseal_segment::SegmentStore;
-use logseal_vault::EmbeddedVault;
+use logseal_vault::{Caller, EmbeddedClient, EmbeddedVault};
 use logseal_wal::{Disk as _, SystemDisk};
 use serde::Serialize;
 
@@ -182,7 +182,7 @@ impl Offline {
         let store = SegmentStore::local(serve::store_root(&self.data_dir, &self.config.store.url))
             .map_err(failed("open the object store"))?;
         let keyring = Arc::new(Keyring::new(
-            Arc::<EmbeddedVault>::clone(&vault),
+            Arc::new(OneVault::embedded(&vault)),
             catalog.clone(),
             Arc::new(serve::KeyCopies(store.clone())),
             self.root.catalog_mac(),
@@ -191,7 +191,7 @@ impl Offline {
         let rebuild = Rebuild {
             catalog: catalog.clone(),
             keyring: Arc::clone(&keyring),
-            vault,
+            vault: Arc::new(EmbeddedClient::new(vault, Caller::Deployment)),
             store,
             access: AccessKeys::new(&self.root),
             mac_key: self.root.catalog_mac(),

@@ -56,6 +56,13 @@ pub(crate) const KEYS: &[Key] = &[
     key("segment.target_bytes", "bytes", "a batch becomes a segment when its file is expected to reach this size"),
     key("segment.row_group_bytes", "bytes", "size of a row group in memory"),
     key("segment.zstd_level", "1 to 22", "compression of segments"),
+    key("keys.probe_interval_ms", "ms", "time between two probes of a cluster's key; 1,000 to 30,000"),
+    key("keys.grace_ms", "ms", "how long keys in memory serve while the key vault cannot be reached; at most an hour"),
+    key(
+        "keys.min_state_interval_ms",
+        "ms",
+        "least time from one resumption of a cluster to the next, so that a flapping key does not load it again and again",
+    ),
     key(
         "query.memory_bytes",
         "bytes",

@@ -7,9 +7,11 @@ mod keys;
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use logseal_ingest::DoorSettings;
 use logseal_ingest::pipeline::settings::WalSettings;
+use logseal_keys::availability::Policy;
 use logseal_query::QuerySettings;
 use logseal_segment::SegmentSettings;
 use serde::{Deserialize, Serialize};
@@ -27,6 +29,7 @@ pub(crate) struct Config {
     pub(crate) schema: Schema,
     pub(crate) wal: WalSettings,
     pub(crate) segment: Segment,
+    pub(crate) keys: Keys,
     pub(crate) query: QuerySettings,
     pub(crate) operations: OperationsSection,
     pub(crate) store: Store,
@@ -77,6 +80,49 @@ impl Default for Schema {
     fn default() -> Self {
         // Well above what instrumented services use (tens), and small enough for a footer of a few 100 KB.
         Self { attribute_columns: 512 }
+    }
+}
+
+/// How the keys of clusters are watched.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Keys {
+    pub(crate) probe_interval_ms: u64,
+    pub(crate) grace_ms: u64,
+    pub(crate) min_state_interval_ms: u64,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        let Policy { probe, grace, min_state_interval, .. } = Policy::default();
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            probe_interval_ms: millis(probe),
+            grace_ms: millis(grace),
+            min_state_interval_ms: millis(min_state_interval),
+        }
+    }
+}
+
+impl Keys {
+    /// The times of the monitor.
+    pub(crate) fn policy(&self) -> Result<Policy, CommandError> {
+        let Self { probe_interval_ms, grace_ms, min_state_interval_ms } = *self;
+        let within = |key: &str, value: u64, bounds: std::ops::RangeInclusive<u64>| {
+            if bounds.contains(&value) {
+                return Ok(Duration::from_millis(value));
+            }
+            let (least, most) = (bounds.start(), bounds.end());
+            Err(CommandError::Config(format!("`keys.{key}` is {value}; it can be {least} to {most}")))
+        };
+        Ok(Policy {
+            // Beyond it a revocation could take longer than a minute.
+            probe: within("probe_interval_ms", probe_interval_ms, 1_000..=30_000)?,
+            // A probe and its call have to fit in.
+            grace: within("grace_ms", grace_ms, 2 * probe_interval_ms.max(5_000)..=3_600_000)?,
+            min_state_interval: within("min_state_interval_ms", min_state_interval_ms, 0..=86_400_000)?,
+            ..Policy::default()
+        })
     }
 }
 

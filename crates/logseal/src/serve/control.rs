@@ -12,8 +12,9 @@ use logseal_catalog::AuditHead;
 use logseal_control::{AnchorStore, DataPlane, DataPlaneError, Objects, QuotaStatus, Vaults};
 use logseal_core::{AekId, Chain, ClusterId, WorkspaceId};
 use logseal_ingest::{DailyCaps, quota};
+use logseal_keys::KeyStatus;
 use logseal_segment::SegmentStore;
-use logseal_vault::{EmbeddedVault, KeyId, KeyVault};
+use logseal_vault::{Caller, EmbeddedClient, EmbeddedVault, KeyId, KeyVault};
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
@@ -31,7 +32,12 @@ pub(super) struct Embedded {
 impl Vaults for Embedded {
     fn vault(&self, uri: &str) -> Option<(Box<str>, Arc<dyn KeyVault>)> {
         let same = uri.trim_end_matches('/').eq_ignore_ascii_case(VAULT_URI);
-        same.then(|| (VAULT_URI.into(), Arc::clone(&self.vault) as Arc<dyn KeyVault>))
+        same.then(|| {
+            (
+                VAULT_URI.into(),
+                Arc::new(EmbeddedClient::new(Arc::clone(&self.vault), Caller::Deployment)) as Arc<dyn KeyVault>,
+            )
+        })
     }
 
     fn service_key(&self) -> KeyId {
@@ -101,6 +107,18 @@ impl DataPlane for Plane {
 
     fn set_daily_cap(&self, workspace: WorkspaceId, bytes: Option<u64>, version: u64) {
         self.caps.set_cap(workspace, bytes, version);
+    }
+
+    fn key_status(&self, cluster: ClusterId) -> Option<KeyStatus> {
+        self.data.monitor.status(cluster)
+    }
+
+    fn key_states_version(&self) -> u64 {
+        self.data.monitor.version()
+    }
+
+    fn key_changed(&self, cluster: ClusterId) {
+        self.data.monitor.nudge(cluster);
     }
 
     fn quota_status(&self, workspace: WorkspaceId) -> QuotaStatus {

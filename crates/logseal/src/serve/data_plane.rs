@@ -13,11 +13,12 @@ use logseal_ingest::pipeline::backlog::Backlog;
 use logseal_ingest::pipeline::cutter::Cutter;
 use logseal_ingest::pipeline::logs::{LogError, Logs};
 use logseal_ingest::pipeline::tables::Tables;
-use logseal_keys::{AccessKeys, KeyError, Keyring};
+use logseal_keys::{AccessKeys, KeyError, KeyStatus, Keyring, Monitor};
 use thiserror::Error;
 use tokio::time::{sleep, timeout};
 use tracing::info;
 
+use super::holder::first_answer;
 use super::workspaces;
 
 /// How long a log that is closed may take to become empty.
@@ -44,6 +45,10 @@ pub(super) enum DataPlaneTrouble {
     },
     #[error("workspace `{0}` is not in the catalog")]
     UnknownWorkspace(WorkspaceId),
+    #[error("cluster `{0}` is not in the catalog")]
+    UnknownCluster(ClusterId),
+    #[error("the key of cluster `{cluster}` cannot be used now{}", .status.cause.map_or_else(String::new, |cause| format!(": {}", cause.fault)))]
+    NoKey { cluster: String, status: KeyStatus },
     #[error("the log of cluster `{cluster}`, which workspace `{workspace}` is linked to, is not open")]
     NoLog { workspace: WorkspaceId, cluster: ClusterId },
     #[error("a key that was destroyed is still used by what was under way")]
@@ -57,7 +62,8 @@ impl DataPlaneTrouble {
             Self::Log(error) => error.is_passing(),
             Self::Catalog(error) => !matches!(error, CatalogError::Integrity { .. }),
             Self::Workspace { source, .. } => !source.is_lasting(),
-            Self::UnknownWorkspace(_) => false,
+            Self::UnknownWorkspace(_) | Self::UnknownCluster(_) => false,
+            Self::NoKey { status, .. } => status.cause.is_none_or(|cause| !cause.definitive),
             Self::NoLog { .. } | Self::KeyInUse => true,
         }
     }
@@ -92,19 +98,25 @@ pub(super) struct DataPlane {
     pub(super) cutter: Cutter,
     pub(super) backlog: Arc<Backlog>,
     pub(super) suspended: Arc<Suspended>,
+    pub(super) monitor: Arc<Monitor>,
 }
 
 impl DataPlane {
-    /// Starts the log of `cluster` as a start does; nothing is done when it is open.
+    /// Watches the key of `cluster` from now on, and opens its log as a start does; nothing is done when that is so already.
     pub(super) async fn open_cluster(&self, cluster: ClusterId) -> Result<(), DataPlaneTrouble> {
-        Ok(self.logs.open(cluster).await?)
+        let row = self.catalog.cluster(cluster).await?.ok_or(DataPlaneTrouble::UnknownCluster(cluster))?;
+        let mut status = self.monitor.watch(cluster, &row.name);
+        let status = first_answer(&mut status).await;
+        if status.state.serves() { Ok(()) } else { Err(DataPlaneTrouble::NoKey { cluster: row.name, status }) }
     }
 
     /// Ends the log of `cluster` once all that it has is in segments, in quarantine or shredded, and removes its folder.
     ///
     /// [`LogError::NotSettled`] after a minute: the cluster takes no records any more, nothing is lost, and the call can be repeated.
     pub(super) async fn close_cluster(&self, cluster: ClusterId) -> Result<(), DataPlaneTrouble> {
-        Ok(self.logs.close(cluster, SETTLED_WITHIN).await?)
+        self.logs.close(cluster, SETTLED_WITHIN).await?;
+        self.monitor.forget(cluster);
+        Ok(())
     }
 
     /// Brings `workspace` to what the catalog says: its access keys and no others are accepted, new data goes to the cluster and under the

@@ -17,7 +17,6 @@ use logseal_ingest::{Budget, Door};
 use logseal_otlp::ScanLimits;
 use logseal_segment::SegmentSettings;
 use logseal_wal::{Disk, SystemDisk};
-use tokio::sync::watch;
 
 use super::State;
 use super::adapters::Shippers;
@@ -32,16 +31,13 @@ pub(super) struct Ingest {
     pub(super) cutter: Cutter,
     pub(super) frames: Frames,
     pub(super) logs: Arc<Logs>,
-    /// Clusters by name, and whether their log is still being replayed.
-    pub(super) replaying: Vec<(String, watch::Receiver<bool>)>,
     journals: Arc<Journals>,
     budget: Arc<Budget>,
 }
 
 impl Ingest {
-    /// Recovers the log of each cluster and starts everything behind the door.
-    pub(super) async fn start(state: &State, data_dir: &DataDir, config: &Config) -> Result<Self, CommandError> {
-        let recovering = "recover the write-ahead log";
+    /// Starts everything behind the door but the logs of clusters: those are opened when their keys can be used.
+    pub(super) fn start(state: &State, data_dir: &DataDir, config: &Config) -> Result<Self, CommandError> {
         let budget = Budget::new(config.ingest.memory_budget_bytes);
         let backlog = Backlog::new(Arc::clone(&budget));
         let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
@@ -77,14 +73,7 @@ impl Ingest {
             ids: state.ids.clone(),
             clock: Arc::clone(&state.clock),
         }));
-        let clusters = state.catalog.clusters().await.map_err(CommandError::start(recovering))?;
-        let ids: Vec<_> = clusters.iter().map(|cluster| cluster.id).collect();
-        logs.open_all(&ids).await.map_err(CommandError::start(recovering))?;
-        let mut replaying = Vec::new();
-        for cluster in clusters {
-            replaying.extend(logs.replaying(cluster.id).await.map(|is_replaying| (cluster.name, is_replaying)));
-        }
-        Ok(Self { backlog, cutter, frames, logs, replaying, journals, budget })
+        Ok(Self { backlog, cutter, frames, logs, journals, budget })
     }
 
     /// The door in front of the pipeline.

@@ -8,6 +8,7 @@
 mod adapters;
 mod control;
 mod data_plane;
+mod holder;
 mod ingest;
 mod stop;
 mod usage;
@@ -19,20 +20,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use logseal_catalog::{Catalog, ResourceKind};
+use logseal_catalog::{Catalog, ClusterRow, ResourceKind};
 use logseal_control::provision::{
     DEFAULT_CLUSTER, DEFAULT_RESOURCE_GROUP, DEFAULT_SUBSCRIPTION, DEFAULT_WORKSPACE, Provision,
 };
 use logseal_control::{AuditTrail, Management, ManagementToken, NoFaults, Operations, Upkeep, UpkeepSettings, World};
-use logseal_core::{Clock, IdGenerator, SystemClock};
+use logseal_core::{Clock, IdGenerator, SystemClock, SystemSteadyClock};
 use logseal_crypto::{OsRandom, RootKey};
 use logseal_ingest::pipeline::tables::Tables;
 use logseal_ingest::{DailyCaps, grpc};
-use logseal_keys::{AccessKeys, Keyring};
+use logseal_keys::availability::KeyState;
+use logseal_keys::{AccessKeys, Keyring, Monitor, MonitorParts, OneVault};
 use logseal_otlp::SchemaLimits;
 use logseal_query::QueryEngine;
 use logseal_segment::SegmentStore;
-use logseal_vault::{EmbeddedVault, KeyId, KeyName, KeyVault as _, VaultError};
+use logseal_vault::{Caller, EmbeddedClient, EmbeddedVault, KeyId, KeyName, KeyVault as _, VaultError};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -42,6 +44,7 @@ pub(crate) use self::adapters::KeyCopies;
 use self::adapters::{Engine, Prometheus, Readable};
 use self::control::{AnchorFile, Embedded, Plane, Removals};
 use self::data_plane::{DataPlane, Suspended};
+use self::holder::RunningClusters;
 use self::ingest::Ingest;
 pub(crate) use self::ingest::scan_limits;
 use self::stop::{Reason, Signals};
@@ -77,7 +80,9 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
     }
     let metrics = start_metrics()?;
     let state = State::open(&data_dir, &config, &root.key).await?;
-    let ingest = Ingest::start(&state, &data_dir, &config).await?;
+    let ingest = Ingest::start(&state, &data_dir, &config)?;
+    let clusters = Arc::new(state.running_clusters(&ingest));
+    let monitor = state.monitor(&config, &clusters)?;
     let token = Credentials::keep_or_make_token(data_dir.path());
 
     let grpc_listener = bind("OTLP/gRPC", config.listen.otlp_grpc).await?;
@@ -87,7 +92,8 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
     let endpoints = Endpoints { otlp_grpc: format!("http://{grpc_addr}"), management: management_url.clone() };
     state.credentials(&data_dir, token.clone(), endpoints).await?.write(data_dir.path())?;
 
-    let operations = state.operations(&ingest);
+    let watched = state.watch(&monitor).await?;
+    let operations = state.operations(&ingest, &monitor);
     let usage = Arc::new(UsageKeeper::begin(&state, &operations).await?);
     tokio::spawn(Arc::clone(&usage).run());
 
@@ -117,8 +123,8 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
 
     let signals = Signals::catch().map_err(CommandError::io("catch signals"))?;
     let mut ready_line = format!("logseal ready otlp_grpc={grpc_addr} management={management_url}");
-    for (name, _) in ingest.replaying.iter().filter(|(_, replaying)| *replaying.borrow()) {
-        ready_line.push_str(&format!(" cluster={name}:Replaying"));
+    for (name, word) in not_all_well(&watched, &monitor, &ingest).await {
+        ready_line.push_str(&format!(" cluster={name}:{word}"));
     }
     announce(&ready_line);
     let reason = signals.reason(&mut grpc_server, &mut management_server).await;
@@ -131,6 +137,21 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
     audit.keep().await;
     stop::in_order(shutdown, ingest, grpc_server, management_server, &usage, &state.catalog).await;
     Ok(())
+}
+
+/// Clusters that do not serve, or are still replayed, in a word each.
+async fn not_all_well(clusters: &[ClusterRow], monitor: &Monitor, ingest: &Ingest) -> Vec<(String, &'static str)> {
+    let mut words = Vec::new();
+    for ClusterRow { id, name, .. } in clusters {
+        let state = monitor.status(*id).map_or(KeyState::Resuming, |status| status.state);
+        let replaying = ingest.logs.replaying(*id).await.is_some_and(|replaying| *replaying.borrow());
+        match state {
+            KeyState::Active if replaying => words.push((name.clone(), "Replaying")),
+            KeyState::Active => {}
+            state => words.push((name.clone(), state.as_str())),
+        }
+    }
+    words
 }
 
 /// Changes of resources, and the trail that they leave.
@@ -177,13 +198,10 @@ impl State {
             .map_err(CommandError::start("open the catalog"))?;
         let store = SegmentStore::local(store_root(data_dir, &config.store.url))
             .map_err(CommandError::start("open the object store"))?;
-        let keyring = Arc::new(Keyring::new(
-            Arc::clone(&vault) as _,
-            catalog.clone(),
-            Arc::new(KeyCopies(store.clone())),
-            root.catalog_mac(),
-            Arc::clone(&clock),
-        ));
+        let vaults = Arc::new(OneVault::embedded(&vault));
+        let copies = Arc::new(KeyCopies(store.clone()));
+        let keyring = Keyring::new(vaults, catalog.clone(), copies, root.catalog_mac(), Arc::clone(&clock)).watched();
+        let keyring = Arc::new(keyring);
         let access = Arc::new(AccessKeys::new(root));
         let provision = Provision {
             catalog: &catalog,
@@ -196,7 +214,7 @@ impl State {
         provision.run().await.map_err(CommandError::start("make the default resources"))?;
         let tables = Tables::new(schema_limits(config), ids.clone(), Arc::clone(&clock));
         let suspended = Arc::default();
-        workspaces::open_all(&catalog, &keyring, &access, &tables, &suspended).await?;
+        workspaces::accept_all(&catalog, &keyring, &access, &suspended).await?;
         let caps = Arc::new(DailyCaps::new(Arc::clone(&clock)));
         let tables = Arc::new(tables);
         Ok(Self { catalog, vault, service_key, store, keyring, access, tables, suspended, caps, ids, clock })
@@ -207,7 +225,37 @@ impl State {
         AuditTrail::new(self.catalog.clone(), anchor, Arc::clone(&self.clock))
     }
 
-    fn operations(&self, ingest: &Ingest) -> Arc<Operations> {
+    fn running_clusters(&self, ingest: &Ingest) -> RunningClusters {
+        RunningClusters::new(
+            self.catalog.clone(),
+            Arc::clone(&self.keyring),
+            Arc::clone(&self.tables),
+            Arc::clone(&ingest.logs),
+            ingest.cutter.clone(),
+        )
+    }
+
+    fn monitor(&self, config: &Config, clusters: &Arc<RunningClusters>) -> Result<Arc<Monitor>, CommandError> {
+        Ok(Monitor::new(MonitorParts {
+            catalog: self.catalog.clone(),
+            keyring: Arc::clone(&self.keyring),
+            holder: Arc::clone(clusters) as _,
+            policy: config.keys.policy()?,
+            steady: Arc::new(SystemSteadyClock),
+            clock: Arc::clone(&self.clock),
+            random: Arc::new(OsRandom),
+        }))
+    }
+
+    /// Watches the keys of all clusters, and waits for the first answers about them: those that can be used serve then.
+    async fn watch(&self, monitor: &Arc<Monitor>) -> Result<Vec<ClusterRow>, CommandError> {
+        let clusters = self.catalog.clusters().await.map_err(CommandError::start("read the clusters"))?;
+        let mut answers: Vec<_> = clusters.iter().map(|row| monitor.watch(row.id, &row.name)).collect();
+        futures::future::join_all(answers.iter_mut().map(holder::first_answer)).await;
+        Ok(clusters)
+    }
+
+    fn operations(&self, ingest: &Ingest, monitor: &Arc<Monitor>) -> Arc<Operations> {
         Operations::new(World {
             catalog: self.catalog.clone(),
             keyring: Arc::clone(&self.keyring),
@@ -223,6 +271,7 @@ impl State {
                     cutter: ingest.cutter.clone(),
                     backlog: Arc::clone(&ingest.backlog),
                     suspended: Arc::clone(&self.suspended),
+                    monitor: Arc::clone(monitor),
                 },
                 caps: Arc::clone(&self.caps),
             }),
@@ -325,7 +374,13 @@ pub(crate) async fn offline_keyring(data_dir: &Path) -> Result<Arc<Keyring>, Com
     let root_folder = config.store.url.strip_prefix("file://").map_or_else(|| data_dir.join("store"), PathBuf::from);
     let store = SegmentStore::local(root_folder).map_err(CommandError::start("open the object store"))?;
     let copies = Arc::new(KeyCopies(store));
-    Ok(Arc::new(Keyring::new(Arc::new(vault), catalog, copies, root.catalog_mac(), clock)))
+    Ok(Arc::new(Keyring::new(
+        Arc::new(OneVault::embedded(&Arc::new(vault))),
+        catalog,
+        copies,
+        root.catalog_mac(),
+        clock,
+    )))
 }
 
 /// Bounds on tables and columns.
@@ -363,9 +418,9 @@ fn refuse_lost_catalog(data_dir: &DataDir) -> Result<(), CommandError> {
 }
 
 /// The newest version of the service-managed key, made at the first start.
-async fn service_key(vault: &EmbeddedVault) -> Result<KeyId, VaultError> {
+async fn service_key(vault: &Arc<EmbeddedVault>) -> Result<KeyId, VaultError> {
     let name = KeyName::parse(SERVICE_KEY).map_err(|_| VaultError::NotFound(SERVICE_KEY.to_owned()))?;
-    match vault.key(&name, None).await {
+    match EmbeddedClient::new(Arc::clone(vault), Caller::Deployment).key(&name, None).await {
         Ok(key) => Ok(key.id),
         Err(VaultError::NotFound(_)) => Ok(vault.create_key(&name, SERVICE_KEY_BITS).await?.id),
         Err(error) => Err(error),

@@ -1,4 +1,4 @@
-//! What a start opens of each workspace: its access keys, its account keys, its tables.
+//! What is opened of each workspace: its access keys at a start, its account keys and tables when its cluster's key can be used.
 //!
 //! A workspace of which something was altered, or whose key is disabled, is refused by name and takes none of the others with it. Its
 //! shippers are told to come back (`UNAVAILABLE`), its queries fail with the reason, and the log keeps its records until a start finds
@@ -12,13 +12,12 @@ use tracing::error;
 use super::data_plane::Suspended;
 use crate::error::{Chain, CommandError};
 
-/// Opens all workspaces of `catalog` that can be opened, into `access`, `keyring` and `tables`. Those that are deleted and can be recovered
-/// are suspended: their records in the log still become segments.
-pub(super) async fn open_all(
+/// Takes up the access keys of all workspaces: the door knows them whatever becomes of their clusters. Workspaces that are deleted and can
+/// be recovered are suspended: their records in the log still become segments.
+pub(super) async fn accept_all(
     catalog: &Catalog,
     keyring: &Keyring,
     access: &AccessKeys,
-    tables: &Tables,
     suspended: &Suspended,
 ) -> Result<(), CommandError> {
     let read = "read the catalog";
@@ -37,13 +36,6 @@ pub(super) async fn open_all(
         if resource.is_some_and(|resource| resource.deleted.is_some()) {
             access.replace(row.id, &[]);
             suspended.add(row.id);
-        }
-        match open(catalog, keyring, tables, &row).await {
-            Err(error) if error.is_lasting() => {
-                keyring.refuse(row.id, &error);
-                error!(workspace = %row.name, id = %row.id, error = %Chain(&error), "a workspace is not available until it is repaired and the server is started again");
-            }
-            opened => drop(opened.map_err(CommandError::start("open a workspace"))?),
         }
     }
     Ok(())

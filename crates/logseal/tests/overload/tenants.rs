@@ -13,7 +13,7 @@ use logseal_catalog::{Catalog, Change, ClusterRow, TableRow, WorkspaceRow};
 use logseal_core::{AekId, Clock, IdGenerator, SystemClock, TableId, TableName, WorkspaceId};
 use logseal_crypto::{Key256, OsRandom, RootKey};
 use logseal_keys::access::SLOTS;
-use logseal_keys::{AccessKeys, AekOwner, Keyring, WrappedKeyStore};
+use logseal_keys::{AccessKeys, AekOwner, Keyring, OneVault, WrappedKeyStore};
 use logseal_segment::SegmentStore;
 use logseal_vault::{EmbeddedVault, KeyId, KeyName, KeyVersion};
 
@@ -43,7 +43,13 @@ pub(crate) async fn make(data_dir: &Path, count: usize) -> Vec<Workspace> {
     let copies = Arc::new(Copies(SegmentStore::local(data_dir.join("store")).expect("the server's store")));
     let vault = Arc::new(vault.expect("the server's vault"));
     let maker = Maker {
-        keyring: Keyring::new(vault, catalog.clone(), copies, root.catalog_mac(), Arc::clone(&clock)),
+        keyring: Keyring::new(
+            Arc::new(OneVault::embedded(&vault)),
+            catalog.clone(),
+            copies,
+            root.catalog_mac(),
+            Arc::clone(&clock),
+        ),
         access: AccessKeys::new(&root),
         catalog,
         cluster,

@@ -1,6 +1,7 @@
 //! Clusters are made and changed.
 
 use logseal_catalog::{AekRow, Change, ClusterRow};
+use logseal_core::ClusterId;
 use logseal_keys::AekOwner;
 use logseal_vault::{KeyId, KeyName, KeyProperties, KeyVersion, VaultError};
 
@@ -33,7 +34,7 @@ pub(super) async fn run(
         }
         "probe-key" => {
             if let Some(kek) = resolved {
-                probe(world, &key_id(kek)?).await?;
+                probe(world, id.cluster(), &key_id(kek)?).await?;
             }
             Ok(Effects::new())
         }
@@ -147,8 +148,8 @@ async fn validate(world: &World, key: &KeyReference) -> Result<Kek, StepError> {
     Ok(Kek { vault_uri: uri.to_string(), name: id.name.to_string(), version: id.version.to_string() })
 }
 
-async fn probe(world: &World, kek: &KeyId) -> Result<(), StepError> {
-    world.keyring.probe(kek).await.map_err(|error| vault_trouble(&error))
+async fn probe(world: &World, cluster: ClusterId, kek: &KeyId) -> Result<(), StepError> {
+    world.keyring.probe(cluster, kek).await.map_err(|error| vault_trouble(&error))
 }
 
 fn vault_trouble(error: &VaultError) -> StepError {
@@ -173,7 +174,7 @@ fn key_id(kek: &Kek) -> Result<KeyId, StepError> {
 
 /// Wraps every account key of the cluster by `kek`; one transaction switches them all. Until then the old version serves. Copies of the keys
 /// as the old version wrapped them are removed after it.
-async fn rewrap(context: &Context<'_>, id: logseal_core::ClusterId, kek: &Kek) -> Result<Effects, StepError> {
+async fn rewrap(context: &Context<'_>, id: ClusterId, kek: &Kek) -> Result<Effects, StepError> {
     let (world, to) = (context.world, key_id(kek)?);
     let cluster = world.catalog.cluster(id).await?;
     let cluster = cluster.ok_or_else(|| StepError::failed("ClusterNotFound", "the cluster is no longer there"))?;

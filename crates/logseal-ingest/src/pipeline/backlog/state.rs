@@ -317,13 +317,13 @@ impl State {
         self.draining.insert(cluster);
     }
 
-    /// The log of `cluster` is gone.
-    pub(super) fn remove(&mut self, cluster: ClusterId) {
+    /// The log of `cluster` is gone, or suspended. What its streams were.
+    pub(super) fn remove(&mut self, cluster: ClusterId) -> Vec<StreamState> {
         self.feeds.remove(&cluster);
         self.draining.remove(&cluster);
-        let keys = self.streams.extract_if(|_, stream| stream.stream.cluster == cluster).map(|(key, _)| key);
-        let keys: HashSet<_> = keys.collect();
-        self.interrupted.retain(|key| !keys.contains(key));
+        let gone: HashMap<_, _> = self.streams.extract_if(|_, stream| stream.stream.cluster == cluster).collect();
+        self.interrupted.retain(|key| !gone.contains_key(key));
+        gone.into_values().collect()
     }
 
     /// Records of the log of `cluster` in no stored segment, and its files.
