@@ -1,0 +1,1 @@
+//! The deployment's own certificates, listeners and clients over TLS.
