@@ -14,6 +14,7 @@
 //! | [`port`] | what this crate needs of the rest of the server |
 //! | [`upkeep`] | retention, and the end of what was deleted |
 //! | [`audit`] | the audit trail |
+//! | `principals` | as whom clusters ask the key vault |
 //! | `quota` | daily caps of workspaces |
 //! | `cluster_views` | clusters as they are shown, kept in memory |
 //! | `json` | bodies, property by property |
@@ -25,6 +26,7 @@ pub mod grpc;
 mod json;
 pub mod operation;
 pub mod port;
+mod principals;
 pub mod provision;
 mod quota;
 mod request;
@@ -43,4 +45,5 @@ pub use port::{
     DataPlane, DataPlaneError, MetricsText, Objects, Queries, QueryAnswer, QueryFailure, QueryFailureKind, QueryFormat,
     QuotaStatus, Vaults,
 };
+pub use principals::cluster_principals;
 pub use upkeep::{Upkeep, UpkeepSettings};

@@ -14,7 +14,9 @@ use logseal_core::{AekId, Clock, ClusterId, IdGenerator, OperationId, ResourceId
 use logseal_crypto::{Key256, OsRandom, RootKey};
 use logseal_keys::wrapped_key_copy::path_of;
 use logseal_keys::{AccessKeys, Keyring, OneVault, WrappedKeyStore};
-use logseal_vault::{Caller as VaultCaller, EmbeddedClient, EmbeddedVault, KeyId, KeyName, KeyVault};
+use logseal_vault::{
+    Caller as VaultCaller, EmbeddedClient, EmbeddedVault, KeyId, KeyName, KeyVault, PrincipalId, VaultError,
+};
 use object_store::path::Path;
 use serde_json::{Value, json};
 
@@ -179,6 +181,7 @@ struct TheVault {
     service_key: KeyId,
 }
 
+#[async_trait]
 impl Vaults for TheVault {
     fn vault(&self, uri: &str) -> Option<(Box<str>, Arc<dyn KeyVault>)> {
         (uri.trim_end_matches('/') == VAULT)
@@ -187,6 +190,10 @@ impl Vaults for TheVault {
 
     fn service_key(&self) -> KeyId {
         self.service_key.clone()
+    }
+
+    async fn welcome(&self, principal: &PrincipalId) -> Result<(), VaultError> {
+        self.vault.welcome(principal).await
     }
 }
 

@@ -192,8 +192,7 @@ fn make(stored: &Path, root: &RootKey, now: UnixNanos) -> Result<(Zeroizing<KeyP
     let certificate = authority_params(&key, now).self_signed(&*key).map_err(TlsError::Certificate)?.pem();
     let der = Zeroizing::new(key.serialize_der());
     let sealed = seal::seal(&root.vault_seal(), &aad::authority_key(certificate.as_bytes()), &der, OsRandom);
-    let file =
-        AuthorityFile { format: FORMAT, certificate, private_key_sealed: BASE64.encode(&sealed) };
+    let file = AuthorityFile { format: FORMAT, certificate, private_key_sealed: BASE64.encode(&sealed) };
     let write = || replace(stored, &serde_json::to_vec_pretty(&file)?, 0o600);
     write().map_err(|source| io_error(stored, source))?;
     Ok((key, file.certificate))

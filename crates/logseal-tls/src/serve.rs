@@ -54,7 +54,7 @@ impl Default for Limits {
             streams: 32,
             head: Duration::from_secs(15),
             idle: Duration::from_secs(60),
-            drain: Duration::from_secs(3),
+            drain: Duration::from_secs(2),
         }
     }
 }

@@ -14,25 +14,27 @@ use logseal_core::{AekId, Chain, ClusterId, WorkspaceId};
 use logseal_ingest::{DailyCaps, quota};
 use logseal_keys::KeyStatus;
 use logseal_segment::SegmentStore;
-use logseal_vault::{Caller, EmbeddedClient, EmbeddedVault, KeyId, KeyVault};
+use logseal_vault::{Caller, EmbeddedClient, EmbeddedVault, KeyId, KeyVault, PrincipalId, VaultError};
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use super::VAULT_URI;
 use super::data_plane::{self, DataPlaneTrouble};
+use super::vault::Addresses;
 
 /// The embedded vault under its address.
 #[derive(Debug)]
 pub(super) struct Embedded {
     pub(super) vault: Arc<EmbeddedVault>,
+    pub(super) addresses: Arc<Addresses>,
     pub(super) service_key: KeyId,
 }
 
+#[async_trait]
 impl Vaults for Embedded {
     fn vault(&self, uri: &str) -> Option<(Box<str>, Arc<dyn KeyVault>)> {
-        let same = uri.trim_end_matches('/').eq_ignore_ascii_case(VAULT_URI);
-        same.then(|| {
+        self.addresses.is_ours(uri).then(|| {
             (
                 VAULT_URI.into(),
                 Arc::new(EmbeddedClient::new(Arc::clone(&self.vault), Caller::Deployment)) as Arc<dyn KeyVault>,
@@ -42,6 +44,10 @@ impl Vaults for Embedded {
 
     fn service_key(&self) -> KeyId {
         self.service_key.clone()
+    }
+
+    async fn welcome(&self, principal: &PrincipalId) -> Result<(), VaultError> {
+        self.vault.welcome(principal).await
     }
 }
 
