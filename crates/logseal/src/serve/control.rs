@@ -30,14 +30,10 @@ pub(super) struct Embedded {
 }
 
 impl Vaults for Embedded {
-    fn vault(&self, uri: &str) -> Option<(Box<str>, Arc<dyn KeyVault>)> {
+    fn vault(&self, uri: &str, caller: &Caller) -> Option<(Box<str>, Arc<dyn KeyVault>)> {
         let same = uri.trim_end_matches('/').eq_ignore_ascii_case(VAULT_URI);
-        same.then(|| {
-            (
-                VAULT_URI.into(),
-                Arc::new(EmbeddedClient::new(Arc::clone(&self.vault), Caller::Deployment)) as Arc<dyn KeyVault>,
-            )
-        })
+        let client = || EmbeddedClient::new(Arc::clone(&self.vault), caller.clone());
+        same.then(|| (VAULT_URI.into(), Arc::new(client()) as Arc<dyn KeyVault>))
     }
 
     fn service_key(&self) -> KeyId {
