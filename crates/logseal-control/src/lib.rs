@@ -14,6 +14,7 @@
 //! | [`port`] | what this crate needs of the rest of the server |
 //! | [`upkeep`] | retention, and the end of what was deleted |
 //! | [`audit`] | the audit trail |
+//! | `principals` | as whom clusters ask the key vault |
 //! | `quota` | daily caps of workspaces |
 //! | [`callers`] | as whom clusters ask their key vaults |
 //! | `cluster_views` | clusters as they are shown, kept in memory |
@@ -27,6 +28,7 @@ pub mod grpc;
 mod json;
 pub mod operation;
 pub mod port;
+mod principals;
 pub mod provision;
 mod quota;
 mod request;
@@ -46,4 +48,5 @@ pub use port::{
     DataPlane, DataPlaneError, MetricsText, Objects, Queries, QueryAnswer, QueryFailure, QueryFailureKind, QueryFormat,
     QuotaStatus, Vaults,
 };
+pub use principals::cluster_principals;
 pub use upkeep::{Upkeep, UpkeepSettings};

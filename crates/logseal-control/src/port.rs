@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use logseal_core::{AekId, ClusterId, WorkspaceId};
 use logseal_keys::KeyStatus;
-use logseal_vault::{Caller, KeyId, KeyVault};
+use logseal_vault::{Caller, KeyId, KeyVault, PrincipalId, VaultError};
 
 /// The forms in which a query's result can be asked for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -164,12 +164,20 @@ pub struct DataPlaneError {
 }
 
 /// The key vaults that a cluster may name.
+#[async_trait]
 pub trait Vaults: Debug + Send + Sync {
     /// The vault at `uri` as `caller` sees it, with its URI as keys' identifiers carry it; `None` when this deployment reaches no such vault.
     fn vault(&self, uri: &str, caller: &Caller) -> Option<(Box<str>, Arc<dyn KeyVault>)>;
 
     /// The key that protects what no customer's key protects.
     fn service_key(&self) -> KeyId;
+
+    /// Grants a new cluster's identity what the embedded vault's keys grant to every cluster. It may be repeated.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError`] when the vault cannot do that now.
+    async fn welcome(&self, principal: &PrincipalId) -> Result<(), VaultError>;
 }
 
 /// The object store, as far as objects have to go.

@@ -15,7 +15,9 @@ use logseal_crypto::{Key256, OsRandom, RootKey};
 use logseal_keys::availability::KeyState;
 use logseal_keys::wrapped_key_copy::path_of;
 use logseal_keys::{AccessKeys, KeyStatus, Keyring, WrappedKeyStore};
-use logseal_vault::{Caller as VaultCaller, EmbeddedClient, EmbeddedVault, KeyId, KeyName, KeyVault};
+use logseal_vault::{
+    Caller as VaultCaller, EmbeddedClient, EmbeddedVault, KeyId, KeyName, KeyVault, PrincipalId, VaultError,
+};
 use object_store::path::Path;
 use serde_json::{Value, json};
 
@@ -184,6 +186,7 @@ struct TheVault {
     service_key: KeyId,
 }
 
+#[async_trait]
 impl Vaults for TheVault {
     fn vault(&self, uri: &str, caller: &VaultCaller) -> Option<(Box<str>, Arc<dyn KeyVault>)> {
         let client = || Arc::new(EmbeddedClient::new(Arc::clone(&self.vault), caller.clone()));
@@ -192,6 +195,10 @@ impl Vaults for TheVault {
 
     fn service_key(&self) -> KeyId {
         self.service_key.clone()
+    }
+
+    async fn welcome(&self, principal: &PrincipalId) -> Result<(), VaultError> {
+        self.vault.welcome(principal).await
     }
 }
 

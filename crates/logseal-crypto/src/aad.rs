@@ -55,6 +55,7 @@ enum Purpose {
     WalDek = 7,
     WalFrame = 8,
     KekProbe = 9,
+    AuthorityKey = 10,
 }
 
 /// An AEK under its KEK. The vault's wrap takes no AAD (RSA-OAEP through the Key Vault API), so this binds the commitment.
@@ -93,6 +94,12 @@ pub fn attribute_name(workspace: WorkspaceId, aek: AekId, table: TableId) -> Aad
 #[must_use]
 pub fn vault_private_key(name: &str, version: &str) -> Aad {
     Aad::new(Purpose::VaultPrivateKey).text(name).text(version)
+}
+
+/// The private key of the deployment's certificate authority, bound to the certificate that clients trust.
+#[must_use]
+pub fn authority_key(certificate: &[u8]) -> Aad {
+    Aad::new(Purpose::AuthorityKey).bytes(certificate)
 }
 
 /// The readable copy of a workspace's access key.
@@ -140,6 +147,8 @@ mod tests {
             wal_frame(WalFileId::from_bytes(s), b"ab", b"c"),
             wal_frame(WalFileId::from_bytes(s), b"a", b"bc"),
             wal_frame(WalFileId::from_bytes(t), b"ab", b"c"),
+            authority_key(b"ab"),
+            authority_key(b"abc"),
         ];
         for (i, left) in all.iter().enumerate() {
             for right in &all[i + 1..] {

@@ -44,7 +44,16 @@ impl Server {
         std::fs::create_dir_all(&temporary).expect("the test's folder is writable");
         let stderr = File::options().create(true).append(true).open(&log).expect("the test's folder is writable");
         let mut child = Command::new(binary)
-            .args(["serve", "--otlp-grpc", "127.0.0.1:0", "--management", "127.0.0.1:0", "--data-dir"])
+            .args([
+                "serve",
+                "--otlp-grpc",
+                "127.0.0.1:0",
+                "--management",
+                "127.0.0.1:0",
+                "--vault",
+                "127.0.0.1:0",
+                "--data-dir",
+            ])
             .arg(data_dir)
             .args(arguments)
             .env("TMPDIR", &temporary)

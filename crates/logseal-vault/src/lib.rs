@@ -10,13 +10,18 @@
 //! | [`principal`] | [`PrincipalId`], [`Caller`]: as whom a vault is asked |
 //! | [`port`] | [`KeyVault`], [`VaultError`] and what each error says about the key |
 //! | [`embedded`] | [`EmbeddedVault`]: RSA keys in files, private keys sealed under the root key |
+//! | [`rest`] | its REST face, which Azure Key Vault's SDKs drive |
+//! | [`events`] | what it tells of itself |
 
 pub mod embedded;
+pub mod events;
 pub mod key_id;
 pub mod port;
 pub mod principal;
+pub mod rest;
 
 pub use embedded::{EmbeddedClient, EmbeddedVault};
+pub use events::{VaultEvent, VaultEvents};
 pub use key_id::{KeyId, KeyIdError, KeyName, KeyVersion};
 pub use port::{KeyProperties, KeyVault, Permission, VaultError, VaultErrorClass};
 pub use principal::{Caller, PrincipalId, PrincipalIdError};

@@ -211,6 +211,14 @@ pub enum VaultError {
         /// The file.
         file: String,
     },
+    /// A key file was written by a later version of this program.
+    #[error("`{file}` has format {format}, which this version does not know: start the version that wrote it")]
+    NewerFormat {
+        /// The file.
+        file: String,
+        /// Its format.
+        format: u32,
+    },
     /// The RSA implementation refused.
     #[error("the RSA operation `{0}` failed")]
     Rsa(&'static str),

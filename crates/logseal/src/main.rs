@@ -56,6 +56,7 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Cluster(managing) => commands::cluster::run(data_dir, &managing).await,
         Command::Workspace(managing) => commands::workspace::run(data_dir, &managing).await,
         Command::Operation(managing) => commands::operation::run(data_dir, &managing).await,
+        Command::Vault(command) => commands::vault::run(data_dir, &command).await,
         Command::Audit(managing) => commands::audit::run(data_dir, &managing).await,
         Command::Segment(command) => commands::segment::run(data_dir, &command).await,
         Command::Catalog(command) => commands::catalog::run(data_dir, &command).await,

@@ -10,6 +10,7 @@ use toml::Table;
 const EDGES: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("crypto", &["core"]),
+    ("tls", &["core", "crypto"]), // every door may be served over it
     ("otlp", &["core"]),
     ("vault", &["core", "crypto"]),
     ("catalog", &["core", "crypto"]),

@@ -2,44 +2,53 @@
 //!
 //! It gives the product a key vault without a second server. Whoever holds both its files and the root key holds the keys;
 //! the root key therefore comes from outside the data directory in any serious deployment.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | `key` | a key as a value: versions, attributes, grants, deletion |
+//! | `rotation` | policies, and which keys are due |
+//! | `rsa` | encryption and signatures |
+//! | `file` | the files' format |
+//! | `state` | all keys, and how they change |
+//! | `client` | the vault as one caller sees it |
+//! | `upkeep` | what the vault does by itself |
 
+mod client;
 mod file;
-mod rsa;
+pub(crate) mod key;
+pub(crate) mod rotation;
+pub(crate) mod rsa;
+pub(crate) mod state;
+mod upkeep;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use async_trait::async_trait;
-use logseal_core::{Clock, UnixNanos};
-use logseal_crypto::{Key256, OsRandom, RootKey, aad, seal};
+use logseal_core::Clock;
+use logseal_crypto::RootKey;
+use serde_json::json;
+use tokio::sync::Semaphore;
 
-use self::file::KeyFiles;
-use self::rsa::RsaKey;
-use crate::{Caller, KeyId, KeyName, KeyProperties, KeyVault, KeyVersion, VaultError};
-
-/// RSA modulus sizes in bits that a KEK may have.
-pub const RSA_BITS: [u32; 3] = [2048, 3072, 4096];
+pub use self::client::EmbeddedClient;
+pub(crate) use self::key::Key;
+use self::key::VersionChange;
+use self::rotation::RotationPolicy;
+pub use self::rsa::RSA_BITS;
+use self::rsa::{PrivateComponents, RsaKey};
+use self::state::{NewKey, State};
+use crate::events::{SUCCEEDED, VaultEvent, VaultEvents, action};
+use crate::{KeyId, KeyName, KeyProperties, KeyVersion, Permission, PrincipalId, VaultError};
 
 /// The vault inside the server's own process.
 #[derive(Debug)]
 pub struct EmbeddedVault {
-    uri: Box<str>,
-    files: KeyFiles,
-    seal_key: Key256,
-    clock: Arc<dyn Clock>,
-    keys: Mutex<BTreeMap<KeyName, Vec<Version>>>,
-}
-
-/// One version of a key, oldest first in its key's list.
-#[derive(Clone, Debug)]
-struct Version {
-    version: KeyVersion,
-    rsa_bits: u32,
-    enabled: bool,
-    created: UnixNanos,
-    private_key_sealed: Vec<u8>,
-    key: Arc<RsaKey>,
+    pub(crate) state: Arc<State>,
+    events: OnceLock<Arc<dyn VaultEvents>>,
+    /// Making an RSA key takes a core for up to seconds: one at a time, or a few requests would take all of them.
+    making: Arc<Semaphore>,
+    /// Refusals that were reported already.
+    refused: Mutex<BTreeSet<(KeyName, PrincipalId, Permission)>>,
 }
 
 impl EmbeddedVault {
@@ -49,41 +58,37 @@ impl EmbeddedVault {
     ///
     /// # Errors
     ///
-    /// [`VaultError::Integrity`] when a key was altered or belongs to another root key, [`VaultError::Io`].
+    /// [`VaultError::Integrity`] when a key was altered or belongs to another root key, [`VaultError::NewerFormat`], [`VaultError::Io`].
     pub fn open(dir: PathBuf, uri: &str, root: &RootKey, clock: Arc<dyn Clock>) -> Result<Self, VaultError> {
-        let files = KeyFiles::open(dir, root.vault_mac())?;
-        let seal_key = root.vault_seal();
-        let mut keys = BTreeMap::new();
-        for (name, stored) in files.read_all()? {
-            let versions = stored
-                .into_iter()
-                .map(|version| unseal(&files, &seal_key, &name, version))
-                .collect::<Result<_, _>>()?;
-            keys.insert(name, versions);
-        }
-        Ok(Self { uri: uri.trim_end_matches('/').into(), files, seal_key, clock, keys: Mutex::new(keys) })
+        Ok(Self {
+            state: Arc::new(State::open(dir, uri, root, clock)?),
+            events: OnceLock::new(),
+            making: Arc::new(Semaphore::new(1)),
+            refused: Mutex::default(),
+        })
+    }
+
+    /// Keeps the key `name` from whoever administers the vault: it belongs to the deployment, and nobody is granted anything on it.
+    #[must_use]
+    pub fn reserving(self, name: KeyName) -> Self {
+        let _ = self.state.reserved.set(name);
+        self
+    }
+
+    /// Reports changes and refusals to `events` from now on; only the first call counts.
+    pub fn report_to(&self, events: Arc<dyn VaultEvents>) {
+        let _ = self.events.set(events);
     }
 
     /// Makes the key `name` with a first version.
     ///
     /// # Errors
     ///
-    /// [`VaultError::Exists`] when there is a key of that name, [`VaultError::Rsa`] for a size not in [`RSA_BITS`].
+    /// [`VaultError::Exists`] when there is a key of that name, [`VaultError::Deleted`] when it can be recovered, [`VaultError::Invalid`] for
+    /// a size not in [`RSA_BITS`].
     pub async fn create_key(&self, name: &KeyName, rsa_bits: u32) -> Result<KeyProperties, VaultError> {
-        if self.keys().contains_key(name) {
-            return Err(VaultError::Exists(name.clone()));
-        }
-        let key = blocking(move || RsaKey::generate(rsa_bits)).await?;
-        let version = self.new_version(name, key)?;
-        let mut keys = self.keys();
-        if keys.contains_key(name) {
-            return Err(VaultError::Exists(name.clone()));
-        }
-        let versions = vec![version];
-        self.files.write(name, &versions)?;
-        let properties = self.properties(name, &versions[0]);
-        keys.insert(name.clone(), versions);
-        Ok(properties)
+        let key = self.create(name, rsa_bits, NewKey::default()).await?;
+        Ok(self.state.properties(&key, key.newest()))
     }
 
     /// Adds a new version to `name`, of the size of its newest one.
@@ -92,13 +97,8 @@ impl EmbeddedVault {
     ///
     /// [`VaultError::NotFound`] when there is no such key.
     pub async fn rotate_key(&self, name: &KeyName) -> Result<KeyProperties, VaultError> {
-        let bits = self.find(name, None)?.rsa_bits;
-        let key = blocking(move || RsaKey::generate(bits)).await?;
-        let version = self.new_version(name, key)?;
-        self.change(name, |versions| {
-            versions.push(version);
-            Ok(versions.len() - 1)
-        })
+        let key = self.rotate(name).await?;
+        Ok(self.state.properties(&key, key.newest()))
     }
 
     /// Enables or disables one version.
@@ -112,141 +112,159 @@ impl EmbeddedVault {
         version: &KeyVersion,
         enabled: bool,
     ) -> Result<KeyProperties, VaultError> {
-        self.change(name, |versions| {
-            let index = versions.iter().position(|v| v.version == *version);
-            let index = index.ok_or_else(|| VaultError::NotFound(format!("{name}/{version}")))?;
-            versions[index].enabled = enabled;
-            Ok(index)
-        })
+        let change = VersionChange { enabled: Some(enabled), ..VersionChange::default() };
+        let now = self.state.now();
+        let key = self.state.change(name, |key| key.update(version, change, now))?;
+        Ok(self.state.properties(&key, key.version(Some(version))?))
+    }
+
+    /// Grants everything to the identity of a new cluster, on every key that welcomes new clusters. It may be repeated.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError::Io`]; what was granted before it stays.
+    pub async fn welcome(&self, principal: &PrincipalId) -> Result<(), VaultError> {
+        let (state, newcomer) = (Arc::clone(&self.state), principal.clone());
+        for name in blocking(move || state.welcome(&newcomer)).await? {
+            let detail =
+                json!({"principal": principal.as_str(), "permissions": Permission::ALL.map(Permission::as_str)});
+            let (actor, outcome) = ("logseal".to_owned(), SUCCEEDED.to_owned());
+            self.report(VaultEvent { actor, action: action::GRANT, key: name.to_string(), outcome, detail }).await;
+        }
+        Ok(())
     }
 
     /// The key identifier of a version of this vault.
     #[must_use]
     pub fn key_id(&self, name: &KeyName, version: &KeyVersion) -> KeyId {
-        KeyId { vault_uri: self.uri.clone(), name: name.clone(), version: version.clone() }
+        self.state.id(name, version)
     }
 
-    fn new_version(&self, name: &KeyName, key: RsaKey) -> Result<Version, VaultError> {
-        let version = KeyVersion::from_bytes(OsRandom.array());
-        let aad = aad::vault_private_key(name.as_str(), version.as_str());
-        let private_key_sealed = seal::seal(&self.seal_key, &aad, key.to_pkcs8()?.as_ref(), OsRandom);
-        let created = self.clock.now();
-        Ok(Version { version, rsa_bits: key.bits(), enabled: true, created, private_key_sealed, key: Arc::new(key) })
+    pub(crate) async fn create(&self, name: &KeyName, rsa_bits: u32, new: NewKey) -> Result<Arc<Key>, VaultError> {
+        self.state.may_be_made(name)?;
+        let rsa = self.generate(rsa_bits).await?;
+        let (state, name) = (Arc::clone(&self.state), name.clone());
+        blocking(move || state.create(&name, rsa, new)).await
     }
 
-    /// Applies `edit` to a copy of the key's versions, stores it, and only then shows it: what callers see is on disk.
-    fn change(
+    pub(crate) async fn add_version(&self, name: &KeyName, rsa_bits: u32, new: NewKey) -> Result<Arc<Key>, VaultError> {
+        self.state.key(name)?.alive()?;
+        let rsa = self.generate(rsa_bits).await?;
+        let (state, name) = (Arc::clone(&self.state), name.clone());
+        blocking(move || state.add_version(&name, rsa, new)).await
+    }
+
+    /// Takes a key that was made elsewhere, as a new key or as a new version.
+    pub(crate) async fn import(
         &self,
         name: &KeyName,
-        edit: impl FnOnce(&mut Vec<Version>) -> Result<usize, VaultError>,
-    ) -> Result<KeyProperties, VaultError> {
-        let mut keys = self.keys();
-        let current = keys.get_mut(name).ok_or_else(|| VaultError::NotFound(name.to_string()))?;
-        let mut versions = current.clone();
-        let index = edit(&mut versions)?;
-        self.files.write(name, &versions)?;
-        *current = versions;
-        Ok(self.properties(name, &current[index]))
+        components: PrivateComponents,
+        new: NewKey,
+    ) -> Result<Arc<Key>, VaultError> {
+        let (state, name) = (Arc::clone(&self.state), name.clone());
+        blocking(move || {
+            let rsa = RsaKey::import(&components)?;
+            match state.key(&name) {
+                Ok(key) if key.deletion.is_none() => state.add_version(&name, rsa, new),
+                _ => state.create(&name, rsa, new),
+            }
+        })
+        .await
     }
 
-    fn find(&self, name: &KeyName, version: Option<&KeyVersion>) -> Result<Version, VaultError> {
-        let keys = self.keys();
-        let versions = keys.get(name).ok_or_else(|| VaultError::NotFound(name.to_string()))?;
-        let found = match version {
-            None => versions.last(),
-            Some(version) => versions.iter().find(|v| v.version == *version),
-        };
-        found.cloned().ok_or_else(|| VaultError::NotFound(format!("{name}/{}", version.map_or("", KeyVersion::as_str))))
+    pub(crate) async fn rotate(&self, name: &KeyName) -> Result<Arc<Key>, VaultError> {
+        let rsa_bits = self.state.key(name)?.version(None)?.rsa.bits();
+        let rsa = self.generate(rsa_bits).await?;
+        let (state, name) = (Arc::clone(&self.state), name.clone());
+        blocking(move || state.rotate(&name, rsa)).await
     }
 
-    /// The version to compute with: found by name and version, and enabled.
-    fn usable(&self, kek: &KeyId) -> Result<Arc<RsaKey>, VaultError> {
-        let version = self.find(&kek.name, Some(&kek.version))?;
-        if version.enabled { Ok(version.key) } else { Err(VaultError::KeyDisabled(kek.clone())) }
+    pub(crate) async fn update(
+        &self,
+        name: &KeyName,
+        version: KeyVersion,
+        change: VersionChange,
+    ) -> Result<Arc<Key>, VaultError> {
+        let now = self.state.now();
+        self.change(name, move |key| key.update(&version, change, now)).await
     }
 
-    fn properties(&self, name: &KeyName, version: &Version) -> KeyProperties {
-        KeyProperties {
-            id: self.key_id(name, &version.version),
-            key_type: "RSA".into(),
-            rsa_bits: version.rsa_bits,
-            enabled: version.enabled,
-            created: version.created,
-            not_before: None,
-            expires: None,
-            recoverable: true,
+    pub(crate) async fn delete(&self, name: &KeyName) -> Result<Arc<Key>, VaultError> {
+        let now = self.state.now();
+        self.change(name, move |key| key.delete(now)).await
+    }
+
+    pub(crate) async fn recover(&self, name: &KeyName) -> Result<Arc<Key>, VaultError> {
+        self.change(name, Key::recover).await
+    }
+
+    pub(crate) async fn purge(&self, name: &KeyName) -> Result<Arc<Key>, VaultError> {
+        let (state, name) = (Arc::clone(&self.state), name.clone());
+        blocking(move || state.purge(&name)).await
+    }
+
+    pub(crate) async fn set_policy(&self, name: &KeyName, mut policy: RotationPolicy) -> Result<Arc<Key>, VaultError> {
+        let now = self.state.now();
+        policy.check(now)?;
+        self.change(name, move |key| {
+            key.alive()?;
+            let created = key.rotation.as_ref().map_or(now.0, |before| before.created);
+            (policy.created, policy.updated) = (created, now.0);
+            key.rotation = Some(policy);
+            Ok(())
+        })
+        .await
+    }
+
+    pub(crate) async fn grant(
+        &self,
+        name: &KeyName,
+        principal: PrincipalId,
+        permissions: BTreeSet<Permission>,
+    ) -> Result<Arc<Key>, VaultError> {
+        self.change(name, move |key| key.grant(&principal, permissions)).await
+    }
+
+    pub(crate) async fn report(&self, event: VaultEvent) {
+        if let Some(events) = self.events.get() {
+            events.report(event).await;
         }
     }
 
-    fn keys(&self) -> MutexGuard<'_, BTreeMap<KeyName, Vec<Version>>> {
-        // A panic cannot leave the map half changed: it is replaced as a whole by `change` and `create_key`.
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The embedded vault as one caller sees it.
-#[derive(Clone, Debug)]
-pub struct EmbeddedClient {
-    vault: Arc<EmbeddedVault>,
-    caller: Caller,
-}
-
-impl EmbeddedClient {
-    /// `vault`, asked as `caller`.
-    #[must_use]
-    pub fn new(vault: Arc<EmbeddedVault>, caller: Caller) -> Self {
-        Self { vault, caller }
-    }
-
-    fn admit(&self) -> Result<&EmbeddedVault, VaultError> {
-        match self.caller {
-            Caller::Nobody => Err(VaultError::NoIdentity),
-            Caller::Deployment | Caller::Principal(_) => Ok(&self.vault),
+    /// Whether a refusal has not been reported yet. Being admitted makes the next refusal news again.
+    fn is_news(&self, name: &KeyName, principal: &PrincipalId, permission: Permission, granted: bool) -> bool {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let refusal = (name.clone(), principal.clone(), permission);
+        if granted {
+            refused.remove(&refusal);
+            false
+        } else {
+            refused.insert(refusal)
         }
     }
-}
 
-#[async_trait]
-impl KeyVault for EmbeddedClient {
-    async fn key(&self, name: &KeyName, version: Option<&KeyVersion>) -> Result<KeyProperties, VaultError> {
-        let vault = self.admit()?;
-        Ok(vault.properties(name, &vault.find(name, version)?))
+    async fn change(
+        &self,
+        name: &KeyName,
+        edit: impl FnOnce(&mut Key) -> Result<(), VaultError> + Send + 'static,
+    ) -> Result<Arc<Key>, VaultError> {
+        let (state, name) = (Arc::clone(&self.state), name.clone());
+        blocking(move || state.change(&name, edit)).await
     }
 
-    async fn wrap(&self, kek: &KeyId, key: &Key256) -> Result<Vec<u8>, VaultError> {
-        // Wrapping costs tens of microseconds: no detour over another thread.
-        self.admit()?.usable(kek)?.wrap(key)
-    }
-
-    async fn unwrap(&self, kek: &KeyId, wrapped: &[u8]) -> Result<Key256, VaultError> {
-        let (rsa, wrapped, kek) = (self.admit()?.usable(kek)?, wrapped.to_vec(), kek.clone());
-        blocking(move || rsa.unwrap(&wrapped).ok_or(VaultError::BadWrap(kek))).await
+    async fn generate(&self, rsa_bits: u32) -> Result<RsaKey, VaultError> {
+        let turn = Arc::clone(&self.making).acquire_owned().await.map_err(|_| VaultError::Stopped)?;
+        blocking(move || {
+            // The work goes on when nobody waits for it any more, and so does its turn.
+            let _turn = turn;
+            RsaKey::generate(rsa_bits)
+        })
+        .await
     }
 }
 
-fn unseal(
-    files: &KeyFiles,
-    seal_key: &Key256,
-    name: &KeyName,
-    stored: file::StoredVersion,
-) -> Result<Version, VaultError> {
-    let aad = aad::vault_private_key(name.as_str(), stored.version.as_str());
-    let key = seal::open(seal_key, &aad, &stored.private_key_sealed)
-        .ok()
-        .and_then(|pkcs8| RsaKey::from_pkcs8(&pkcs8))
-        .ok_or_else(|| files.integrity(name.as_str()))?;
-    Ok(Version {
-        version: stored.version,
-        rsa_bits: key.bits(),
-        enabled: stored.enabled,
-        created: stored.created,
-        private_key_sealed: stored.private_key_sealed,
-        key: Arc::new(key),
-    })
-}
-
-/// RSA private operations take milliseconds and key generation up to seconds: off the async threads.
-async fn blocking<T: Send + 'static>(
+/// RSA private operations take milliseconds, key generation up to seconds, and files have to be synced: off the async threads.
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, VaultError> + Send + 'static,
 ) -> Result<T, VaultError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| VaultError::Stopped)?

@@ -4,11 +4,13 @@
 //! | --- | --- |
 //! | `control` | clusters, workspaces, operations, audit: what the management API changes and shows |
 //! | `files` | segments, the catalog, the write-ahead log: what lies on the disk |
+//! | `vault` | keys of the embedded vault, and who may use them |
 //! | `names` | what is well-formed as a name or a value |
 
 mod control;
 mod files;
 pub(crate) mod names;
+mod vault;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,6 +25,7 @@ pub(crate) use self::control::{
 };
 pub(crate) use self::files::{CatalogCommand, OfflineOptions, SegmentCommand, WalCommand};
 use self::names::{resource_group, resource_name, uuid};
+pub(crate) use self::vault::{KeyCommand, VaultCommand};
 
 /// Encrypted log ingestion: OTLP in, sealed Parquet segments out, SQL over them.
 #[derive(Debug, Parser)]
@@ -47,6 +50,9 @@ pub(crate) enum Command {
     Workspace(Managing<WorkspaceCommand>),
     /// Asynchronous changes of clusters and workspaces
     Operation(Managing<OperationCommand>),
+    /// Keys of the embedded key vault, and who may use them
+    #[command(subcommand)]
+    Vault(VaultCommand),
     /// Who changed what, and whether the record of it is whole
     Audit(Managing<AuditCommand>),
     /// Sealed segments
@@ -157,6 +163,9 @@ pub(crate) struct ServeOptions {
     /// Address of the management API; port 0 picks a free one
     #[arg(long, value_name = "ADDR")]
     pub(crate) management: Option<SocketAddr>,
+    /// Address of the embedded key vault; port 0 picks a free one
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) vault: Option<SocketAddr>,
     /// Set one configuration key; `logseal config` lists them
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     pub(crate) set: Vec<String>,

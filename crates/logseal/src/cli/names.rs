@@ -1,5 +1,7 @@
 //! The texts that the command line takes as names and values: what is well-formed, so that it is safe in a URL.
 
+use logseal_vault::{KeyName, KeyVersion};
+
 /// The grammar of resource names, as Azure Resource Manager has it for Log Analytics.
 pub(super) fn resource_name(text: &str) -> Result<String, &'static str> {
     let inner = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
@@ -34,6 +36,16 @@ pub(super) fn resource_group(text: &str) -> Result<String, &'static str> {
 /// A cluster, by its name or by its whole id.
 pub(super) fn cluster(text: &str) -> Result<String, &'static str> {
     if text.starts_with('/') { Ok(text.to_owned()) } else { resource_name(text) }
+}
+
+/// A key's name, as Key Vault has it.
+pub(super) fn key_name(text: &str) -> Result<String, String> {
+    KeyName::parse(text).map(|name| name.to_string()).map_err(|error| error.to_string())
+}
+
+/// A version of a key.
+pub(super) fn key_version(text: &str) -> Result<String, String> {
+    KeyVersion::parse(&text.to_ascii_lowercase()).map(|version| version.to_string()).map_err(|error| error.to_string())
 }
 
 /// `NAME=VALUE`.

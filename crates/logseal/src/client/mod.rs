@@ -1,6 +1,7 @@
-//! The command line's HTTP client of the management API.
+//! The command line's HTTP clients of the management API and of the key vault.
 
 mod endpoint;
+mod vault;
 
 use std::error::Error;
 use std::path::Path;
@@ -18,6 +19,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 pub(crate) use self::endpoint::{Place, Target};
+pub(crate) use self::vault::Vault;
 use crate::cli::ServerOptions;
 use crate::cli::names::uuid;
 use crate::error::CommandError;
@@ -119,6 +121,15 @@ impl Management {
     /// The path of a resource and what follows it, with the version.
     pub(crate) fn resource(&self, collection: &str, name: &str, rest: &str) -> String {
         format!("{}/{name}{rest}?api-version={API_VERSION}", self.collection(collection))
+    }
+
+    /// The path of a cluster, which is named or given by its whole id.
+    pub(crate) fn cluster(&self, cluster: &str) -> String {
+        if cluster.starts_with('/') {
+            format!("{cluster}?api-version={API_VERSION}")
+        } else {
+            self.resource("clusters", cluster, "")
+        }
     }
 
     /// All resources of a collection.

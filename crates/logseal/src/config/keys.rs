@@ -30,6 +30,7 @@ pub(crate) const KEYS: &[Key] = &[
         "address",
         "where the management API is served; loopback only until TLS can be configured",
     ),
+    key("listen.vault", "address", "where the embedded key vault is served, over TLS; loopback only"),
     key("listen.public_url", "URL", "what links in answers begin with; empty for the scheme and host of each request"),
     key("ingest.max_request_bytes", "bytes", "largest request, on the wire and after decompression"),
     key("ingest.memory_budget_bytes", "bytes", "memory for bodies, decoded chunks and open batches together"),

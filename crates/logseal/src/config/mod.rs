@@ -18,7 +18,11 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 pub(crate) use self::keys::{KEYS, Key};
+use crate::credentials::{VAULT_CA_FILE, VAULT_ENDPOINT, VAULT_TOKEN};
 use crate::error::CommandError;
+
+/// Variables that look like keys of the configuration, but are what commands take in the place of `credentials.json`.
+const CLIENT_VARIABLES: [&str; 3] = [VAULT_TOKEN, VAULT_ENDPOINT, VAULT_CA_FILE];
 
 /// The whole configuration.
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -43,6 +47,7 @@ pub(crate) struct Config {
 pub(crate) struct Listen {
     pub(crate) otlp_grpc: SocketAddr,
     pub(crate) management: SocketAddr,
+    pub(crate) vault: SocketAddr,
     /// Empty for the URL that each request names.
     pub(crate) public_url: String,
 }
@@ -51,7 +56,7 @@ impl Default for Listen {
     fn default() -> Self {
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
         // 4317 is OTLP/gRPC's registered port.
-        Self { otlp_grpc: loopback(4317), management: loopback(8430), public_url: String::new() }
+        Self { otlp_grpc: loopback(4317), management: loopback(8430), vault: loopback(8420), public_url: String::new() }
     }
 }
 
@@ -192,6 +197,8 @@ impl Config {
         for (name, value) in variables {
             if let Some(key) = KEYS.iter().find(|key| key.variable() == name) {
                 set(&mut table, &defaults, key, &value)?;
+            } else if CLIENT_VARIABLES.contains(&name.as_str()) {
+                // Commands read them, and may be run where the server is.
             } else if defaults.keys().any(|section| name.starts_with(&format!("LOGSEAL_{}_", section.to_uppercase()))) {
                 let message = format!("the variable `{name}` sets no key; `logseal config` lists the keys");
                 return Err(CommandError::Config(message));

@@ -7,11 +7,13 @@
 
 mod adapters;
 mod control;
+mod credentials;
 mod data_plane;
 mod holder;
 mod ingest;
 mod stop;
 mod usage;
+mod vault;
 mod workspaces;
 
 use std::io::IsTerminal as _;
@@ -20,13 +22,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use logseal_catalog::{Catalog, ClusterRow, ResourceKind};
-use logseal_control::provision::{
-    DEFAULT_CLUSTER, DEFAULT_RESOURCE_GROUP, DEFAULT_SUBSCRIPTION, DEFAULT_WORKSPACE, Provision,
-};
+use logseal_catalog::{Catalog, ClusterRow};
+use logseal_control::provision::Provision;
 use logseal_control::{
-    AuditTrail, ClusterCallers, Management, ManagementToken, NoFaults, Operations, Upkeep, UpkeepSettings, Vaults,
-    World,
+    AuditTrail, ClusterCallers, Management, ManagementToken, NoFaults, Operations, Upkeep, UpkeepSettings, World,
 };
 use logseal_core::{Clock, IdGenerator, SystemClock, SystemSteadyClock};
 use logseal_crypto::{OsRandom, RootKey};
@@ -65,7 +64,7 @@ const SERVICE_KEY: &str = "logseal-service-managed";
 /// 3072 bits give the 128 bits of security that NIST SP 800-57 asks for beyond 2030.
 const SERVICE_KEY_BITS: u32 = 3072;
 
-/// What key identifiers of the embedded vault carry; its REST face is served here once it exists.
+/// What key identifiers of the embedded vault carry in the catalog, wherever it is served: one vault, one URI.
 pub(crate) const VAULT_URI: &str = "https://127.0.0.1:8420";
 
 /// Runs the server until SIGTERM or SIGINT.
@@ -73,8 +72,10 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
     let mut config = Config::load(options.config.as_deref(), text_variables(), &options.set)?;
     config.listen.otlp_grpc = options.otlp_grpc.unwrap_or(config.listen.otlp_grpc);
     config.listen.management = options.management.unwrap_or(config.listen.management);
+    config.listen.vault = options.vault.unwrap_or(config.listen.vault);
     start_log(&config);
     refuse_public(&[("listen.otlp_grpc", config.listen.otlp_grpc), ("listen.management", config.listen.management)])?;
+    vault::refuse_public(config.listen.vault)?;
 
     let data_dir = DataDir::lock(data_dir)?;
     let root = root_key::find(&data_dir, &config.vault.root_key_file)?;
@@ -86,16 +87,23 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
     let ingest = Ingest::start(&state, &data_dir, &config)?;
     let clusters = Arc::new(state.running_clusters(&ingest));
     let monitor = state.monitor(&config, &clusters)?;
-    let token = Credentials::keep_or_make_token(data_dir.path());
+    let tokens = Credentials::keep_or_make_tokens(data_dir.path());
 
     let grpc_listener = bind("OTLP/gRPC", config.listen.otlp_grpc).await?;
     let management_listener = bind("the management API", config.listen.management).await?;
     let grpc_addr = local_addr(&grpc_listener)?;
     let management_url = format!("http://{}", local_addr(&management_listener)?);
-    let endpoints = Endpoints { otlp_grpc: format!("http://{grpc_addr}"), management: management_url.clone() };
-    state.credentials(&data_dir, token.clone(), endpoints).await?.write(data_dir.path())?;
+    let vault_door = vault::Door::open(&data_dir, &root.key, config.listen.vault, &*state.clock).await?;
+    let vault_url = vault_door.url.clone();
+    let endpoints = Endpoints {
+        otlp_grpc: format!("http://{grpc_addr}"),
+        management: management_url.clone(),
+        vault: vault_url.clone(),
+    };
+    state.credentials(&data_dir, tokens.clone(), &vault_door, endpoints).await?.write(data_dir.path())?;
 
     let watched = state.watch(&monitor).await?;
+    state.vaults.serve_at(Arc::clone(&vault_door.addresses));
     let operations = state.operations(&ingest, &monitor);
     let usage = Arc::new(UsageKeeper::begin(&state, &operations).await?);
     tokio::spawn(Arc::clone(&usage).run());
@@ -115,23 +123,25 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
         &ingest,
         &clusters,
         Changes { operations, audit: audit.clone() },
-        token,
+        tokens.management,
         metrics.clone(),
         is_ready,
     )?;
     let services = services(&api, grpc_addr, is_shutdown.clone());
     let mut grpc_server = tokio::spawn(grpc::serve(grpc_listener, door, services, lifecycle));
+    let mut vault_server = vault_door.serve(&state.vault, tokens.vault, &state.catalog, is_shutdown.clone());
+    tokio::spawn(Arc::clone(&state.vault).keep());
     let management_server = stop::serve_management(management_listener, logseal_control::router(api), is_shutdown);
     let mut management_server = tokio::spawn(management_server);
     tokio::spawn(metrics_upkeep(metrics));
 
     let signals = Signals::catch().map_err(CommandError::io("catch signals"))?;
-    let mut ready_line = format!("logseal ready otlp_grpc={grpc_addr} management={management_url}");
+    let mut ready_line = format!("logseal ready otlp_grpc={grpc_addr} management={management_url} vault={vault_url}");
     for (name, word) in not_all_well(&watched, &monitor, &ingest).await {
         ready_line.push_str(&format!(" cluster={name}:{word}"));
     }
     announce(&ready_line);
-    let reason = signals.reason(&mut grpc_server, &mut management_server).await;
+    let reason = signals.reason(&mut grpc_server, &mut management_server, &mut vault_server).await;
     let _ = ready.send(false);
     match reason {
         Reason::Asked(signal) => info!(signal, "stopping"),
@@ -139,7 +149,8 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
         Reason::Broken(what) => return Err(CommandError::Refused(what.to_owned())),
     }
     audit.keep().await;
-    stop::in_order(shutdown, ingest, grpc_server, management_server, &usage, &state.catalog).await;
+    let administration = [("the management API", management_server), ("the key vault", vault_server)];
+    stop::in_order(shutdown, ingest, grpc_server, administration, &usage, &state.catalog).await;
     Ok(())
 }
 
@@ -176,7 +187,8 @@ fn upkeep_settings(config: &Config) -> UpkeepSettings {
 /// What the server keeps open.
 struct State {
     catalog: Catalog,
-    vaults: Arc<dyn Vaults>,
+    vault: Arc<EmbeddedVault>,
+    vaults: Arc<Embedded>,
     store: SegmentStore,
     keyring: Arc<Keyring>,
     access: Arc<AccessKeys>,
@@ -194,16 +206,17 @@ impl State {
         let ids = IdGenerator::new(Arc::clone(&clock), Arc::new(OsRandom));
         let vault = EmbeddedVault::open(data_dir.join("vault"), VAULT_URI, root, Arc::clone(&clock))
             .map_err(CommandError::start("open the embedded vault"))?;
-        let vault = Arc::new(vault);
+        let reserved = KeyName::parse(SERVICE_KEY).map_err(CommandError::start("name the service-managed key"))?;
+        let vault = Arc::new(vault.reserving(reserved));
         let service_key = service_key(&vault).await.map_err(CommandError::start("find the service-managed key"))?;
         let catalog = Catalog::open(&data_dir.join("catalog.sqlite"), root.catalog_mac())
             .await
             .map_err(CommandError::start("open the catalog"))?;
+        vault.report_to(Arc::new(vault::Audited { catalog: catalog.clone(), clock: Arc::clone(&clock) }));
         let store = SegmentStore::local(store_root(data_dir, &config.store.url))
             .map_err(CommandError::start("open the object store"))?;
-        let vaults: Arc<dyn Vaults> =
-            Arc::new(Embedded { vault: Arc::clone(&vault), service_key: service_key.clone() });
-        let callers = Arc::new(ClusterCallers::new(catalog.clone(), Arc::clone(&vaults)));
+        let vaults = Arc::new(Embedded::new(Arc::clone(&vault), service_key.clone()));
+        let callers = Arc::new(ClusterCallers::new(catalog.clone(), Arc::clone(&vaults) as _));
         let copies = Arc::new(KeyCopies(store.clone()));
         let keyring = Keyring::new(callers, catalog.clone(), copies, root.catalog_mac(), Arc::clone(&clock)).watched();
         let keyring = Arc::new(keyring);
@@ -222,7 +235,7 @@ impl State {
         workspaces::accept_all(&catalog, &keyring, &access, &suspended).await?;
         let caps = Arc::new(DailyCaps::new(Arc::clone(&clock)));
         let tables = Arc::new(tables);
-        Ok(Self { catalog, vaults, store, keyring, access, tables, suspended, caps, ids, clock })
+        Ok(Self { catalog, vault, vaults, store, keyring, access, tables, suspended, caps, ids, clock })
     }
 
     fn audit(&self, data_dir: &DataDir) -> AuditTrail {
@@ -265,7 +278,7 @@ impl State {
             catalog: self.catalog.clone(),
             keyring: Arc::clone(&self.keyring),
             access: Arc::clone(&self.access),
-            vaults: Arc::clone(&self.vaults),
+            vaults: Arc::clone(&self.vaults) as _,
             data: Arc::new(Plane {
                 data: DataPlane {
                     catalog: self.catalog.clone(),
@@ -328,46 +341,6 @@ impl State {
             public_url: Some(config.listen.public_url.clone()).filter(|url| !url.is_empty()),
         }))
     }
-
-    async fn credentials(
-        &self,
-        data_dir: &DataDir,
-        management_token: zeroize::Zeroizing<String>,
-        endpoints: Endpoints,
-    ) -> Result<Credentials, CommandError> {
-        let start = "read the default workspace";
-        let workspaces = self.catalog.workspaces().await.map_err(CommandError::start(start))?;
-        let (keys, _) = self.catalog.genuine_workspace_keys().await.map_err(CommandError::start(start))?;
-        let place = (DEFAULT_SUBSCRIPTION, DEFAULT_RESOURCE_GROUP, DEFAULT_WORKSPACE);
-        let resource = self.catalog.resource(ResourceKind::Workspace, place.0, place.1, place.2).await;
-        let resource = resource.map_err(CommandError::start(start))?.map(|row| row.id.workspace());
-        let mut credentials = Credentials {
-            subscription_id: DEFAULT_SUBSCRIPTION.to_owned(),
-            resource_group: DEFAULT_RESOURCE_GROUP.to_owned(),
-            cluster: DEFAULT_CLUSTER.to_owned(),
-            workspace: DEFAULT_WORKSPACE.to_owned(),
-            workspace_id: String::new(),
-            workspace_key: zeroize::Zeroizing::default(),
-            management_token,
-            endpoints,
-        };
-        // Somebody may have deleted it for good.
-        let Some(workspace) = workspaces.iter().find(|row| Some(row.id) == resource) else { return Ok(credentials) };
-        let missing = || CommandError::Refused("the default workspace's key is not in the catalog".to_owned());
-        let id = workspace.id.to_string();
-        let key = keys.iter().find(|row| row.workspace == workspace.id && row.slot == "primary");
-        let workspace_key = match key {
-            Some(row) => self.access.reveal(row).map_err(CommandError::start(start))?,
-            // Its row was altered, or is gone: the file keeps what an earlier start wrote.
-            None => {
-                let kept = Credentials::workspace_key(data_dir.path()).filter(|(of, _)| *of == id);
-                kept.ok_or_else(missing)?.1
-            }
-        };
-        credentials.workspace_id = id;
-        credentials.workspace_key = workspace_key;
-        Ok(credentials)
-    }
 }
 
 /// The keyring of a data directory, for a command that reads its files; a server may be running.
@@ -388,7 +361,7 @@ pub(crate) async fn offline_keyring(data_dir: &Path) -> Result<Arc<Keyring>, Com
     let store = SegmentStore::local(root_folder).map_err(CommandError::start("open the object store"))?;
     let copies = Arc::new(KeyCopies(store));
     // Whoever has the root key gets no further by it than the clusters themselves: a key that is revoked stays so.
-    let callers = ClusterCallers::new(catalog.clone(), Arc::new(Embedded { vault, service_key }));
+    let callers = ClusterCallers::new(catalog.clone(), Arc::new(Embedded::new(vault, service_key)));
     Ok(Arc::new(Keyring::new(Arc::new(callers), catalog, copies, root.catalog_mac(), clock)))
 }
 

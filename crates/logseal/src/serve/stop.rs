@@ -25,8 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Longest time for the last changes of the catalog and for closing it.
 const CLOSE: Duration = Duration::from_secs(2);
 
-/// Longest time that management requests under way may take to end.
-const MANAGEMENT_DRAIN: Duration = Duration::from_secs(3);
+/// Longest time that requests to administer something may take to end.
+const ADMINISTRATION_DRAIN: Duration = Duration::from_secs(3);
 
 /// SIGTERM and SIGINT, caught from the moment this exists: made before anybody is told that the server is ready.
 #[derive(Debug)]
@@ -45,12 +45,14 @@ impl Signals {
         mut self,
         grpc: &mut JoinHandle<Result<(), IngestError>>,
         management: &mut JoinHandle<std::io::Result<()>>,
+        vault: &mut JoinHandle<std::io::Result<()>>,
     ) -> Reason {
         tokio::select! {
             _ = self.terminate.recv() => Reason::Asked("SIGTERM"),
             _ = self.interrupt.recv() => Reason::Asked("SIGINT"),
             _ = grpc => Reason::Broken("the OTLP/gRPC server ended by itself"),
             _ = management => Reason::Broken("the management server ended by itself"),
+            _ = vault => Reason::Broken("the key vault's server ended by itself"),
         }
     }
 }
@@ -76,13 +78,13 @@ pub(super) async fn serve_management(
     axum::serve(listener, router).with_graceful_shutdown(stopped).await
 }
 
-/// Lets receivers finish their calls, closes the log, makes segments of what is open, then ends the management API and closes the
-/// catalog. What does not become a segment in time stays in the log for the next start.
+/// Lets receivers finish their calls, closes the log, makes segments of what is open, then ends the management API and the key vault
+/// and closes the catalog. What does not become a segment in time stays in the log for the next start.
 pub(super) async fn in_order(
     shutdown: watch::Sender<bool>,
     ingest: Ingest,
     grpc: JoinHandle<Result<(), IngestError>>,
-    management: JoinHandle<std::io::Result<()>>,
+    administration: [(&str, JoinHandle<std::io::Result<()>>); 2],
     usage: &UsageKeeper,
     catalog: &Catalog,
 ) {
@@ -100,9 +102,13 @@ pub(super) async fn in_order(
     if !drained.await.unwrap_or(false) {
         info!("not all records became segments in time; they are in the write-ahead log for the next start");
     }
-    match timeout(MANAGEMENT_DRAIN, management).await {
-        Err(_) => warn!("management requests did not end in time"),
-        Ok(ended) => report("the management API", ended.map_err(Error::other).and_then(|ended| ended)),
+    let ended = timeout(ADMINISTRATION_DRAIN, async {
+        for (what, server) in administration {
+            report(what, server.await.map_err(Error::other).and_then(|ended| ended));
+        }
+    });
+    if ended.await.is_err() {
+        warn!("requests to the management API or the key vault did not end in time");
     }
     let closed = timeout(CLOSE, async {
         usage.save().await;

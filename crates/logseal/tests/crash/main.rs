@@ -138,7 +138,16 @@ impl Run {
     /// Starts the server, and kills it `after` that, ready or not.
     fn kill_during_start(&self, after: Duration) {
         let mut child = Command::new(env!("CARGO_BIN_EXE_logseal"))
-            .args(["serve", "--otlp-grpc", "127.0.0.1:0", "--management", "127.0.0.1:0", "--data-dir"])
+            .args([
+                "serve",
+                "--otlp-grpc",
+                "127.0.0.1:0",
+                "--management",
+                "127.0.0.1:0",
+                "--vault",
+                "127.0.0.1:0",
+                "--data-dir",
+            ])
             .arg(self.data_dir())
             .args(SETTINGS)
             .stdin(Stdio::null())

@@ -148,7 +148,15 @@ async fn a_lost_catalog_is_rebuilt_from_store_vault_and_root_key() {
     let refused = deployment.refusal(&["catalog", "rebuild"]);
     assert!(refused.contains("never replaces another one") && refused.contains("-wal"), "{refused}");
     deployment.move_catalog(&deployment.dir.path().join("lost"));
-    let refused = deployment.refusal(&["serve", "--otlp-grpc", "127.0.0.1:0", "--management", "127.0.0.1:0"]);
+    let refused = deployment.refusal(&[
+        "serve",
+        "--otlp-grpc",
+        "127.0.0.1:0",
+        "--management",
+        "127.0.0.1:0",
+        "--vault",
+        "127.0.0.1:0",
+    ]);
     assert!(refused.contains("catalog restore FILE") && refused.contains("catalog rebuild"), "{refused}");
     let store = deployment.store();
     let root_key = deployment.data_dir().join("vault/root.key");

@@ -66,7 +66,8 @@ async fn a_stop_under_load_makes_segments_of_what_it_acknowledged() {
 fn a_second_server_is_refused_and_told_who_holds_the_directory() {
     let deployment = Deployment::new();
     let server = deployment.start();
-    let second = server.run(&["serve", "--otlp-grpc", "127.0.0.1:0", "--management", "127.0.0.1:0"]);
+    let second =
+        server.run(&["serve", "--otlp-grpc", "127.0.0.1:0", "--management", "127.0.0.1:0", "--vault", "127.0.0.1:0"]);
     assert_eq!(second.status.code(), Some(1));
     let message = String::from_utf8_lossy(&second.stderr);
     assert!(message.contains("is in use by process"), "{message}");
@@ -79,7 +80,16 @@ fn a_lost_catalog_is_refused_instead_of_beginning_anew() {
     let catalog = deployment.data_dir().join("catalog.sqlite");
     std::fs::rename(&catalog, deployment.dir.path().join("elsewhere")).unwrap();
     let command = Command::new(env!("CARGO_BIN_EXE_logseal"))
-        .args(["serve", "--otlp-grpc", "127.0.0.1:0", "--management", "127.0.0.1:0", "--data-dir"])
+        .args([
+            "serve",
+            "--otlp-grpc",
+            "127.0.0.1:0",
+            "--management",
+            "127.0.0.1:0",
+            "--vault",
+            "127.0.0.1:0",
+            "--data-dir",
+        ])
         .arg(deployment.data_dir())
         .output();
     let output = command.unwrap();

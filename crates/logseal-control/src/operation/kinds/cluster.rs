@@ -1,10 +1,10 @@
 //! Clusters are made and changed.
 
 use logseal_catalog::{AekRow, Change, ClusterRow};
-use logseal_core::{ClusterId, UnixNanos};
+use logseal_core::{ClusterId, ResourceId, UnixNanos};
 use logseal_keys::fault::Entry;
 use logseal_keys::{AekOwner, KeyFault};
-use logseal_vault::{KeyId, KeyIdError, KeyName, KeyProperties, KeyVersion, VaultError};
+use logseal_vault::{KeyId, KeyIdError, KeyName, KeyProperties, KeyVersion, PrincipalId, PrincipalIdError, VaultError};
 
 use super::super::document::{CreateCluster, Kek, UpdateCluster};
 use super::super::runner::Context;
@@ -22,6 +22,7 @@ pub(super) async fn run(
     context: &Context<'_>,
 ) -> Result<Effects, StepError> {
     let (world, id) = (context.world, operation.row.resource);
+    let is_new = matches!(operation.document.intent, Intent::CreateCluster(_));
     let (key, resolved) = match &mut operation.document.intent {
         Intent::CreateCluster(CreateCluster { key, resolved, .. })
         | Intent::UpdateCluster(UpdateCluster { key, resolved, .. }) => (key, resolved),
@@ -29,6 +30,9 @@ pub(super) async fn run(
     };
     match step {
         "validate-key" => {
+            if is_new {
+                welcome(world, id).await?;
+            }
             if let Some(key) = key {
                 *resolved = Some(validate(world, id.cluster(), key).await?);
             }
@@ -118,6 +122,14 @@ async fn finish(operation: &Operation, world: &World) -> Result<Effects, StepErr
     remove_outdated_copies(world, &keys).await?;
     document.provisioning_state = ProvisioningState::Succeeded;
     Ok(vec![put(&row, &document, now)])
+}
+
+/// Keys of the embedded vault that are open to every cluster are granted to a new one, before it asks for any.
+async fn welcome(world: &World, id: ResourceId) -> Result<(), StepError> {
+    let (_, document) = resource::<ClusterDocument>(world, id).await?;
+    let failed = |error: PrincipalIdError| StepError::failed("KeyValidationFailed", error.to_string());
+    let principal = PrincipalId::parse(&document.identity.principal_id).map_err(failed)?;
+    world.vaults.welcome(&principal).await.map_err(|error| vault_trouble(&error))
 }
 
 /// The key version that `key` names, if it may protect `cluster`.

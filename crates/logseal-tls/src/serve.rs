@@ -1,0 +1,223 @@
+//! HTTP/1.1 and HTTP/2 over TLS, with bounds on connections and on times.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tower::{Service, ServiceExt as _};
+use tracing::{debug, warn};
+
+use crate::Acceptor;
+
+/// The protocols that [`serve`] speaks, for [`Acceptor::new`].
+pub const PROTOCOLS: [&str; 2] = ["h2", "http/1.1"];
+
+/// How long to wait when the system gives no further connection, for want of file descriptors most of all.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Most bytes of a request's head.
+const HEAD_BYTES: usize = 32 * 1024;
+
+/// What connections may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at the same time; further ones wait in the system's queue.
+    pub connections: usize,
+    /// Requests at the same time on one connection.
+    pub streams: u32,
+    /// How long the head of a request may take.
+    pub head: Duration,
+    /// How long a connection may have nothing under way.
+    pub idle: Duration,
+    /// How long requests under way get to finish at a stop.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        // Clients are few: command lines, SDKs and the programs that use them. They keep connections open for a minute or so.
+        Self {
+            connections: 256,
+            streams: 32,
+            head: Duration::from_secs(15),
+            idle: Duration::from_secs(60),
+            drain: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Serves `service` on `listener` until `shutdown` becomes true; then requests under way get to finish.
+///
+/// # Errors
+///
+/// None today; a listener that cannot go on would end with one.
+pub async fn serve<S, B>(
+    listener: TcpListener,
+    acceptor: Acceptor,
+    service: S,
+    limits: Limits,
+    mut shutdown: watch::Receiver<bool>,
+) -> io::Result<()>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
+    let places = Arc::new(Semaphore::new(limits.connections));
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let place = tokio::select! {
+            place = Arc::clone(&places).acquire_owned() => place,
+            _ = shutdown.wait_for(|stop| *stop) => break,
+        };
+        let Ok(place) = place else { break };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = shutdown.wait_for(|stop| *stop) => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                warn!(%error, "no connection can be taken now");
+                sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let (acceptor, service, shutdown) = (acceptor.clone(), service.clone(), shutdown.clone());
+        connections.spawn(async move {
+            let _place = place;
+            if let Err(error) = connection(stream, &acceptor, service, limits, shutdown).await {
+                // Clients come with other authorities, or with no TLS, as they like.
+                debug!(error, "a TLS connection ended with an error");
+            }
+        });
+    }
+    let _ = timeout(limits.drain, async { while connections.join_next().await.is_some() {} }).await;
+    Ok(())
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+async fn connection<S, B>(
+    stream: TcpStream,
+    acceptor: &Acceptor,
+    service: S,
+    limits: Limits,
+    mut shutdown: watch::Receiver<bool>,
+) -> Result<(), Failure>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
+    // A small answer in two writes would wait 40 ms for the client's delayed acknowledgement otherwise.
+    let _ = stream.set_nodelay(true);
+    let stream = acceptor.accept(stream).await?;
+    let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let activity = Arc::<Activity>::default();
+    let counted = Arc::clone(&activity);
+    let service = service_fn(move |request| {
+        let (service, call) = (service.clone(), Call::begin(&counted));
+        async move {
+            let answer = service.oneshot(request).await;
+            drop(call);
+            answer
+        }
+    });
+    // Both kinds of connections have the same methods, but no common type.
+    macro_rules! drive {
+        ($connection:expr) => {{
+            let mut connection = pin!($connection);
+            let mut ticks = interval(limits.idle);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks.tick().await;
+            let mut seen = activity.begun();
+            loop {
+                tokio::select! {
+                    ended = connection.as_mut() => return Ok(ended?),
+                    _ = shutdown.wait_for(|stop| *stop) => break,
+                    _ = ticks.tick() => {
+                        if activity.is_idle_since(seen) {
+                            break;
+                        }
+                        seen = activity.begun();
+                    }
+                }
+            }
+            connection.as_mut().graceful_shutdown();
+            Ok(timeout(limits.idle, connection).await??)
+        }};
+    }
+    if speaks_http2 {
+        drive!(
+            http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(limits.streams)
+                .max_header_list_size(u32::try_from(HEAD_BYTES).unwrap_or(u32::MAX))
+                .keep_alive_interval(limits.idle)
+                .serve_connection(TokioIo::new(stream), service)
+        )
+    } else {
+        drive!(
+            http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(limits.head)
+                .max_buf_size(HEAD_BYTES)
+                .serve_connection(TokioIo::new(stream), service)
+        )
+    }
+}
+
+/// What happens on a connection.
+#[derive(Debug, Default)]
+struct Activity {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+impl Activity {
+    fn begun(&self) -> u64 {
+        self.begun.load(Relaxed)
+    }
+
+    /// Whether nothing is under way, and nothing began after `begun` requests had.
+    fn is_idle_since(&self, begun: u64) -> bool {
+        let ended = self.ended.load(Relaxed);
+        self.begun() == begun && ended == begun
+    }
+}
+
+/// A request under way; it ends when this goes, also when its client is gone.
+#[derive(Debug)]
+struct Call(Arc<Activity>);
+
+impl Call {
+    fn begin(activity: &Arc<Activity>) -> Self {
+        activity.begun.fetch_add(1, Relaxed);
+        Self(Arc::clone(activity))
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Relaxed);
+    }
+}

@@ -1,0 +1,54 @@
+//! What the server writes into `credentials.json` for the clients of its data directory.
+
+use logseal_catalog::ResourceKind;
+use logseal_control::provision::{DEFAULT_CLUSTER, DEFAULT_RESOURCE_GROUP, DEFAULT_SUBSCRIPTION, DEFAULT_WORKSPACE};
+
+use super::{State, vault};
+use crate::credentials::{Credentials, Endpoints, Tokens};
+use crate::data_dir::DataDir;
+use crate::error::CommandError;
+
+impl State {
+    pub(super) async fn credentials(
+        &self,
+        data_dir: &DataDir,
+        tokens: Tokens,
+        vault: &vault::Door,
+        endpoints: Endpoints,
+    ) -> Result<Credentials, CommandError> {
+        let start = "read the default workspace";
+        let workspaces = self.catalog.workspaces().await.map_err(CommandError::start(start))?;
+        let (keys, _) = self.catalog.genuine_workspace_keys().await.map_err(CommandError::start(start))?;
+        let place = (DEFAULT_SUBSCRIPTION, DEFAULT_RESOURCE_GROUP, DEFAULT_WORKSPACE);
+        let resource = self.catalog.resource(ResourceKind::Workspace, place.0, place.1, place.2).await;
+        let resource = resource.map_err(CommandError::start(start))?.map(|row| row.id.workspace());
+        let mut credentials = Credentials {
+            subscription_id: DEFAULT_SUBSCRIPTION.to_owned(),
+            resource_group: DEFAULT_RESOURCE_GROUP.to_owned(),
+            cluster: DEFAULT_CLUSTER.to_owned(),
+            workspace: DEFAULT_WORKSPACE.to_owned(),
+            workspace_id: String::new(),
+            workspace_key: zeroize::Zeroizing::default(),
+            management_token: tokens.management,
+            vault_token: tokens.vault,
+            vault_ca_file: vault.ca_file.clone(),
+            endpoints,
+        };
+        // Somebody may have deleted it for good.
+        let Some(workspace) = workspaces.iter().find(|row| Some(row.id) == resource) else { return Ok(credentials) };
+        let missing = || CommandError::Refused("the default workspace's key is not in the catalog".to_owned());
+        let id = workspace.id.to_string();
+        let key = keys.iter().find(|row| row.workspace == workspace.id && row.slot == "primary");
+        let workspace_key = match key {
+            Some(row) => self.access.reveal(row).map_err(CommandError::start(start))?,
+            // Its row was altered, or is gone: the file keeps what an earlier start wrote.
+            None => {
+                let kept = Credentials::workspace_key(data_dir.path()).filter(|(of, _)| *of == id);
+                kept.ok_or_else(missing)?.1
+            }
+        };
+        credentials.workspace_id = id;
+        credentials.workspace_key = workspace_key;
+        Ok(credentials)
+    }
+}
