@@ -2,7 +2,7 @@
 
 use logseal_bench::Payload;
 use logseal_core::{AekId, ClusterId, SegmentId, TableId, TableName, UnixNanos, WorkspaceId};
-use logseal_crypto::{Aek, Key256, OsRandom};
+use logseal_crypto::{Aek, Key256, Lease, OsRandom};
 use logseal_otlp::{ScanLimits, SchemaLimits, TableChunk, WorkspaceSchema};
 use logseal_segment::SegmentIdentity;
 use logseal_segment::footer::SegmentFooter;
@@ -67,5 +67,5 @@ pub fn footer(aek: &Aek, rows: u64) -> SegmentFooter {
 /// A random AEK.
 #[must_use]
 pub fn aek() -> Aek {
-    Aek::new(AekId::from_bytes([5; 16]), WORKSPACE, 1, Key256::generate(OsRandom))
+    Aek::new(AekId::from_bytes([5; 16]), WORKSPACE, 1, Key256::generate(OsRandom), Lease::unlimited())
 }

@@ -170,7 +170,8 @@ impl Change {
             | Self::MoveWorkspace { .. }
             | Self::RemoveCluster { .. }
             | Self::ShredAeks { .. }
-            | Self::ShredWorkspace { .. } => true,
+            | Self::ShredWorkspace { .. }
+            | Self::PutKekVersion(_) => true,
             // A workspace's resource comes before its row, changes its link together with a move, and never changes its name; a cluster's
             // resource has a version of its own. That one is deleted or recovered is found when the change is applied.
             Self::PutResource { .. }
@@ -187,7 +188,6 @@ impl Change {
             | Self::AddGarbage { .. }
             | Self::ForgetGarbage { .. }
             | Self::PutUsage(_)
-            | Self::PutKekVersion(_)
             | Self::Audit(_) => false,
         }
     }

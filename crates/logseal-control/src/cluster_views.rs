@@ -34,8 +34,8 @@ struct Kept {
     /// What the catalog said before anything was read.
     as_of: u64,
     facts: Arc<ClusterFacts>,
-    /// The cluster as JSON, with the version of its row.
-    shown: Option<(u64, Bytes)>,
+    /// The cluster as JSON, with the version of its row and that of the states of keys.
+    shown: Option<((u64, u64), Bytes)>,
 }
 
 impl ClusterViews {
@@ -79,13 +79,17 @@ impl Operations {
     /// The cluster of `row` as JSON.
     pub(crate) async fn cluster_body(&self, row: &ResourceRow) -> Result<Bytes, Problem> {
         let (views, id) = (self.cluster_views(), row.id.cluster());
+        let data = &self.world().data;
+        // Before the state is read: what changes in between is shown the next time.
+        let versions = (row.version, data.key_states_version());
         let kept = views.facts(&self.world().catalog, id).await?;
-        if let Some((_, body)) = kept.shown.filter(|(version, _)| *version == row.version) {
+        if let Some((_, body)) = kept.shown.filter(|(of, _)| *of == versions) {
             return Ok(body);
         }
         let document: ClusterDocument = kinds::document(row)?;
-        let body = Bytes::from(view::cluster(row, &document, &kept.facts).to_string());
-        let shown = Some((row.version, body.clone()));
+        let status = data.key_status(id);
+        let body = Bytes::from(view::cluster(row, &document, &kept.facts, status.as_ref()).to_string());
+        let shown = Some((versions, body.clone()));
         views.keep(id, Kept { as_of: kept.as_of, facts: kept.facts, shown });
         Ok(body)
     }
@@ -107,7 +111,9 @@ async fn read(catalog: &Catalog, id: ClusterId) -> Result<ClusterFacts, Problem>
             name: resource.name,
         });
     }
-    Ok(ClusterFacts { row: catalog.cluster(id).await?, keys: catalog.kek_uses(id).await?, workspaces })
+    let (row, keys, versions) =
+        (catalog.cluster(id).await?, catalog.kek_uses(id).await?, catalog.kek_versions(id).await?);
+    Ok(ClusterFacts { row, keys, versions, workspaces })
 }
 
 #[cfg(test)]

@@ -16,11 +16,13 @@
 //! | [`audit`] | the audit trail |
 //! | `principals` | as whom clusters ask the key vault |
 //! | `quota` | daily caps of workspaces |
+//! | [`callers`] | as whom clusters ask their key vaults |
 //! | `cluster_views` | clusters as they are shown, kept in memory |
 //! | `json` | bodies, property by property |
 
 pub mod api;
 pub mod audit;
+pub mod callers;
 mod cluster_views;
 pub mod grpc;
 mod json;
@@ -39,6 +41,7 @@ pub use api::auth::ManagementToken;
 pub use api::problem::Problem;
 pub use api::{Management, router};
 pub use audit::{AnchorStore, AuditTrail};
+pub use callers::ClusterCallers;
 pub use operation::runner::Operations;
 pub use operation::world::{Fault, Faults, NoFaults, Point, SERVICE_CLUSTER, World};
 pub use port::{

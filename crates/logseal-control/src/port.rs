@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use logseal_core::{AekId, ClusterId, WorkspaceId};
 use logseal_keys::KeyStatus;
-use logseal_vault::{KeyId, KeyVault, PrincipalId, VaultError};
+use logseal_vault::{Caller, KeyId, KeyVault, PrincipalId, VaultError};
 
 /// The forms in which a query's result can be asked for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -56,6 +56,8 @@ pub enum QueryFailureKind {
     LimitExceeded,
     /// A segment cannot be read.
     Damaged,
+    /// The key of a cluster whose records are asked for was revoked.
+    KeyRefused,
     /// Passing trouble on our side.
     Unavailable,
 }
@@ -164,8 +166,8 @@ pub struct DataPlaneError {
 /// The key vaults that a cluster may name.
 #[async_trait]
 pub trait Vaults: Debug + Send + Sync {
-    /// The vault at `uri`, with its URI as keys' identifiers carry it; `None` when this deployment cannot reach such a vault.
-    fn vault(&self, uri: &str) -> Option<(Box<str>, Arc<dyn KeyVault>)>;
+    /// The vault at `uri` as `caller` sees it, with its URI as keys' identifiers carry it; `None` when this deployment reaches no such vault.
+    fn vault(&self, uri: &str, caller: &Caller) -> Option<(Box<str>, Arc<dyn KeyVault>)>;
 
     /// The key that protects what no customer's key protects.
     fn service_key(&self) -> KeyId;

@@ -169,7 +169,7 @@ impl Provision<'_> {
         let document = ClusterDocument {
             provisioning_state: ProvisioningState::Succeeded,
             settings: ClusterSettings::new(DEFAULT_LOCATION.to_owned(), cluster.created.0),
-            identity: Identity { principal_id: self.ids.next().to_string() },
+            identity: Identity::system_assigned(self.ids.next().to_string()),
             key: (*self.kek.name.as_str() != *kek.name).then(|| KeyReference {
                 key_vault_uri: kek.vault_uri.clone(),
                 key_name: kek.name.clone(),

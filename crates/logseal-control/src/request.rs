@@ -138,8 +138,10 @@ pub(crate) async fn write_cluster(
                 return Err(Problem::conflict("ClusterDeleting", "the cluster is being deleted"));
             }
             document.provisioning_state = ProvisioningState::Updating;
-            let intent =
-                Intent::UpdateCluster(UpdateCluster { settings: change.settings, key: change.key, resolved: None });
+            let new_principal = || operations.world().ids.next().to_string();
+            let identity = change.identity.map(|kind| Identity::of_type(kind, new_principal()));
+            let (settings, key) = (change.settings, change.key);
+            let intent = Intent::UpdateCluster(UpdateCluster { settings, key, resolved: None, identity });
             let location = document.settings.location.clone();
             operations.start(submission(&row, &document, intent, &location, caller, now)).await
         }
@@ -152,7 +154,8 @@ pub(crate) async fn write_cluster(
             limit(operations, ResourceKind::Cluster, CLUSTERS).await?;
             let row = new_resource(operations, ResourceKind::Cluster, place, now);
             let change = ClusterChange::input(body, None, &path(&row), method, now.0)?;
-            let identity = Identity { principal_id: operations.world().ids.next().to_string() };
+            let kind = change.identity.unwrap_or_default();
+            let identity = Identity::of_type(kind, operations.world().ids.next().to_string());
             let document = ClusterDocument {
                 provisioning_state: ProvisioningState::Creating,
                 settings: change.settings.clone(),
@@ -183,6 +186,14 @@ pub(crate) async fn delete_cluster(
     caller.admit(found.as_ref())?;
     let Some(row) = found else { return Ok(None) };
     let mut document: ClusterDocument = kinds::document(&row)?;
+    if let Some(why) = operations.world().keyring.suspension(row.id.cluster())
+        && !operations.world().catalog.workspaces_of(row.id.cluster()).await?.is_empty()
+    {
+        let message = format!(
+            "{why}; until then its workspaces cannot be unlinked: mend the key, or delete the workspaces with `force=true` before the cluster"
+        );
+        return Err(Problem::new(Problem::suspended(&why).status(), why.cause.fault.code(), message));
+    }
     if !force {
         kinds::refuse_live_data(operations.world(), row.id.cluster()).await?;
     }
@@ -229,6 +240,7 @@ pub(crate) async fn write_workspace(
             return Err(Problem::not_found(format!("workspace `{}` is deleted; a PUT recovers it", place.name)));
         }
         let settings = WorkspaceSettings::input(body, Some(&document), &path(&row), method, now.0)?;
+        refuse_suspended(operations, &[owner_of(operations, &row).await?])?;
         document.provisioning_state = ProvisioningState::Creating;
         let location = document.settings.location.clone();
         let intent = Intent::RecoverWorkspace(RecoverWorkspace { settings, deleted: deleted.0 });
@@ -371,12 +383,28 @@ async fn move_to(
         (None, Some(link)) => link.state = ProvisioningState::Deleting,
         (None, None) => {}
     }
+    // The names of columns are sealed anew: that takes the keys of both.
+    refuse_suspended(operations, &[owner_of(operations, &row).await?, Some(to)])?;
     document.provisioning_state = ProvisioningState::Updating;
     let aek = AekId::from(operations.world().ids.next());
     let intent = Intent::MoveWorkspace(MoveWorkspace { cluster: cluster.map(path), to, aek });
     let location = document.settings.location.clone();
     let caller = Caller { actor: actor.to_owned(), if_match: None, if_none_match: None };
     operations.start(submission(&row, &document, intent, &location, &caller, now)).await
+}
+
+/// The cluster that the workspace of `row` is linked to in the catalog, if it is there.
+async fn owner_of(operations: &Operations, row: &ResourceRow) -> Result<Option<ClusterId>, Problem> {
+    Ok(operations.world().catalog.workspace(row.id.workspace()).await?.map(|workspace| workspace.cluster))
+}
+
+/// Refuses what takes the keys of clusters whose keys cannot be used now.
+fn refuse_suspended(operations: &Operations, clusters: &[Option<ClusterId>]) -> Result<(), Problem> {
+    let keyring = &operations.world().keyring;
+    match clusters.iter().flatten().find_map(|cluster| keyring.suspension(*cluster)) {
+        None => Ok(()),
+        Some(why) => Err(Problem::suspended(&why)),
+    }
 }
 
 async fn find_cluster(operations: &Operations, id: &str) -> Result<ResourceRow, Problem> {

@@ -12,14 +12,16 @@ use async_trait::async_trait;
 use logseal_catalog::{Catalog, OperationState, ResourceFilter, ResourceKind};
 use logseal_core::{AekId, Clock, ClusterId, IdGenerator, OperationId, ResourceId, UnixNanos, WorkspaceId};
 use logseal_crypto::{Key256, OsRandom, RootKey};
+use logseal_keys::availability::KeyState;
 use logseal_keys::wrapped_key_copy::path_of;
-use logseal_keys::{AccessKeys, Keyring, OneVault, WrappedKeyStore};
+use logseal_keys::{AccessKeys, KeyStatus, Keyring, WrappedKeyStore};
 use logseal_vault::{
     Caller as VaultCaller, EmbeddedClient, EmbeddedVault, KeyId, KeyName, KeyVault, PrincipalId, VaultError,
 };
 use object_store::path::Path;
 use serde_json::{Value, json};
 
+use crate::callers::ClusterCallers;
 use crate::operation::runner::Operations;
 use crate::operation::world::{Faults, NoFaults, SERVICE_CLUSTER, World};
 use crate::operation::{Operation, kinds};
@@ -120,6 +122,8 @@ pub(crate) struct Server {
     /// Caps, with the versions of the settings that they are from.
     pub(crate) caps: Mutex<BTreeMap<WorkspaceId, (Option<u64>, u64)>>,
     pub(crate) quota: Mutex<QuotaStatus>,
+    /// States of keys; those of other clusters are Active.
+    pub(crate) states: Mutex<BTreeMap<ClusterId, KeyStatus>>,
 }
 
 #[async_trait]
@@ -161,7 +165,8 @@ impl DataPlane for Server {
     }
 
     fn key_status(&self, cluster: ClusterId) -> Option<KeyStatus> {
-        self.states.lock().unwrap().get(&cluster).cloned()
+        let active = KeyStatus { state: KeyState::Active, since: UnixNanos(0), until: None, cause: None };
+        Some(self.states.lock().unwrap().get(&cluster).cloned().unwrap_or(active))
     }
 
     fn key_states_version(&self) -> u64 {
@@ -183,9 +188,9 @@ struct TheVault {
 
 #[async_trait]
 impl Vaults for TheVault {
-    fn vault(&self, uri: &str) -> Option<(Box<str>, Arc<dyn KeyVault>)> {
-        (uri.trim_end_matches('/') == VAULT)
-            .then(|| (VAULT.into(), Arc::new(deployment(&self.vault)) as Arc<dyn KeyVault>))
+    fn vault(&self, uri: &str, caller: &VaultCaller) -> Option<(Box<str>, Arc<dyn KeyVault>)> {
+        let client = || Arc::new(EmbeddedClient::new(Arc::clone(&self.vault), caller.clone()));
+        (uri.trim_end_matches('/') == VAULT).then(|| (VAULT.into(), client() as Arc<dyn KeyVault>))
     }
 
     fn service_key(&self) -> KeyId {
@@ -334,18 +339,15 @@ fn world(
     clock: &Arc<dyn Clock>,
     faults: Arc<dyn Faults>,
 ) -> World {
-    let keyring = Keyring::new(
-        Arc::new(OneVault::embedded(vault)),
-        catalog.clone(),
-        Arc::clone(store) as _,
-        root.catalog_mac(),
-        Arc::clone(clock),
-    );
+    let vaults: Arc<dyn Vaults> = Arc::new(TheVault { vault: Arc::clone(vault), service_key: service_key.clone() });
+    let callers = Arc::new(ClusterCallers::new(catalog.clone(), Arc::clone(&vaults)));
+    let copies = Arc::clone(store) as _;
+    let keyring = Keyring::new(callers, catalog.clone(), copies, root.catalog_mac(), Arc::clone(clock));
     World {
         catalog: catalog.clone(),
         keyring: Arc::new(keyring),
         access: Arc::new(AccessKeys::new(root)),
-        vaults: Arc::new(TheVault { vault: Arc::clone(vault), service_key: service_key.clone() }),
+        vaults,
         data: Arc::clone(server) as _,
         objects: Arc::clone(store) as _,
         ids: IdGenerator::new(Arc::clone(clock), Arc::new(OsRandom)),

@@ -330,6 +330,12 @@ impl Keyring {
         self.vaults.vault_of(cluster, kek).await?.wrap(kek, key).await
     }
 
+    /// Whether keys of `cluster` are given and may be used.
+    #[must_use]
+    pub fn serves(&self, cluster: ClusterId) -> bool {
+        self.unwrapped().lease_of(cluster).is_ok_and(|lease| lease.check().is_ok())
+    }
+
     pub(crate) fn catalog(&self) -> &Catalog {
         &self.catalog
     }

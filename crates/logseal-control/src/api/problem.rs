@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use logseal_catalog::CatalogError;
 use logseal_core::Chain;
+use logseal_keys::Suspension;
 use serde::Serialize;
 use tracing::error;
 
@@ -52,6 +53,13 @@ impl Problem {
     #[must_use]
     pub fn conflict(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, code, message)
+    }
+
+    /// The key of a cluster cannot be used: for good until somebody mends it (403), or until the vault is reached again (503).
+    #[must_use]
+    pub fn suspended(why: &Suspension) -> Self {
+        let status = if why.cause.definitive { StatusCode::FORBIDDEN } else { StatusCode::SERVICE_UNAVAILABLE };
+        Self::new(status, why.cause.fault.code(), why.to_string())
     }
 
     /// The code for programs.

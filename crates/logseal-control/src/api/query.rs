@@ -96,6 +96,7 @@ fn problem(failure: QueryFailure) -> Problem {
     let status = match failure.kind {
         QueryFailureKind::Invalid | QueryFailureKind::LimitExceeded => StatusCode::BAD_REQUEST,
         QueryFailureKind::Damaged => StatusCode::INTERNAL_SERVER_ERROR,
+        QueryFailureKind::KeyRefused => StatusCode::FORBIDDEN,
         QueryFailureKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
     };
     Problem::new(status, failure.code, failure.message)

@@ -82,6 +82,9 @@ pub(crate) struct UpdateCluster {
     pub(crate) settings: ClusterSettings,
     pub(crate) key: Option<KeyReference>,
     pub(crate) resolved: Option<Kek>,
+    /// Another identity than the present one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) identity: Option<Identity>,
 }
 
 /// The end of a cluster.

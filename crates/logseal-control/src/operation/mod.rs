@@ -21,8 +21,8 @@ pub mod world;
 use http::StatusCode;
 use logseal_catalog::{CatalogError, Change};
 use logseal_core::Chain;
-use logseal_keys::KeyError;
-use logseal_vault::VaultError;
+use logseal_keys::fault::Entry;
+use logseal_keys::{KeyError, KeyFault};
 
 pub(crate) use self::document::{Failure, Intent, Operation};
 use crate::Problem;
@@ -75,14 +75,12 @@ impl From<KeyError> for StepError {
         let message = Chain(&error).to_string();
         match error {
             KeyError::Catalog(error) => error.into(),
+            KeyError::Suspended(why) => Self::failed(why.cause.fault.code(), message),
             error if !error.is_lasting() => Self::Passing(message),
-            KeyError::Vault { source: VaultError::NotFound(_), .. } => {
-                Self::failed("KeyNotFound", format!("{message}: recover the key, or name another one"))
+            KeyError::Vault { source, .. } => {
+                let Entry { code, action, .. } = KeyFault::from(&source).entry();
+                Self::failed(code, format!("{message}: {action}"))
             }
-            KeyError::Vault { source: VaultError::KeyDisabled(_), .. } => {
-                Self::failed("KeyDisabled", format!("{message} until the operation has ended"))
-            }
-            KeyError::Vault { .. } => Self::failed("KeyNotUsable", message),
             _ => Self::failed("KeyDamaged", message),
         }
     }

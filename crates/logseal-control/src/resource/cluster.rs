@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::identity::Identity;
+use super::identity::{Identity, IdentityType};
 use super::key::KeyReference;
 use super::{Method, ProvisioningState, Tags, choice, location, off, root, tags};
 use crate::Problem;
@@ -50,6 +50,8 @@ pub(crate) struct ClusterChange {
     pub(crate) settings: ClusterSettings,
     /// Another key than the present one.
     pub(crate) key: Option<KeyReference>,
+    /// Another type of identity than the present one.
+    pub(crate) identity: Option<IdentityType>,
 }
 
 impl ClusterSettings {
@@ -77,7 +79,7 @@ impl ClusterChange {
         let mut root = root(body, id, TYPE)?;
         let location = location(&mut root, current.map(|c| c.settings.location.as_str()), method)?;
         let tags = tags(&mut root)?;
-        Identity::input(&mut root, current.map(|c| &c.identity))?;
+        let identity = Identity::input(&mut root, current.map(|c| &c.identity))?;
         let present = current.map_or_else(|| ClusterSettings::new(location.clone(), now), |c| c.settings.clone());
         let capacity = capacity(&mut root)?.unwrap_or(present.capacity);
         let mut settings = ClusterSettings {
@@ -116,7 +118,12 @@ impl ClusterChange {
         }
         root.finish()?;
         let key = key.filter(|key| current.is_none_or(|c| c.key.as_ref() != Some(key)));
-        Ok(Self { settings, key })
+        if current.is_some() && identity.is_some() && key.is_some() {
+            // Azure Monitor's rule: of one that fails nobody could say which of the two it was.
+            let message = "identity and key cannot change in one request: change the identity, then the key";
+            return Err(Problem::bad("IdentityAndKeyInOneUpdate", "identity", message));
+        }
+        Ok(Self { settings, key, identity })
     }
 }
 
@@ -167,7 +174,7 @@ mod tests {
     }
 
     fn document(change: ClusterChange) -> ClusterDocument {
-        let identity = Identity { principal_id: "p".into() };
+        let identity = Identity::system_assigned("p".into());
         let provisioning_state = ProvisioningState::Succeeded;
         ClusterDocument { provisioning_state, settings: change.settings, identity, key: change.key, key_since: 0 }
     }
@@ -196,7 +203,7 @@ mod tests {
         assert_eq!(refusal(|b| b["sku"] = json!({"name": "CapacityReservation"})), "MissingCapacity");
         assert_eq!(refusal(|b| b["sku"]["capacity"] = 123.into()), "CapacityOutOfRange");
         assert_eq!(refusal(|b| b["identity"]["type"] = "Managed".into()), "InvalidRequestContent");
-        assert_eq!(refusal(|b| b["identity"]["type"] = "None".into()), "IdentityTypeNotSupported");
+        assert_eq!(refusal(|b| b["identity"]["type"] = "UserAssigned".into()), "IdentityTypeNotSupported");
         assert_eq!(refusal(|b| b["identity"] = json!({})), "MissingIdentity");
         assert_eq!(refusal(|b| b["properties"]["billingType"] = "Free".into()), "InvalidRequestContent");
         assert_eq!(refusal(|b| b["properties"]["isDoubleEncryptionEnabled"] = true.into()), "InvalidRequestContent");
@@ -226,6 +233,9 @@ mod tests {
         let change = put(body.clone()).unwrap();
         assert!(change.key.is_some());
         let current = document(change);
+        let both = json!({"identity": {"type": "None"}, "properties": {"keyVaultProperties": {"keyVaultUri": "https://v", "keyName": "k2"}}});
+        let refused = ClusterChange::input(&both, Some(&current), ID, Method::Patch, 9).unwrap_err();
+        assert_eq!(refused.code(), "IdentityAndKeyInOneUpdate");
         assert_eq!(ClusterChange::input(&body, Some(&current), ID, Method::Put, 9).unwrap().key, None);
     }
 }

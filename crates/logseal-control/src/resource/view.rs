@@ -1,8 +1,11 @@
 //! Resources as they are answered.
 
 use chrono::{DateTime, SecondsFormat, TimeZone as _, Utc};
-use logseal_catalog::{ClusterRow, KekUse, ResourceKind, ResourceRow};
+use logseal_catalog::{ClusterRow, KekUse, KekVersionRow, ResourceKind, ResourceRow};
 use logseal_core::{UnixNanos, WorkspaceId};
+use logseal_keys::KeyStatus;
+use logseal_keys::availability::KeyState;
+use logseal_keys::fault::KEY_STATUS_GOOD;
 use serde_json::{Value, json};
 
 use super::ProvisioningState;
@@ -38,6 +41,8 @@ pub(crate) struct ClusterFacts {
     pub(crate) row: Option<ClusterRow>,
     /// How many account keys each key version wraps.
     pub(crate) keys: Vec<KekUse>,
+    /// When each key version was last used, the last one first.
+    pub(crate) versions: Vec<KekVersionRow>,
     /// The workspaces that are linked to it.
     pub(crate) workspaces: Vec<LinkedWorkspace>,
 }
@@ -51,8 +56,13 @@ pub(crate) struct LinkedWorkspace {
     pub(crate) since: UnixNanos,
 }
 
-/// A cluster.
-pub(crate) fn cluster(row: &ResourceRow, document: &ClusterDocument, facts: &ClusterFacts) -> Value {
+/// A cluster; `status` is that of its key, `None` while nobody watches it.
+pub(crate) fn cluster(
+    row: &ResourceRow,
+    document: &ClusterDocument,
+    facts: &ClusterFacts,
+    status: Option<&KeyStatus>,
+) -> Value {
     let mut properties = json!({
         "provisioningState": document.provisioning_state.as_str(),
         "clusterId": row.id.to_string(),
@@ -76,16 +86,14 @@ pub(crate) fn cluster(row: &ResourceRow, document: &ClusterDocument, facts: &Clu
         properties["keyVaultProperties"] = key.view();
     }
     if let Some(cluster) = &facts.row {
-        properties["keyState"] = json!({
-            "state": "Active",
-            "since": date(UnixNanos(document.key_since)),
-            "configuredVersion": document.key.as_ref().map(|key| &key.key_version),
-            "resolvedVersion": cluster.kek.version,
-            "versions": facts.keys.iter().map(|kek| json!({
-                "version": kek.version,
-                "wrappedKeys": kek.wrapped_keys,
-            })).collect::<Vec<_>>(),
-        });
+        properties["keyState"] = key_state(cluster, document, facts, status);
+        if document.key.is_some() {
+            let cause = status.and_then(|status| status.cause);
+            properties["customerManagedKeyStatus"] = match cause {
+                None => KEY_STATUS_GOOD.into(),
+                Some(cause) => cause.fault.customer_managed_key_status().into(),
+            };
+        }
     }
     json!({
         "id": path(row),
@@ -97,6 +105,38 @@ pub(crate) fn cluster(row: &ResourceRow, document: &ClusterDocument, facts: &Clu
         "sku": document.sku(),
         "etag": etag(row),
         "properties": properties,
+    })
+}
+
+fn key_state(
+    cluster: &ClusterRow,
+    document: &ClusterDocument,
+    facts: &ClusterFacts,
+    status: Option<&KeyStatus>,
+) -> Value {
+    let mut versions: Vec<_> = facts.versions.iter().map(|row| (row.kek.version.as_str(), Some(row.used))).collect();
+    for wrapping in &facts.keys {
+        if !versions.iter().any(|(version, _)| *version == wrapping.version) {
+            versions.push((&wrapping.version, None));
+        }
+    }
+    let wrapped = |version: &str| {
+        facts.keys.iter().find(|wrapping| wrapping.version == version).map_or(0, |wrapping| wrapping.wrapped_keys)
+    };
+    let cause = status.and_then(|status| status.cause);
+    json!({
+        "state": status.map_or(KeyState::Resuming, |status| status.state).as_str(),
+        "since": status.map(|status| date(status.since)),
+        "until": status.and_then(|status| status.until).map(date),
+        "code": cause.map(|cause| cause.fault.code()),
+        "reason": cause.map(|cause| cause.fault.to_string()),
+        "configuredVersion": document.key.as_ref().map(|key| &key.key_version),
+        "resolvedVersion": cluster.kek.version,
+        "versions": versions.iter().map(|(version, used)| json!({
+            "version": version,
+            "wrappedKeys": wrapped(version),
+            "lastUsed": used.map(date),
+        })).collect::<Vec<_>>(),
     })
 }
 

@@ -8,7 +8,7 @@ use futures::StreamExt as _;
 use futures::future::join_all;
 use logseal_catalog::{Catalog, CatalogError, Change, ClusterRow, ColumnRow, SegmentRow, WalFileRow};
 use logseal_core::{AekId, ClusterId, IdGenerator, SystemClock, UnixNanos};
-use logseal_crypto::{Aek, OsRandom, WrappedDek, aad};
+use logseal_crypto::{Aek, Lease, OsRandom, WrappedDek, aad};
 use logseal_ingest::grpc::{Lifecycle, Services, serve};
 use logseal_ingest::pipeline::backlog::Backlog;
 use logseal_ingest::pipeline::commit::Committer;
@@ -270,14 +270,14 @@ impl Parts {
         };
         let owner = AekOwner { cluster: &cluster, workspace: &row, tables: &schema.tables };
         let aek = self.keyring.new_aek(id, owner, generation, &kek).await.unwrap();
-        let key = self.world.vault().unwrap(&kek, &aek.wrapped).await.unwrap();
-        let sealer = Aek::new(id, row.id, generation, key);
+        let key = self.world.client().unwrap(&kek, &aek.wrapped).await.unwrap();
+        let sealer = Aek::new(id, row.id, generation, key, Lease::unlimited());
         let mut columns = Vec::new();
         for column in &schema.columns {
             let old = self.keyring.aek(column.aek).await.unwrap();
             let ColumnRow { table, ordinal, container, kind, .. } = *column;
             let name = open_column_name(&old, column).unwrap();
-            columns.push(seal_column(&sealer, table, ordinal, container, kind, &name));
+            columns.push(seal_column(&sealer, table, ordinal, container, kind, &name).unwrap());
         }
         let (from, rewrapped) = (row.cluster, Vec::new());
         self.catalog.apply(Change::MoveWorkspace { workspace: row.id, from, to, aek, rewrapped, columns }).await

@@ -272,7 +272,7 @@ fn a_file_that_is_held_for_a_destroyed_key_goes() {
     life.run(async |parts| parts.ship_all(&[(0, 3), (1, 3), (2, 3)]).await);
     life.kill();
     let kek = KeyName::parse("kek").unwrap();
-    let newest = Runtime::new().unwrap().block_on(world.vault().key(&kek, None)).unwrap().id.version;
+    let newest = Runtime::new().unwrap().block_on(world.client().key(&kek, None)).unwrap().id.version;
     world.vault().set_enabled(&kek, &newest, false).unwrap();
     let before = counts();
     let life = world.start(&Settings::cut_at_once());

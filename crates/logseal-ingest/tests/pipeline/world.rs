@@ -16,7 +16,7 @@ use logseal_ingest::{AuthError, Authenticator};
 use logseal_keys::{AekOwner, Keyring, OneVault, WrappedKeyStore};
 use logseal_testkit::SimulatedDisk;
 use logseal_testkit::store::{FaultyStore, StoreScript};
-use logseal_vault::{EmbeddedVault, KeyName};
+use logseal_vault::{Caller, EmbeddedClient, EmbeddedVault, KeyName};
 use logseal_wal::Disk as _;
 use object_store::ObjectStore as _;
 use object_store::memory::InMemory;
@@ -171,6 +171,10 @@ impl World {
 
     pub(crate) fn vault(&self) -> EmbeddedVault {
         EmbeddedVault::open(self.dir.path().join("vault"), "https://v", &Self::root(), Arc::new(SystemClock)).unwrap()
+    }
+
+    pub(crate) fn client(&self) -> EmbeddedClient {
+        EmbeddedClient::new(Arc::new(self.vault()), Caller::Deployment)
     }
 
     /// The catalog's file.

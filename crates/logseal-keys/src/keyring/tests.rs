@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use logseal_catalog::{CatalogError, Change, ClusterRow, TableRow, WorkspaceRow};
 use logseal_core::{ClusterId, SegmentId, SystemClock, TableId, TableName, UnixNanos};
 use logseal_crypto::RootKey;
-use logseal_vault::{EmbeddedVault, VaultError};
+use logseal_vault::{Caller, EmbeddedClient, EmbeddedVault, KeyVault as _, VaultError};
 use object_store::path::Path;
 
 use logseal_catalog::KekRow;
@@ -64,6 +64,10 @@ impl Deployment {
         Keyring { catalog: Self::catalog(&self.dir).await, ..self.keyring() }
     }
 
+    fn client(&self) -> EmbeddedClient {
+        EmbeddedClient::new(Arc::clone(&self.vault), Caller::Deployment)
+    }
+
     /// A keyring with nothing unwrapped yet, as after a restart.
     fn keyring(&self) -> Keyring {
         let mac_key = MacKey::new(Key256::copy_from_slice(&[8; 32]).unwrap());
@@ -103,7 +107,7 @@ fn aek_id(byte: u8) -> AekId {
 }
 
 fn segment_row(aek: &Aek, segment: SegmentId) -> (SegmentRow, Dek) {
-    let (dek, wrapped) = aek.new_dek(segment, OsRandom);
+    let (dek, wrapped) = aek.new_dek(segment, OsRandom).unwrap();
     let row = SegmentRow {
         id: segment,
         workspace: WORKSPACE,
@@ -132,7 +136,7 @@ async fn a_segment_key_opens_after_a_restart_through_kek_and_aek() {
 
     let restarted = deployment.keyring();
     restarted.warm(WORKSPACE).await.unwrap();
-    assert!(restarted.segment_dek(&segment).await.unwrap().key().ct_eq(dek.key()));
+    assert!(restarted.segment_dek(&segment).await.unwrap().key().unwrap().ct_eq(dek.key().unwrap()));
 
     let copies = deployment.copies.0.lock().unwrap();
     let (path, content) = &copies[0];
@@ -160,7 +164,7 @@ async fn swapped_and_altered_keys_are_refused() {
 
     // A key that somebody wrapped for himself with the public KEK: it opens, but is not what the row commits to.
     let planted = Key256::copy_from_slice(&[0xEE; 32]).unwrap();
-    let wrapped = deployment.vault.wrap(&deployment.kek, &planted).await.unwrap();
+    let wrapped = deployment.client().wrap(&deployment.kek, &planted).await.unwrap();
     let restarted = deployment.keyring();
     let refused = restarted.remember(&AekRow { wrapped, ..row.clone() }).await;
     assert!(matches!(refused, Err(KeyError::Commitment(_))), "{refused:?}");

@@ -4,10 +4,10 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use async_trait::async_trait;
 use logseal_catalog::{AekRow, KekRow, TableRow};
 use logseal_core::{SegmentId, SystemClock, TableId, TableName, UnixNanos, WalFileId};
-use logseal_crypto::{Aek, Key256, OsRandom, RootKey};
+use logseal_crypto::{Aek, Key256, Lease, OsRandom, RootKey};
 use logseal_keys::{AekOwner, OneVault, WrappedKeyStore};
 use logseal_segment::{FooterColumn, FooterCoverage, SegmentIdentity, SegmentSettings, encode};
-use logseal_vault::{Caller, EmbeddedClient, EmbeddedVault, KeyId, KeyName};
+use logseal_vault::{Caller, EmbeddedClient, EmbeddedVault, KeyId, KeyName, KeyVault as _};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 
@@ -58,6 +58,10 @@ impl Deployment {
         Self { dir, root, vault: Arc::new(vault), kek, store }
     }
 
+    fn client(&self) -> EmbeddedClient {
+        EmbeddedClient::new(Arc::clone(&self.vault), Caller::Deployment)
+    }
+
     /// A rebuild over the catalog of this name, which is new when there is none.
     async fn rebuild(&self, catalog: &str) -> Rebuild {
         let catalog = Catalog::open(&self.dir.path().join(catalog), self.root.catalog_mac()).await.unwrap();
@@ -66,7 +70,7 @@ impl Deployment {
         Rebuild {
             catalog,
             keyring: Arc::new(keyring),
-            vault: Arc::new(EmbeddedClient::new(Arc::clone(&self.vault), Caller::Deployment)),
+            vault: Arc::new(self.client()),
             store: self.store.clone(),
             access: AccessKeys::new(&self.root),
             mac_key: self.root.catalog_mac(),
@@ -116,8 +120,8 @@ impl Deployment {
     }
 
     async fn aek(&self, row: &AekRow) -> Aek {
-        let key = self.vault.unwrap(&self.kek, &row.wrapped).await.unwrap();
-        Aek::new(row.id, row.workspace, row.generation, key)
+        let key = self.client().unwrap(&self.kek, &row.wrapped).await.unwrap();
+        Aek::new(row.id, row.workspace, row.generation, key, Lease::unlimited())
     }
 
     /// Puts a segment of one row per frame into the store.
@@ -246,8 +250,8 @@ async fn a_workspace_comes_back_at_the_cluster_of_its_newest_key() {
         let (_, _, second) = deployment.generation_of(other, &kek, second).await;
         deployment.segment(&deployment.aek(&first).await, 11, &[("a", 1)], (9, 3, 10)).await;
         if usable {
-            let key = deployment.vault.unwrap(&kek, &second.wrapped).await.unwrap();
-            let aek = Aek::new(second.id, second.workspace, second.generation, key);
+            let key = deployment.client().unwrap(&kek, &second.wrapped).await.unwrap();
+            let aek = Aek::new(second.id, second.workspace, second.generation, key, Lease::unlimited());
             deployment.segment(&aek, 12, &[("a", 1), ("b", 1)], (9, 3, 10)).await;
         } else {
             deployment.vault.set_enabled(&name, &kek.version, false).unwrap();
@@ -344,8 +348,14 @@ async fn what_does_not_open_is_named_and_harms_nothing_else() {
     let mut altered = content.clone();
     let at = altered.len() - 40;
     altered[at] ^= 1;
-    let strangers_aek = Aek::new(AEK, WORKSPACE, 1, Key256::copy_from_slice(&[1; 32]).unwrap());
-    let unknown_aek = Aek::new(AekId::from_bytes([99; 16]), WORKSPACE, 1, Key256::copy_from_slice(&[1; 32]).unwrap());
+    let strangers_aek = Aek::new(AEK, WORKSPACE, 1, Key256::copy_from_slice(&[1; 32]).unwrap(), Lease::unlimited());
+    let unknown_aek = Aek::new(
+        AekId::from_bytes([99; 16]),
+        WORKSPACE,
+        1,
+        Key256::copy_from_slice(&[1; 32]).unwrap(),
+        Lease::unlimited(),
+    );
     deployment.segment(&strangers_aek, 15, &[], (8, 1, 1)).await;
     deployment.segment(&unknown_aek, 16, &[], (8, 1, 1)).await;
     let planted: [(String, Vec<u8>); 7] = [

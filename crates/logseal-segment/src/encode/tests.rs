@@ -6,7 +6,7 @@ use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringArray, StructArra
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field};
 use logseal_core::{AekId, TableName, WalFileId};
-use logseal_crypto::{Dek, Key256};
+use logseal_crypto::{Dek, Key256, Lease};
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 
 use super::*;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use logseal_core::{AekId, Clock, ClusterId, IdGenerator, NodeId, TableId, UnixNanos, WalFileId, WorkspaceId};
-use logseal_crypto::{Aek, Key256, OsRandom};
+use logseal_crypto::{Aek, Key256, Lease, OsRandom};
 use logseal_testkit::SimulatedDisk;
 use logseal_wal::{
     Bound, CompressedBody, Damage, Disk, Entry, FileHeader, FileKeys, FileReader, FileRegistry, FileSurvey,
@@ -30,7 +30,7 @@ pub(crate) fn folder_of(cluster: ClusterId) -> PathBuf {
 /// The AEK of workspace `n`.
 pub(crate) fn aek(n: u8) -> Arc<Aek> {
     let key = Key256::copy_from_slice(&[n; 32]).unwrap();
-    Arc::new(Aek::new(AekId::from_bytes([n ^ 0x40; 16]), workspace(n), 1, key))
+    Arc::new(Aek::new(AekId::from_bytes([n ^ 0x40; 16]), workspace(n), 1, key, Lease::unlimited()))
 }
 
 pub(crate) fn workspace(n: u8) -> WorkspaceId {

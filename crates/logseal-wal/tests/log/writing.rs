@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use logseal_core::limit::REQUEST_BYTES;
 use logseal_core::{Clock, IdGenerator, SystemClock};
-use logseal_crypto::OsRandom;
+use logseal_crypto::{Lease, OsRandom};
 use logseal_testkit::disk::Operation;
 use logseal_wal::{
     Attestation, Bound, CompressedBody, Disk, Entry, FileKeys, FileReader, Item, OpenError, SystemDisk, WalError,
@@ -81,7 +81,7 @@ fn entries_of_a_workspace_without_its_key_say_so_and_the_others_open() {
     let find = |id| match unwrap(id).filter(|aek| aek.workspace() != workspace(2)) {
         Some(found) if found.workspace() == workspace(3) => {
             let key = logseal_crypto::Key256::copy_from_slice(&[0xEE; 32]).unwrap();
-            Some(Arc::new(logseal_crypto::Aek::new(id, workspace(3), 1, key)))
+            Some(Arc::new(logseal_crypto::Aek::new(id, workspace(3), 1, key, Lease::unlimited())))
         }
         found => found,
     };
@@ -287,7 +287,13 @@ fn a_new_generation_of_an_aek_gets_a_slot_of_its_own() {
     let log = Log::default();
     let mut writer = log.writer(None, LARGE);
     let next = logseal_crypto::Key256::copy_from_slice(&[0x77; 32]).unwrap();
-    let next = logseal_crypto::Aek::new(logseal_core::AekId::from_bytes([0x77; 16]), workspace(1), 2, next);
+    let next = logseal_crypto::Aek::new(
+        logseal_core::AekId::from_bytes([0x77; 16]),
+        workspace(1),
+        2,
+        next,
+        Lease::unlimited(),
+    );
     let next = Arc::new(next);
     for _ in 0..3 {
         writer.append(&Entry { aek: aek(1), ..entry(0) }).unwrap();

@@ -8,22 +8,23 @@ use async_trait::async_trait;
 use futures::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
 use logseal_catalog::{Catalog, CatalogError};
 use logseal_control::{MetricsText, Queries, QueryAnswer, QueryFailure, QueryFailureKind, QueryFormat};
-use logseal_core::{Clock, SegmentId, WorkspaceId};
-use logseal_crypto::{WrappedDek, aad};
+use logseal_core::{Clock, ClusterId, SegmentId, WorkspaceId};
+use logseal_crypto::{LeaseOver, WrappedDek, aad};
 use logseal_ingest::pipeline::backlog::Backlog;
 use logseal_ingest::pipeline::frames::{Coverage, Frames, FramesError};
 use logseal_ingest::pipeline::tables::open_column;
 use logseal_ingest::pipeline::unsealed::{ParkedTable, UnsealedRows};
 use logseal_ingest::{AuthError, Authenticator};
 use logseal_keys::wrapped_key_copy::COPY_BYTES;
-use logseal_keys::{AccessKeys, KeyError, WrappedKeyStore};
+use logseal_keys::{AccessKeys, KeyError, Keyring, Suspension, WrappedKeyStore};
 use logseal_query::{
-    Lag, ParkedRows, PortError, PortErrorKind, QueryEngine, QueryError, QueryErrorKind, SegmentCatalog, SegmentOpener,
-    SegmentRef, Snapshot, TableSnapshot, Unsealed, format,
+    Lag, ParkedRows, PortError, PortErrorKind, QueryEngine, QueryError, QueryErrorKind, QueryResult, SegmentCatalog,
+    SegmentOpener, SegmentRef, Snapshot, TableSnapshot, Unsealed, format,
 };
 use logseal_segment::{SegmentError, SegmentStore, properties};
 use metrics_exporter_prometheus::PrometheusHandle;
 use object_store::path::Path;
+use tokio::sync::broadcast;
 
 use super::data_plane::Suspended;
 use crate::error::Chain;
@@ -171,7 +172,11 @@ fn key_trouble(error: &KeyError) -> PortError {
     let kind = match error {
         KeyError::Catalog(cause) => return catalog_trouble(cause),
         KeyError::Shredded(_) => PortErrorKind::NotFound,
-        KeyError::Vault { .. } | KeyError::Copy(_) | KeyError::Refused { .. } => PortErrorKind::Unavailable,
+        KeyError::Vault { .. }
+        | KeyError::Copy(_)
+        | KeyError::Refused { .. }
+        | KeyError::Suspended(_)
+        | KeyError::LeaseOver(_) => PortErrorKind::Unavailable,
         _ => PortErrorKind::Corrupt,
     };
     PortError::new(kind, Chain(error).to_string())
@@ -179,7 +184,63 @@ fn key_trouble(error: &KeyError) -> PortError {
 
 /// The query engine for the management API.
 #[derive(Debug)]
-pub(super) struct Engine(pub(super) QueryEngine);
+pub(super) struct Engine {
+    pub(super) engine: QueryEngine,
+    pub(super) catalog: Catalog,
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) suspensions: broadcast::Sender<ClusterId>,
+}
+
+impl Engine {
+    /// Runs until a cluster that has keys of `workspace` is suspended: what was decrypted by then is let go of.
+    async fn run_while_keys_serve(
+        &self,
+        workspace: WorkspaceId,
+        sql: &str,
+        row_limit: Option<usize>,
+    ) -> Result<QueryResult, QueryFailure> {
+        let mut suspended = self.suspensions.subscribe();
+        let keys = self.catalog.aeks_of(workspace).await.map_err(|error| port_failure(&catalog_trouble(&error)))?;
+        let mut clusters: Vec<_> = keys.iter().map(|key| key.cluster).collect();
+        clusters.sort_unstable();
+        clusters.dedup();
+        let serving: Vec<_> = clusters.iter().copied().filter(|cluster| self.keyring.serves(*cluster)).collect();
+        let over = async {
+            loop {
+                match suspended.recv().await {
+                    Ok(cluster) if !serving.contains(&cluster) => {}
+                    // Which ones were missed cannot be known.
+                    Ok(_) | Err(_) => break,
+                }
+            }
+        };
+        let result = tokio::select! {
+            result = self.engine.run(workspace, sql, row_limit) => Some(result),
+            () = over => None,
+        };
+        // Also when nobody watched: a result is given only while the keys that it may have taken can be used.
+        let ended = serving.iter().any(|cluster| !self.keyring.serves(*cluster));
+        match result {
+            Some(Ok(result)) if !ended => return Ok(result),
+            Some(Err(error)) if !ended && error.kind() != QueryErrorKind::Unavailable => return Err(failure(&error)),
+            Some(Err(error)) if !ended && clusters.len() == serving.len() => return Err(failure(&error)),
+            _ => {}
+        }
+        match clusters.iter().find_map(|cluster| self.keyring.suspension(*cluster)) {
+            Some(why) => Err(suspended_failure(&why)),
+            None => Err(port_failure(&key_trouble(&KeyError::LeaseOver(LeaseOver)))),
+        }
+    }
+}
+
+fn suspended_failure(why: &Suspension) -> QueryFailure {
+    let kind = if why.cause.definitive { QueryFailureKind::KeyRefused } else { QueryFailureKind::Unavailable };
+    QueryFailure { kind, code: why.cause.fault.code(), message: why.to_string() }
+}
+
+fn port_failure(error: &PortError) -> QueryFailure {
+    QueryFailure { kind: QueryFailureKind::Unavailable, code: "ServiceUnavailable", message: error.to_string() }
+}
 
 #[async_trait]
 impl Queries for Engine {
@@ -190,7 +251,7 @@ impl Queries for Engine {
         row_limit: Option<usize>,
         query_format: QueryFormat,
     ) -> Result<QueryAnswer, QueryFailure> {
-        let result = self.0.run(workspace, sql, row_limit).await.map_err(|error| failure(&error))?;
+        let result = self.run_while_keys_serve(workspace, sql, row_limit).await?;
         let (truncated, lag) = (result.truncated, result.lag);
         // Rendering a large result takes long enough to hold up other requests of this thread.
         let rendered = tokio::task::spawn_blocking(move || match query_format {

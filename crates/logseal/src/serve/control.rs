@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use data_encoding::HEXLOWER;
@@ -23,23 +23,22 @@ use super::VAULT_URI;
 use super::data_plane::{self, DataPlaneTrouble};
 use super::vault::Addresses;
 
-/// The embedded vault under its address.
+/// The embedded vault, under the URI that is stored and all addresses at which it was ever served.
 #[derive(Debug)]
 pub(super) struct Embedded {
     pub(super) vault: Arc<EmbeddedVault>,
-    pub(super) addresses: Arc<Addresses>,
+    /// Where it is served; not known before its listener is bound.
+    pub(super) addresses: OnceLock<Arc<Addresses>>,
     pub(super) service_key: KeyId,
 }
 
 #[async_trait]
 impl Vaults for Embedded {
-    fn vault(&self, uri: &str) -> Option<(Box<str>, Arc<dyn KeyVault>)> {
-        self.addresses.is_ours(uri).then(|| {
-            (
-                VAULT_URI.into(),
-                Arc::new(EmbeddedClient::new(Arc::clone(&self.vault), Caller::Deployment)) as Arc<dyn KeyVault>,
-            )
-        })
+    fn vault(&self, uri: &str, caller: &Caller) -> Option<(Box<str>, Arc<dyn KeyVault>)> {
+        let is_stored = uri.trim_end_matches('/').eq_ignore_ascii_case(VAULT_URI);
+        let ours = is_stored || self.addresses.get().is_some_and(|addresses| addresses.is_ours(uri));
+        let client = || EmbeddedClient::new(Arc::clone(&self.vault), caller.clone());
+        ours.then(|| (VAULT_URI.into(), Arc::new(client()) as Arc<dyn KeyVault>))
     }
 
     fn service_key(&self) -> KeyId {

@@ -24,13 +24,15 @@ use std::time::Duration;
 
 use logseal_catalog::{Catalog, ClusterRow};
 use logseal_control::provision::Provision;
-use logseal_control::{AuditTrail, Management, ManagementToken, NoFaults, Operations, Upkeep, UpkeepSettings, World};
+use logseal_control::{
+    AuditTrail, ClusterCallers, Management, ManagementToken, NoFaults, Operations, Upkeep, UpkeepSettings, World,
+};
 use logseal_core::{Clock, IdGenerator, SystemClock, SystemSteadyClock};
 use logseal_crypto::{OsRandom, RootKey};
 use logseal_ingest::pipeline::tables::Tables;
 use logseal_ingest::{DailyCaps, grpc};
 use logseal_keys::availability::KeyState;
-use logseal_keys::{AccessKeys, Keyring, Monitor, MonitorParts, OneVault};
+use logseal_keys::{AccessKeys, Keyring, Monitor, MonitorParts};
 use logseal_otlp::SchemaLimits;
 use logseal_query::QueryEngine;
 use logseal_segment::SegmentStore;
@@ -101,7 +103,8 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
     state.credentials(&data_dir, tokens.clone(), &vault_door, endpoints).await?.write(data_dir.path())?;
 
     let watched = state.watch(&monitor).await?;
-    let operations = state.operations(&ingest, &monitor, &vault_door.addresses);
+    state.vaults.serve_at(Arc::clone(&vault_door.addresses));
+    let operations = state.operations(&ingest, &monitor);
     let usage = Arc::new(UsageKeeper::begin(&state, &operations).await?);
     tokio::spawn(Arc::clone(&usage).run());
 
@@ -118,6 +121,7 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
     let api = state.management(
         &config,
         &ingest,
+        &clusters,
         Changes { operations, audit: audit.clone() },
         tokens.management,
         metrics.clone(),
@@ -184,7 +188,7 @@ fn upkeep_settings(config: &Config) -> UpkeepSettings {
 struct State {
     catalog: Catalog,
     vault: Arc<EmbeddedVault>,
-    service_key: KeyId,
+    vaults: Arc<Embedded>,
     store: SegmentStore,
     keyring: Arc<Keyring>,
     access: Arc<AccessKeys>,
@@ -211,9 +215,10 @@ impl State {
         vault.report_to(Arc::new(vault::Audited { catalog: catalog.clone(), clock: Arc::clone(&clock) }));
         let store = SegmentStore::local(store_root(data_dir, &config.store.url))
             .map_err(CommandError::start("open the object store"))?;
-        let vaults = Arc::new(OneVault::embedded(&vault));
+        let vaults = Arc::new(Embedded::new(Arc::clone(&vault), service_key.clone()));
+        let callers = Arc::new(ClusterCallers::new(catalog.clone(), Arc::clone(&vaults) as _));
         let copies = Arc::new(KeyCopies(store.clone()));
-        let keyring = Keyring::new(vaults, catalog.clone(), copies, root.catalog_mac(), Arc::clone(&clock)).watched();
+        let keyring = Keyring::new(callers, catalog.clone(), copies, root.catalog_mac(), Arc::clone(&clock)).watched();
         let keyring = Arc::new(keyring);
         let access = Arc::new(AccessKeys::new(root));
         let provision = Provision {
@@ -230,7 +235,7 @@ impl State {
         workspaces::accept_all(&catalog, &keyring, &access, &suspended).await?;
         let caps = Arc::new(DailyCaps::new(Arc::clone(&clock)));
         let tables = Arc::new(tables);
-        Ok(Self { catalog, vault, service_key, store, keyring, access, tables, suspended, caps, ids, clock })
+        Ok(Self { catalog, vault, vaults, store, keyring, access, tables, suspended, caps, ids, clock })
     }
 
     fn audit(&self, data_dir: &DataDir) -> AuditTrail {
@@ -268,21 +273,12 @@ impl State {
         Ok(clusters)
     }
 
-    fn operations(
-        &self,
-        ingest: &Ingest,
-        monitor: &Arc<Monitor>,
-        addresses: &Arc<vault::Addresses>,
-    ) -> Arc<Operations> {
+    fn operations(&self, ingest: &Ingest, monitor: &Arc<Monitor>) -> Arc<Operations> {
         Operations::new(World {
             catalog: self.catalog.clone(),
             keyring: Arc::clone(&self.keyring),
             access: Arc::clone(&self.access),
-            vaults: Arc::new(Embedded {
-                vault: Arc::clone(&self.vault),
-                addresses: Arc::clone(addresses),
-                service_key: self.service_key.clone(),
-            }),
+            vaults: Arc::clone(&self.vaults) as _,
             data: Arc::new(Plane {
                 data: DataPlane {
                     catalog: self.catalog.clone(),
@@ -308,6 +304,7 @@ impl State {
         &self,
         config: &Config,
         ingest: &Ingest,
+        clusters: &RunningClusters,
         changes: Changes,
         token: zeroize::Zeroizing<String>,
         metrics: PrometheusHandle,
@@ -329,7 +326,12 @@ impl State {
             access: Arc::clone(&self.access),
             operations: changes.operations,
             audit: changes.audit,
-            queries: Arc::new(Engine(engine)),
+            queries: Arc::new(Engine {
+                engine,
+                catalog: self.catalog.clone(),
+                keyring: Arc::clone(&self.keyring),
+                suspensions: clusters.suspensions(),
+            }),
             metrics: Arc::new(Prometheus {
                 handle: metrics,
                 backlog: Arc::clone(&ingest.backlog),
@@ -352,17 +354,15 @@ pub(crate) async fn offline_keyring(data_dir: &Path) -> Result<Arc<Keyring>, Com
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let vault = EmbeddedVault::open(data_dir.join("vault"), VAULT_URI, &root, Arc::clone(&clock))
         .map_err(CommandError::start("open the embedded vault"))?;
+    let vault = Arc::new(vault);
+    let service_key = service_key(&vault).await.map_err(CommandError::start("find the service-managed key"))?;
     let catalog = Catalog::open(&file, root.catalog_mac()).await.map_err(CommandError::start("open the catalog"))?;
     let root_folder = config.store.url.strip_prefix("file://").map_or_else(|| data_dir.join("store"), PathBuf::from);
     let store = SegmentStore::local(root_folder).map_err(CommandError::start("open the object store"))?;
     let copies = Arc::new(KeyCopies(store));
-    Ok(Arc::new(Keyring::new(
-        Arc::new(OneVault::embedded(&Arc::new(vault))),
-        catalog,
-        copies,
-        root.catalog_mac(),
-        clock,
-    )))
+    // Whoever has the root key gets no further by it than the clusters themselves: a key that is revoked stays so.
+    let callers = ClusterCallers::new(catalog.clone(), Arc::new(Embedded::new(vault, service_key)));
+    Ok(Arc::new(Keyring::new(Arc::new(callers), catalog, copies, root.catalog_mac(), clock)))
 }
 
 /// Bounds on tables and columns.

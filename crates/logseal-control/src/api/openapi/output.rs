@@ -86,6 +86,10 @@ fn nanoseconds() -> Value {
     json!({"type": "integer", "description": "Nanoseconds since 1970, UTC."})
 }
 
+fn optional_date() -> Value {
+    json!({"type": ["string", "null"], "format": "date-time"})
+}
+
 fn tags() -> Value {
     json!({"type": "object", "additionalProperties": {"type": "string"}})
 }
@@ -97,13 +101,18 @@ fn cluster() -> Value {
         &["keyVaultUri", "keyName", "keyVersion"],
         json!({"keyVaultUri": text(), "keyName": text(), "keyVersion": text(), "keyRsaSize": {"type": "integer"}}),
     );
-    let version =
-        object(&["version", "wrappedKeys"], json!({"version": text(), "wrappedKeys": count(), "lastUsed": date()}));
+    let version = object(
+        &["version", "wrappedKeys"],
+        json!({"version": text(), "wrappedKeys": count(), "lastUsed": optional_date()}),
+    );
     let key_state = object(
         &["state", "since", "resolvedVersion", "versions"],
         json!({
             "state": words(&["Active", "Degraded", "Revoked", "Resuming"]),
-            "since": date(),
+            "since": optional_date(),
+            "until": optional_date(),
+            "code": {"type": ["string", "null"], "description": "Of the catalogue of key faults."},
+            "reason": {"type": ["string", "null"]},
             "configuredVersion": {"type": ["string", "null"], "description": "As it was asked for; empty for the newest one."},
             "resolvedVersion": text(),
             "versions": {"type": "array", "items": version},
@@ -134,6 +143,7 @@ fn cluster() -> Value {
             "capacityReservationProperties": whole(json!({"lastSkuUpdate": date(), "minCapacity": {"type": "integer"}})),
             "keyVaultProperties": key,
             "keyState": key_state,
+            "customerManagedKeyStatus": text(),
         }),
     );
     let identity =

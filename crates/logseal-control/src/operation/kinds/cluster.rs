@@ -1,15 +1,17 @@
 //! Clusters are made and changed.
 
 use logseal_catalog::{AekRow, Change, ClusterRow};
-use logseal_core::{ClusterId, ResourceId};
-use logseal_keys::AekOwner;
-use logseal_vault::{KeyId, KeyName, KeyProperties, KeyVersion, PrincipalId, PrincipalIdError, VaultError};
+use logseal_core::{ClusterId, ResourceId, UnixNanos};
+use logseal_keys::fault::Entry;
+use logseal_keys::{AekOwner, KeyFault};
+use logseal_vault::{KeyId, KeyIdError, KeyName, KeyProperties, KeyVersion, PrincipalId, PrincipalIdError, VaultError};
 
 use super::super::document::{CreateCluster, Kek, UpdateCluster};
 use super::super::runner::Context;
 use super::super::world::World;
 use super::super::{Effects, Intent, Operation, StepError};
 use super::{FINISH, put, remove_outdated_copies, resource};
+use crate::callers::caller_of;
 use crate::resource::ProvisioningState;
 use crate::resource::cluster::{ClusterDocument, ClusterSettings};
 use crate::resource::key::KeyReference;
@@ -32,7 +34,7 @@ pub(super) async fn run(
                 welcome(world, id).await?;
             }
             if let Some(key) = key {
-                *resolved = Some(validate(world, key).await?);
+                *resolved = Some(validate(world, id.cluster(), key).await?);
             }
             Ok(Effects::new())
         }
@@ -109,6 +111,9 @@ async fn finish(operation: &Operation, world: &World) -> Result<Effects, StepErr
         _ => return Ok(Effects::new()),
     };
     document.settings = settings.clone();
+    if let Intent::UpdateCluster(UpdateCluster { identity: Some(identity), .. }) = &operation.document.intent {
+        document.identity = identity.clone();
+    }
     if let (Some(key), Intent::CreateCluster(_)) = (key, &operation.document.intent) {
         document.key = Some(key.clone());
         document.key_since = now.0;
@@ -127,56 +132,77 @@ async fn welcome(world: &World, id: ResourceId) -> Result<(), StepError> {
     world.vaults.welcome(&principal).await.map_err(|error| vault_trouble(&error))
 }
 
-/// The key version that `key` names, if it may protect a cluster.
-async fn validate(world: &World, key: &KeyReference) -> Result<Kek, StepError> {
-    let invalid = |message: String| StepError::failed("KeyValidationFailed", message);
-    let Some((uri, vault)) = world.vaults.vault(&key.key_vault_uri) else {
-        return Err(StepError::failed(
-            "KeyVaultNotAllowed",
-            format!(
-                "this deployment uses no key vault at `{}`: name one that its configuration allows",
-                key.key_vault_uri
-            ),
+/// The key version that `key` names, if it may protect `cluster`.
+async fn validate(world: &World, cluster: ClusterId, key: &KeyReference) -> Result<Kek, StepError> {
+    let caller = caller_of(&world.catalog, cluster).await.map_err(|error| vault_trouble(&error))?;
+    let Some((uri, vault)) = world.vaults.vault(&key.key_vault_uri, &caller) else {
+        return Err(fault(
+            KeyFault::InvalidKeyVaultUri,
+            &format!("this deployment uses no key vault at `{}`", key.key_vault_uri),
         ));
     };
-    let name = KeyName::parse(&key.key_name).map_err(|error| invalid(error.to_string()))?;
+    let invalid = |error: KeyIdError| StepError::failed("KeyValidationFailed", error.to_string());
+    let name = KeyName::parse(&key.key_name).map_err(invalid)?;
     let version = match key.key_version.as_str() {
         "" => None,
-        version => Some(KeyVersion::parse(version).map_err(|error| invalid(error.to_string()))?),
+        version => Some(KeyVersion::parse(version).map_err(invalid)?),
     };
     let found = vault.key(&name, version.as_ref()).await.map_err(|error| vault_trouble(&error))?;
-    let KeyProperties { id, rsa_bits, enabled, recoverable, .. } = found;
-    if !enabled {
-        return Err(invalid(format!("key `{id}` is disabled: enable it in the vault, or name another version")));
-    }
-    let smallest = key.key_rsa_size.unwrap_or(2048);
-    if rsa_bits < smallest {
-        return Err(invalid(format!("key `{id}` has {rsa_bits} bits, fewer than the {smallest} that are asked for")));
-    }
-    if !recoverable {
-        let message = format!("key `{id}` is not recoverable: turn on soft delete and purge protection in its vault");
-        return Err(StepError::failed("KeyNotRecoverable", message));
-    }
+    check(&found, key.key_rsa_size.unwrap_or(2048), world.clock.now()).map_err(|(kind, what)| fault(kind, &what))?;
+    let KeyProperties { id, .. } = found;
     Ok(Kek { vault_uri: uri.to_string(), name: id.name.to_string(), version: id.version.to_string() })
+}
+
+/// What keeps a key version from protecting a cluster, if anything does.
+fn check(found: &KeyProperties, smallest: u32, now: UnixNanos) -> Result<(), (KeyFault, String)> {
+    let id = &found.id;
+    let rules = [
+        (found.is_rsa(), KeyFault::KeyTypeNotSupported, format!("key `{id}` is of the type {}", found.key_type)),
+        (
+            found.rsa_bits >= smallest,
+            KeyFault::KeyTooSmall,
+            format!("key `{id}` has {} bits, fewer than the {smallest} that are asked for", found.rsa_bits),
+        ),
+        (found.enabled, KeyFault::KeyDisabled, format!("key `{id}` is disabled")),
+        (
+            found.not_before.is_none_or(|from| from <= now),
+            KeyFault::KeyOutsideValidity,
+            format!("key `{id}` is not valid yet"),
+        ),
+        (
+            found.expires.is_none_or(|until| now < until),
+            KeyFault::KeyOutsideValidity,
+            format!("key `{id}` has expired"),
+        ),
+        (found.recoverable, KeyFault::KeyNotRecoverable, format!("key `{id}` can be purged before its retention ends")),
+    ];
+    match rules.into_iter().find(|(holds, ..)| !holds) {
+        None => Ok(()),
+        Some((_, kind, what)) => Err((kind, what)),
+    }
+}
+
+/// A key was not adopted because of `kind`.
+fn fault(kind: KeyFault, what: &str) -> StepError {
+    let Entry { code, action, .. } = kind.entry();
+    StepError::failed(code, format!("{what}: {action}"))
 }
 
 async fn probe(world: &World, cluster: ClusterId, kek: &KeyId) -> Result<(), StepError> {
     world.keyring.probe(cluster, kek).await.map_err(|error| vault_trouble(&error))
 }
 
+/// A vault that could not be asked is no reason to go on trying for ever: whoever waits for the operation is told.
 fn vault_trouble(error: &VaultError) -> StepError {
     let message = logseal_core::Chain(error).to_string();
     match error {
         VaultError::Io { .. } | VaultError::Stopped => StepError::Passing(message),
-        _ => StepError::failed(
-            "KeyValidationFailed",
-            format!("{message}: check the key's name, version and permissions"),
-        ),
+        _ => fault(KeyFault::from(error), &message),
     }
 }
 
 fn key_id(kek: &Kek) -> Result<KeyId, StepError> {
-    let bad = |error: logseal_vault::KeyIdError| StepError::failed("KeyValidationFailed", error.to_string());
+    let bad = |error: KeyIdError| StepError::failed("KeyValidationFailed", error.to_string());
     Ok(KeyId {
         vault_uri: kek.vault_uri.as_str().into(),
         name: KeyName::parse(&kek.name).map_err(bad)?,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use logseal_catalog::Change;
+use logseal_catalog::{Change, WalFileState};
 use logseal_core::{AekId, ClusterId, ResourceId};
 
 use super::super::document::{DeleteCluster, Intent};
@@ -69,7 +69,17 @@ pub(crate) async fn refuse_live_data(world: &World, cluster: ClusterId) -> Resul
     let aeks: Vec<AekId> = sizes.iter().map(|size| size.aek).collect();
     let (segments, rows): (u64, u64) = sizes.iter().fold((0, 0), |(s, r), size| (s + size.segments, r + size.rows));
     let unsealed = world.data.unsealed_of(&aeks);
-    if segments == 0 && unsealed == 0 {
+    // Of a log that is not in memory nobody knows how many records it has.
+    let unread = match world.keyring.suspension(cluster) {
+        None => false,
+        Some(_) => world
+            .catalog
+            .wal_files()
+            .await?
+            .iter()
+            .any(|file| file.cluster == cluster && file.state != WalFileState::Retired),
+    };
+    if segments == 0 && unsealed == 0 && !unread {
         return Ok(());
     }
     let mut workspaces: Vec<_> = sizes.iter().filter(|size| size.segments > 0).map(|size| size.workspace).collect();
@@ -78,9 +88,10 @@ pub(crate) async fn refuse_live_data(world: &World, cluster: ClusterId) -> Resul
     Err(Problem::conflict(
         "ClusterHasData",
         format!(
-            "the cluster's keys protect {rows} records in {segments} segments of {} workspaces, and {unsealed} records that are \
+            "the cluster's keys protect {rows} records in {segments} segments of {} workspaces, and {} that are \
              in no segment yet: delete with `forceDelete=true` to shred them, or keep the cluster until retention has removed them",
-            workspaces.len()
+            workspaces.len(),
+            if unread { "an unknown number of records".to_owned() } else { format!("{unsealed} records") },
         ),
     ))
 }

@@ -5,7 +5,7 @@ mod clusters;
 use std::time::Duration;
 
 use logseal_core::AekId;
-use logseal_crypto::{Aek, Key256};
+use logseal_crypto::{Aek, Key256, Lease};
 use logseal_otlp::ScanLimits;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
@@ -60,7 +60,7 @@ impl Fixture {
         let key = Key256::copy_from_slice(&[3; 32]).unwrap();
         Self {
             tables: WorkspaceTables::for_test(WORKSPACE),
-            aek: Arc::new(Aek::new(AekId::from_bytes([4; 16]), WORKSPACE, 1, key)),
+            aek: Arc::new(Aek::new(AekId::from_bytes([4; 16]), WORKSPACE, 1, key, Lease::unlimited())),
             budget,
             backlog,
             now: Instant::now(),

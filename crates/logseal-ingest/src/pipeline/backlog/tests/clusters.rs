@@ -7,7 +7,7 @@ const OTHER_WORKSPACE: WorkspaceId = WorkspaceId::from_bytes([12; 16]);
 
 fn aek(byte: u8) -> Arc<Aek> {
     let key = Key256::copy_from_slice(&[byte; 32]).unwrap();
-    Arc::new(Aek::new(AekId::from_bytes([byte; 16]), WORKSPACE, u32::from(byte), key))
+    Arc::new(Aek::new(AekId::from_bytes([byte; 16]), WORKSPACE, u32::from(byte), key, Lease::unlimited()))
 }
 
 impl Fixture {
