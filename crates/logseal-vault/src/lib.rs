@@ -7,16 +7,21 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`key_id`] | [`KeyName`], [`KeyVersion`], [`KeyId`]: the Key Vault identifier grammar |
+//! | [`uri`] | [`VaultUri`], [`VaultUriPolicy`]: which key vaults may be named at all |
+//! | [`address`] | to which addresses a vault's name may resolve |
 //! | [`principal`] | [`PrincipalId`], [`Caller`]: as whom a vault is asked |
 //! | [`port`] | [`KeyVault`], [`VaultError`] and what each error says about the key |
 //! | [`embedded`] | [`EmbeddedVault`]: RSA keys in files, private keys sealed under the root key |
 
+pub mod address;
 pub mod embedded;
 pub mod key_id;
 pub mod port;
 pub mod principal;
+pub mod uri;
 
 pub use embedded::{EmbeddedClient, EmbeddedVault};
 pub use key_id::{KeyId, KeyIdError, KeyName, KeyVersion};
 pub use port::{KeyProperties, KeyVault, Permission, VaultError, VaultErrorClass};
 pub use principal::{Caller, PrincipalId, PrincipalIdError};
+pub use uri::{VaultUri, VaultUriError, VaultUriErrorKind, VaultUriPolicy};
