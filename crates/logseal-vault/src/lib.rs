@@ -1,4 +1,4 @@
-//! Where key-encryption keys (KEKs) live: the [`KeyVault`] port and the embedded vault behind it.
+//! Where key-encryption keys (KEKs) live: the [`KeyVault`] port, the embedded vault and the Azure Key Vault client behind it.
 //!
 //! A KEK never leaves its vault. The rest of the program names it by URI, name and version ([`KeyId`]) and asks the vault to
 //! wrap and unwrap 256-bit account keys with RSA-OAEP-256. The port is as narrow as that, so that a further provider is one
@@ -12,8 +12,10 @@
 //! | [`principal`] | [`PrincipalId`], [`Caller`]: as whom a vault is asked |
 //! | [`port`] | [`KeyVault`], [`VaultError`] and what each error says about the key |
 //! | [`embedded`] | [`EmbeddedVault`]: RSA keys in files, private keys sealed under the root key |
+//! | [`azure`] | [`AzureKeyVault`](azure::AzureKeyVault): Azure Key Vault and Managed HSM over HTTPS |
 
 pub mod address;
+pub mod azure;
 pub mod embedded;
 pub mod key_id;
 pub mod port;
