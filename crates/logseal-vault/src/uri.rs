@@ -43,13 +43,36 @@ pub enum Audience {
 }
 
 impl Audience {
-    /// The domains of Azure's own vaults, each with the audience of its tokens.
-    const DOMAINS: [(&str, Self); 4] = [
-        ("vault.azure.net", Self::Public),
-        ("vault.usgovcloudapi.net", Self::Government),
-        ("vault.azure.cn", Self::China),
-        ("managedhsm.azure.net", Self::ManagedHsm),
-    ];
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Public, Self::Government, Self::China, Self::ManagedHsm];
+
+    /// Its name in configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Government => "government",
+            Self::China => "china",
+            Self::ManagedHsm => "managed-hsm",
+        }
+    }
+
+    /// Reads its name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.as_str() == text)
+    }
+
+    /// The domain that its vaults are one name below.
+    #[must_use]
+    pub fn domain(self) -> &'static str {
+        match self {
+            Self::Public => "vault.azure.net",
+            Self::Government => "vault.usgovcloudapi.net",
+            Self::China => "vault.azure.cn",
+            Self::ManagedHsm => "managedhsm.azure.net",
+        }
+    }
 
     /// The resource that a token is asked for.
     #[must_use]
@@ -62,9 +85,9 @@ impl Audience {
         }
     }
 
-    /// The audience of the Azure domain that `host` is one name below.
+    /// The audience whose domain `host` is one name below.
     fn of_host(host: &str) -> Option<Self> {
-        Self::DOMAINS.into_iter().find(|(domain, _)| is_one_name_below(host, domain)).map(|(_, audience)| audience)
+        Self::ALL.into_iter().find(|audience| is_one_name_below(host, audience.domain()))
     }
 }
 
@@ -116,13 +139,33 @@ impl Display for VaultUri {
     }
 }
 
-/// Which key vaults may be named: those of Azure's domains, and hosts that the operator allowed.
-#[derive(Clone, Debug, Default)]
+/// Which key vaults may be named. By default all of Azure's domains.
+#[derive(Clone, Debug)]
 pub struct VaultUriPolicy {
+    domains: Vec<Audience>,
     hosts: Vec<VaultUri>,
 }
 
+impl Default for VaultUriPolicy {
+    fn default() -> Self {
+        Audience::ALL.into_iter().fold(Self::none(), Self::allow_domain)
+    }
+}
+
 impl VaultUriPolicy {
+    /// No vault at all, for operators who name each one.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { domains: Vec::new(), hosts: Vec::new() }
+    }
+
+    /// Allows all vaults of one domain.
+    #[must_use]
+    pub fn allow_domain(mut self, audience: Audience) -> Self {
+        self.domains.push(audience);
+        self
+    }
+
     /// Allows one more host: `host` or `host:port`. Its address may be a private one, for example that of a private endpoint.
     ///
     /// `audience` says which tokens it may be sent. It may be left out below one of Azure's domains, where it is that domain's.
@@ -163,7 +206,7 @@ impl VaultUriPolicy {
         if let Some(allowed) = self.hosts.iter().find(|allowed| allowed.host() == host && allowed.port == port) {
             return Ok(allowed.clone());
         }
-        match Audience::of_host(host) {
+        match Audience::of_host(host).filter(|audience| self.domains.contains(audience)) {
             Some(audience) if port == HTTPS_PORT => Ok(vault_uri(host, port, audience, false)),
             None if !self.hosts.iter().any(|allowed| allowed.host() == host) => {
                 Err(VaultUriError::HostNotAllowed(host.into()))

@@ -156,7 +156,7 @@ impl AzureKeyVault {
 
     async fn attempts(&self, ask: Ask<'_>, body: &Bytes, limit: Instant) -> Result<Zeroizing<Vec<u8>>, VaultError> {
         let audience = self.uri.audience();
-        let mut token = self.tokens.token(audience).await?;
+        let mut token = in_time(limit, self.tokens.token(audience)).await?;
         let mut renewed = false;
         let mut repeated = 0;
         loop {
@@ -166,7 +166,7 @@ impl AzureKeyVault {
             };
             if matches!(failure.error, VaultError::Unauthorized) && !renewed {
                 renewed = true;
-                token = self.tokens.another(audience, &token).await?;
+                token = in_time(limit, self.tokens.another(audience, &token)).await?;
                 continue;
             }
             let left = limit.saturating_duration_since(Instant::now());
@@ -202,6 +202,12 @@ impl AzureKeyVault {
         }
         Err(VaultError::Invalid(format!("key `{kek}` is not in the vault `{}`", self.uri)))
     }
+}
+
+/// The vault is not to blame when there is no token in time.
+async fn in_time<T>(limit: Instant, token: impl Future<Output = Result<T, VaultError>>) -> Result<T, VaultError> {
+    let late = |_| VaultError::Token("the identity service did not answer in time".into());
+    timeout_at(limit, token).await.map_err(late)?
 }
 
 #[async_trait]

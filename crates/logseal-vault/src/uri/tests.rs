@@ -234,6 +234,27 @@ fn kinds_are_what_error_catalogues_need() {
 }
 
 #[test]
+fn an_operator_may_allow_less_than_all_of_azure() {
+    let one = VaultUriPolicy::none().allow_host("private.vault.azure.net", None).unwrap();
+    let hsm = VaultUriPolicy::none().allow_domain(Audience::ManagedHsm);
+    for (policy, text, allowed) in [
+        (&VaultUriPolicy::none(), "https://kv.vault.azure.net", false),
+        (&one, "https://private.vault.azure.net", true),
+        (&one, "https://kv.vault.azure.net", false),
+        (&hsm, "https://hsm.managedhsm.azure.net", true),
+        (&hsm, "https://kv.vault.azure.net", false),
+    ] {
+        let outcome = policy.parse(text);
+        assert_eq!(outcome.is_ok(), allowed, "{text}: {outcome:?}");
+        assert!(allowed || matches!(outcome, Err(HostNotAllowed(_))), "{outcome:?}");
+    }
+    for audience in Audience::ALL {
+        assert_eq!(Audience::parse(audience.as_str()), Some(audience));
+    }
+    assert_eq!(Audience::parse("Public"), None);
+}
+
+#[test]
 fn allowed_hosts_follow_the_same_rules() {
     for (text, audience, reason) in [
         ("https://vault.example.com", Some(Audience::Public), HostExpected),

@@ -1,7 +1,9 @@
 //! Tokens: for whom they are asked, when they are replaced, and that nobody else sees them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use logseal_vault::azure::AzureSettings;
 use logseal_vault::uri::Audience;
 use logseal_vault::{KeyId, KeyVault, VaultError, VaultErrorClass, VaultUriPolicy};
 
@@ -41,12 +43,15 @@ async fn a_refused_token_is_replaced_once() {
 
 #[tokio::test]
 async fn without_a_token_nobody_is_called() {
-    let source = NumberedTokens { fails: true, ..NumberedTokens::default() };
-    let world = World::with(settings(), source, [good()]).await;
-    let error = world.unwrap().await.unwrap_err();
-    assert!(matches!(error, VaultError::Token(_)), "{error:?}");
-    assert_eq!(error.class(), VaultErrorClass::Trouble);
-    assert!(world.network.called().is_empty());
+    let hasty = AzureSettings { call_timeout: Duration::from_millis(200), ..settings() };
+    for (fails, settings) in [(true, settings()), (false, hasty)] {
+        let source = NumberedTokens { fails, hangs: !fails, ..NumberedTokens::default() };
+        let world = World::with(settings, source, [good()]).await;
+        let error = world.unwrap().await.unwrap_err();
+        assert!(matches!(error, VaultError::Token(_)), "{error:?}");
+        assert_eq!(error.class(), VaultErrorClass::Trouble);
+        assert!(world.network.called().is_empty());
+    }
 }
 
 #[tokio::test]

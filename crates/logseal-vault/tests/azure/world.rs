@@ -77,11 +77,15 @@ impl Network for ScriptedNetwork {
 pub(crate) struct NumberedTokens {
     pub(crate) asked: Mutex<Vec<Audience>>,
     pub(crate) fails: bool,
+    pub(crate) hangs: bool,
 }
 
 #[async_trait]
 impl TokenSource for NumberedTokens {
     async fn token(&self, audience: Audience) -> Result<AccessToken, VaultError> {
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
         let mut asked = self.asked.lock().unwrap();
         asked.push(audience);
         if self.fails {
