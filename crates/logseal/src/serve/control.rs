@@ -26,10 +26,23 @@ use super::vault::Addresses;
 /// The embedded vault, under the URI that is stored and all addresses at which it was ever served.
 #[derive(Debug)]
 pub(super) struct Embedded {
-    pub(super) vault: Arc<EmbeddedVault>,
+    vault: Arc<EmbeddedVault>,
     /// Where it is served; not known before its listener is bound.
-    pub(super) addresses: OnceLock<Arc<Addresses>>,
-    pub(super) service_key: KeyId,
+    addresses: OnceLock<Arc<Addresses>>,
+    service_key: KeyId,
+}
+
+impl Embedded {
+    /// The vault, not served yet.
+    pub(super) fn new(vault: Arc<EmbeddedVault>, service_key: KeyId) -> Self {
+        Self { vault, addresses: OnceLock::new(), service_key }
+    }
+
+    /// It is served, and was served before, at `addresses`.
+    pub(super) fn serve_at(&self, addresses: Arc<Addresses>) {
+        // Set once a start.
+        let _ = self.addresses.set(addresses);
+    }
 }
 
 #[async_trait]

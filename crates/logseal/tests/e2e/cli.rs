@@ -23,19 +23,19 @@ fn stdout(output: &Output) -> String {
 }
 
 /// What a command that succeeds prints.
-fn done(server: &Server, arguments: &[&str]) -> String {
+pub(crate) fn done(server: &Server, arguments: &[&str]) -> String {
     let output = server.run(arguments);
     assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
     stdout(&output)
 }
 
-fn json(server: &Server, arguments: &[&str]) -> Value {
+pub(crate) fn json(server: &Server, arguments: &[&str]) -> Value {
     let arguments: Vec<_> = arguments.iter().copied().chain(["--json"]).collect();
     serde_json::from_str(&done(server, &arguments)).expect("JSON alone")
 }
 
 /// What a command that fails says.
-fn failed(server: &Server, arguments: &[&str]) -> String {
+pub(crate) fn failed(server: &Server, arguments: &[&str]) -> String {
     let output = server.run(arguments);
     assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}{}", stdout(&output), stderr(&output));
     stderr(&output)

@@ -13,6 +13,7 @@ mod tampering;
 #[path = "../overload/tenants.rs"]
 mod tenants;
 mod unavailable;
+mod vault;
 mod wal;
 
 use logseal_testkit::Server;

@@ -1,0 +1,87 @@
+//! Tokens: for whom they are asked, when they are replaced, and that nobody else sees them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use logseal_vault::azure::AzureSettings;
+use logseal_vault::uri::Audience;
+use logseal_vault::{KeyId, KeyVault, VaultError, VaultErrorClass, VaultUriPolicy};
+
+use crate::stub::{Authority, Step, Stub};
+use crate::world::{
+    KEY, NumberedTokens, PUBLIC, ScriptedNetwork, World, client, good, kek, parts, result_of, settings,
+};
+
+fn challenge() -> Step {
+    let header =
+        "www-authenticate: Bearer authorization=\"https://evil.example/tenant\", resource=\"https://evil.example\"\r\n";
+    Step::Answer(401, header, br#"{"error":{"code":"Unauthorized","message":"x"}}"#.to_vec())
+}
+
+#[tokio::test]
+async fn a_refused_token_is_replaced_once() {
+    let world = World::new([challenge(), good(), good()]).await;
+    assert!(world.unwrap().await.is_ok() && world.unwrap().await.is_ok());
+    let shown: Vec<_> = world.stub.seen().iter().map(|seen| seen.header("authorization").unwrap().to_owned()).collect();
+    assert_eq!(shown, ["Bearer token-1", "Bearer token-2", "Bearer token-2"]);
+    assert_eq!(*world.source.asked.lock().unwrap(), [Audience::Public; 2], "whatever the challenge names");
+    assert_eq!(world.network.called().len(), 1, "nobody else was called");
+
+    let world = World::new([challenge(), challenge(), good()]).await;
+    let error = world.unwrap().await.unwrap_err();
+    assert!(matches!(error, VaultError::Unauthorized), "{error:?}");
+    assert_eq!(error.class(), VaultErrorClass::Trouble, "a token that is not taken is no revocation");
+    assert_eq!(world.stub.seen().len(), 2);
+
+    // A new token does not use up the repetitions, and a repetition does not allow a second new token.
+    let busy = || Step::Answer(503, "", Vec::new());
+    let world = World::new([busy(), challenge(), busy(), good()]).await;
+    assert!(world.unwrap().await.is_ok());
+    let world = World::new([challenge(), busy(), challenge(), good()]).await;
+    assert!(matches!(world.unwrap().await, Err(VaultError::Unauthorized)));
+}
+
+#[tokio::test]
+async fn without_a_token_nobody_is_called() {
+    let hasty = AzureSettings { call_timeout: Duration::from_millis(200), ..settings() };
+    for (fails, settings) in [(true, settings()), (false, hasty)] {
+        let source = NumberedTokens { fails, hangs: !fails, ..NumberedTokens::default() };
+        let world = World::with(settings, source, [good()]).await;
+        let error = world.unwrap().await.unwrap_err();
+        assert!(matches!(error, VaultError::Token(_)), "{error:?}");
+        assert_eq!(error.class(), VaultErrorClass::Trouble);
+        assert!(world.network.called().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn each_cloud_has_its_own_audience() {
+    for (host, audience) in [
+        ("kv.vault.azure.net", Audience::Public),
+        ("kv.vault.usgovcloudapi.net", Audience::Government),
+        ("kv.vault.azure.cn", Audience::China),
+        ("hsm.managedhsm.azure.net", Audience::ManagedHsm),
+    ] {
+        let authority = Authority::new();
+        let kek = KeyId { vault_uri: format!("https://{host}").into(), ..kek() };
+        let answer = Step::Answer(200, "", result_of(&kek.to_string(), &KEY));
+        let stub = Stub::start(Some(authority.server(host, (2020, 2100))), [answer]).await;
+        let network = Arc::new(ScriptedNetwork::default());
+        network.names(&[&[PUBLIC]]);
+        network.route(&format!("{PUBLIC}:443"), Some(stub.address));
+        let source = Arc::new(NumberedTokens::default());
+        let uri = VaultUriPolicy::default().parse(&kek.vault_uri).unwrap();
+        let vault = client(uri, Arc::<NumberedTokens>::clone(&source), &parts(network, &authority, settings()));
+        assert_eq!(vault.unwrap(&kek, &[1]).await.unwrap().expose(), &KEY);
+        assert_eq!(*source.asked.lock().unwrap(), [audience], "{host}");
+    }
+}
+
+#[tokio::test]
+async fn neither_token_nor_key_is_shown() {
+    let world = World::new([good(), challenge(), challenge()]).await;
+    let key = world.unwrap().await.unwrap();
+    let error = world.unwrap().await.unwrap_err();
+    let shown = format!("{:?} {key:?} {error:?} {error}", world.vault);
+    assert!(!shown.contains("token-") && !shown.contains("BwcH") && !shown.contains("7, 7"), "{shown}");
+}
