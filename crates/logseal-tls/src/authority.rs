@@ -118,7 +118,7 @@ impl Authority {
             Err(source) => return Err(io_error(&stored, source)),
         };
         if fs::read(&file).ok().as_deref() != Some(certificate.as_bytes()) {
-            // Clients run as other users, and a certificate is no secret.
+            // A certificate is no secret: it may be copied to wherever clients are.
             replace(&file, certificate.as_bytes(), 0o644).map_err(|source| io_error(&file, source))?;
         }
         Ok(Self { key, file })

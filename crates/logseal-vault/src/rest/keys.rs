@@ -9,13 +9,13 @@ use axum::{Extension as Also, Json};
 use http::StatusCode;
 use logseal_crypto::OsRandom;
 use serde_json::{Value, json};
+use tracing::error;
 
 use super::asked::Asked;
 use super::input::{self, CreateBody, Extension, GrantBody, ImportBody, PolicyBody, RandomBody, UpdateBody};
 use super::problem::Problem;
 use super::throttle::Work;
 use super::{Detail, Shared, view};
-use crate::VaultError;
 use crate::embedded::Key;
 use crate::embedded::key::{KeyOperation, VersionChange};
 use crate::embedded::state::NewKey;
@@ -180,6 +180,12 @@ pub(super) async fn not_offered() -> Problem {
     Problem::not_offered("moving whole keys out of a vault and into one (backup, restore, release)")
 }
 
+fn unknown_clusters(error: String) -> Problem {
+    error!(error, "a key is not made, since it is not known whom to grant it to");
+    let message = "it is not known now whom to grant the key to: the server's log has the reason";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message)
+}
+
 fn changed(shown: Value, detail: Value) -> Response {
     (Also(Detail(detail)), Json(shown)).into_response()
 }
@@ -220,7 +226,7 @@ impl Shared {
         }
         let welcoming = grants.unwrap_or(true);
         let granted = match existing {
-            None if welcoming => self.face.clusters.principals().await.map_err(VaultError::Invalid)?,
+            None if welcoming => self.face.clusters.principals().await.map_err(unknown_clusters)?,
             _ => Vec::new(),
         };
         Ok(NewKey {

@@ -10,7 +10,8 @@
 //!   are), and whether the key can be purged before its retention has ended (it cannot).
 //!
 //! Whoever has the vault's token administers it. The token is checked before the path and the body are looked at; the rest of a request
-//! is carried out in a task of its own, so that a client that goes away leaves no change without its report.
+//! is carried out in a task of its own, so that a client that goes away leaves no change without its report. What is unwrapped for a client
+//! passes through buffers of the HTTP stack, which are not wiped; the deployment's own keys never come this way.
 //!
 //! | module | what it holds |
 //! | --- | --- |

@@ -29,8 +29,7 @@ fn ask(server: &Server, method: &str, path: &str, token: &str, body: &Value) -> 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let stream = connector.connect(host, port.parse().expect("a number")).await.expect("a server that is believed");
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
         tokio::spawn(connection);
         let answer = sender.send_request(request).await.expect("an answer");
         let status = answer.status();
