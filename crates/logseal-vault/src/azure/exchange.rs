@@ -95,7 +95,9 @@ impl Connections {
     pub(super) async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, ExchangeError> {
         while let Some(mut connection) = self.take_idle() {
             // The peer may have closed it meanwhile. Nothing that is sent here changes anything in a vault, so it may be sent again.
-            if let Ok(response) = connection.sender.send_request(request.clone()).await {
+            if connection.sender.ready().await.is_ok()
+                && let Ok(response) = connection.sender.send_request(request.clone()).await
+            {
                 return Ok(self.read(connection, response).await);
             }
         }

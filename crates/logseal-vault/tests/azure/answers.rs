@@ -200,6 +200,15 @@ async fn connections_are_kept_and_replaced_when_they_are_gone() {
     assert_eq!(world.connections(), [1, 2], "a connection with an unread rest is not used again");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_call_after_the_other_stays_on_one_connection_with_many_threads() {
+    let world = World::new(vec![good(); 100]).await;
+    for _ in 0..100 {
+        assert!(world.unwrap().await.is_ok());
+    }
+    assert_eq!(world.connections(), [1; 100]);
+}
+
 #[tokio::test]
 async fn calls_side_by_side_have_their_own_connections() {
     let world = World::new(vec![good(); 16]).await;
