@@ -15,7 +15,7 @@ use crate::Problem;
 use crate::operation::kinds;
 use crate::operation::runner::Operations;
 use crate::resource::cluster::ClusterDocument;
-use crate::resource::view::{self, ClusterFacts, LinkedWorkspace};
+use crate::resource::view::{self, ClusterFacts, LinkedWorkspace, LiveKey};
 use crate::resource::workspace::WorkspaceDocument;
 
 /// Views that are kept: more than there may be clusters. Those of clusters that are gone are dropped when there are so many.
@@ -76,19 +76,23 @@ impl Operations {
         Ok(self.cluster_views().facts(&self.world().catalog, row.id.cluster()).await?.facts)
     }
 
+    /// What is known of the key of the cluster `id` and is not in the catalog.
+    pub(crate) fn live_key(&self, id: ClusterId) -> LiveKey {
+        LiveKey { status: self.world().data.key_status(id), newest: self.newest().of(id) }
+    }
+
     /// The cluster of `row` as JSON.
     pub(crate) async fn cluster_body(&self, row: &ResourceRow) -> Result<Bytes, Problem> {
         let (views, id) = (self.cluster_views(), row.id.cluster());
         let data = &self.world().data;
         // Before the state is read: what changes in between is shown the next time.
-        let versions = (row.version, data.key_states_version());
+        let versions = (row.version, data.key_states_version().wrapping_add(self.newest().version()));
         let kept = views.facts(&self.world().catalog, id).await?;
         if let Some((_, body)) = kept.shown.filter(|(of, _)| *of == versions) {
             return Ok(body);
         }
         let document: ClusterDocument = kinds::document(row)?;
-        let status = data.key_status(id);
-        let body = Bytes::from(view::cluster(row, &document, &kept.facts, status.as_ref()).to_string());
+        let body = Bytes::from(view::cluster(row, &document, &kept.facts, &self.live_key(id)).to_string());
         let shown = Some((versions, body.clone()));
         views.keep(id, Kept { as_of: kept.as_of, facts: kept.facts, shown });
         Ok(body)

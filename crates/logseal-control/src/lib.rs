@@ -12,6 +12,7 @@
 //! | [`operation`] | operations: intent, steps, the tasks that run them |
 //! | [`provision`] | the resources that exist from the first start |
 //! | [`port`] | what this crate needs of the rest of the server |
+//! | [`rotation`] | adopts newer versions of clusters' keys |
 //! | [`upkeep`] | retention, and the end of what was deleted |
 //! | [`audit`] | the audit trail |
 //! | `principals` | as whom clusters ask the key vault |
@@ -33,6 +34,7 @@ pub mod provision;
 mod quota;
 mod request;
 mod resource;
+pub mod rotation;
 #[cfg(test)]
 mod testing;
 pub mod upkeep;
@@ -49,4 +51,5 @@ pub use port::{
     QuotaStatus, Vaults,
 };
 pub use principals::cluster_principals;
+pub use rotation::RotationCoordinator;
 pub use upkeep::{Upkeep, UpkeepSettings};

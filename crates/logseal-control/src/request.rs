@@ -1,5 +1,7 @@
 //! What a request to change a resource becomes: an operation, a change at once, or a refusal.
 
+mod links;
+
 use std::sync::Arc;
 
 use http::{HeaderMap, StatusCode, header};
@@ -9,26 +11,23 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::Problem;
-use crate::json::Object;
 use crate::operation::document::{
-    CreateCluster, CreateWorkspace, DeleteCluster, DeleteWorkspace, MoveWorkspace, PurgeWorkspace, RecoverWorkspace,
-    UpdateCluster,
+    CreateCluster, CreateWorkspace, DeleteCluster, DeleteWorkspace, PurgeWorkspace, RecoverWorkspace, UpdateCluster,
 };
 use crate::operation::runner::{Operations, Submission};
-use crate::operation::world::SERVICE_CLUSTER;
 use crate::operation::{Intent, Operation, kinds};
 use crate::quota;
 use crate::resource::cluster::{ClusterChange, ClusterDocument};
 use crate::resource::identity::Identity;
 use crate::resource::view::{date, etag, path};
-use crate::resource::workspace::{Link, WorkspaceDocument, WorkspaceSettings};
-use crate::resource::{Method, ProvisioningState, cluster, name};
+use crate::resource::workspace::{WorkspaceDocument, WorkspaceSettings};
+use crate::resource::{Method, ProvisioningState, name};
+
+pub(crate) use self::links::{link, unlink};
+use self::links::{owner_of, refuse_suspended};
 
 /// Most clusters of a deployment: each has a thread and a log of its own.
 const CLUSTERS: u32 = 100;
-
-/// Most workspaces that are linked to one cluster: Azure Monitor's limit.
-const WORKSPACES_PER_CLUSTER: usize = 1_000;
 
 /// Most workspaces of a deployment, which all are in memory.
 const WORKSPACES: u32 = 10_000;
@@ -64,6 +63,11 @@ impl Caller {
         let text =
             |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok()).map(str::to_owned);
         Self { actor: actor.to_owned(), if_match: text(header::IF_MATCH), if_none_match: text(header::IF_NONE_MATCH) }
+    }
+
+    /// `actor`, whatever state the resource is in.
+    pub(crate) fn unconditional(actor: &str) -> Self {
+        Self { actor: actor.to_owned(), if_match: None, if_none_match: None }
     }
 
     fn admit(&self, current: Option<&ResourceRow>) -> Result<(), Problem> {
@@ -300,132 +304,9 @@ pub(crate) async fn delete_found_workspace(
     let intent =
         if force { Intent::PurgeWorkspace(PurgeWorkspace {}) } else { Intent::DeleteWorkspace(DeleteWorkspace {}) };
     let location = document.settings.location.clone();
-    let caller = Caller { actor: actor.to_owned(), if_match: None, if_none_match: None };
+    let caller = Caller::unconditional(actor);
     let now = operations.world().clock.now();
     operations.start(submission(row, &document, intent, &location, &caller, now)).await
-}
-
-/// PUT of a workspace's link to a cluster; `None` when it is linked to it already.
-pub(crate) async fn link(
-    operations: &Arc<Operations>,
-    place: Place<'_>,
-    body: &Value,
-    caller: &Caller,
-) -> Result<Option<Operation>, Problem> {
-    let world = operations.world();
-    let row = existing(operations, ResourceKind::Workspace, place).await?;
-    let mut root = Object::root(body)?;
-    root.skip(&["id", "name", "type", "tags"]);
-    let mut properties = root
-        .object("properties")?
-        .ok_or_else(|| Problem::invalid("properties", "give `properties.writeAccessResourceId`, the cluster's id"))?;
-    let write = properties.string("writeaccessresourceid")?;
-    let read = properties.string("resourceid")?;
-    properties.skip(&["provisioningstate"]);
-    properties.finish()?;
-    root.finish()?;
-    if read.is_some_and(|read| write.is_none_or(|write| !write.eq_ignore_ascii_case(read))) {
-        let message = "`resourceId` links for reading only, which does not exist here: give `writeAccessResourceId`";
-        return Err(Problem::invalid("properties.resourceId", message));
-    }
-    let given = write.ok_or_else(|| {
-        Problem::invalid(
-            "properties.writeAccessResourceId",
-            "`properties.writeAccessResourceId` is missing: the cluster's id",
-        )
-    })?;
-    let cluster = find_cluster(operations, given).await?;
-    let document: WorkspaceDocument = kinds::document(&row)?;
-    refuse_busy(operations, &row).await?;
-    match &document.link {
-        Some(link) if !link.cluster.eq_ignore_ascii_case(&path(&cluster)) => {
-            let message = format!("the workspace is linked to `{}`: unlink it first", link.cluster);
-            return Err(Problem::conflict("AlreadyLinked", message));
-        }
-        Some(link) if link.state == ProvisioningState::Succeeded => return Ok(None),
-        // None, or one that came about only in part and is taken up again.
-        _ => {}
-    }
-    let linked = world.catalog.workspaces_of(cluster.id.cluster()).await?.len();
-    if linked >= WORKSPACES_PER_CLUSTER {
-        let message = format!("the cluster has {linked} workspaces, as many as a cluster can have");
-        return Err(Problem::conflict("WorkspaceLimitReached", message));
-    }
-    move_to(operations, row, document, Some(&cluster), &caller.actor).await.map(Some)
-}
-
-/// DELETE of a workspace's link.
-pub(crate) async fn unlink(
-    operations: &Arc<Operations>,
-    row: ResourceRow,
-    document: WorkspaceDocument,
-    actor: &str,
-) -> Result<Operation, Problem> {
-    move_to(operations, row, document, None, actor).await
-}
-
-async fn move_to(
-    operations: &Arc<Operations>,
-    row: ResourceRow,
-    mut document: WorkspaceDocument,
-    cluster: Option<&ResourceRow>,
-    actor: &str,
-) -> Result<Operation, Problem> {
-    let now = operations.world().clock.now();
-    let to: ClusterId = cluster.map_or(SERVICE_CLUSTER, |row| row.id.cluster());
-    match (cluster, &mut document.link) {
-        (Some(cluster), link) => {
-            let (state, cluster) = (ProvisioningState::Creating, path(cluster));
-            // One that is taken up again may have moved already, and is linked since then.
-            let since = link.as_ref().map_or(now.0, |link| link.since);
-            *link = Some(Link { state, cluster, since });
-        }
-        (None, Some(link)) => link.state = ProvisioningState::Deleting,
-        (None, None) => {}
-    }
-    // The names of columns are sealed anew: that takes the keys of both.
-    refuse_suspended(operations, &[owner_of(operations, &row).await?, Some(to)])?;
-    document.provisioning_state = ProvisioningState::Updating;
-    let aek = AekId::from(operations.world().ids.next());
-    let intent = Intent::MoveWorkspace(MoveWorkspace { cluster: cluster.map(path), to, aek });
-    let location = document.settings.location.clone();
-    let caller = Caller { actor: actor.to_owned(), if_match: None, if_none_match: None };
-    operations.start(submission(&row, &document, intent, &location, &caller, now)).await
-}
-
-/// The cluster that the workspace of `row` is linked to in the catalog, if it is there.
-async fn owner_of(operations: &Operations, row: &ResourceRow) -> Result<Option<ClusterId>, Problem> {
-    Ok(operations.world().catalog.workspace(row.id.workspace()).await?.map(|workspace| workspace.cluster))
-}
-
-/// Refuses what takes the keys of clusters whose keys cannot be used now.
-fn refuse_suspended(operations: &Operations, clusters: &[Option<ClusterId>]) -> Result<(), Problem> {
-    let keyring = &operations.world().keyring;
-    match clusters.iter().flatten().find_map(|cluster| keyring.suspension(*cluster)) {
-        None => Ok(()),
-        Some(why) => Err(Problem::suspended(&why)),
-    }
-}
-
-async fn find_cluster(operations: &Operations, id: &str) -> Result<ResourceRow, Problem> {
-    let malformed = || {
-        let message =
-            format!("`{id}` is not a cluster's id: /subscriptions/S/resourceGroups/G/providers/{}/NAME", cluster::TYPE);
-        Problem::invalid("properties.writeAccessResourceId", message)
-    };
-    let segments: Vec<_> = id.trim_matches('/').split('/').collect();
-    let [s, subscription, g, group, p, provider, kind, name] = segments[..] else { return Err(malformed()) };
-    let fixed = format!("{s}/{g}/{p}/{provider}/{kind}");
-    if !fixed.eq_ignore_ascii_case("subscriptions/resourceGroups/providers/Microsoft.OperationalInsights/clusters") {
-        return Err(malformed());
-    }
-    existing(operations, ResourceKind::Cluster, Place { subscription, group, name }).await.map_err(|problem| {
-        // What the path of the request names is there: this is about its body.
-        if problem.status() == StatusCode::NOT_FOUND {
-            return Problem::bad("ClusterNotFound", "properties.writeAccessResourceId", problem.message());
-        }
-        problem
-    })
 }
 
 /// Refuses while an operation changes the resource.
@@ -477,7 +358,7 @@ fn changed<D: Serialize>(row: &ResourceRow, document: &D, now: UnixNanos) -> Res
     ResourceRow { document, version: row.version + 1, changed: now, ..row.clone() }
 }
 
-fn submission<D: Serialize>(
+pub(crate) fn submission<D: Serialize>(
     row: &ResourceRow,
     document: &D,
     intent: Intent,

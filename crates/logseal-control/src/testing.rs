@@ -256,6 +256,11 @@ impl Deployment {
         self.operations = Operations::new(world(catalog, root, vault, service_key, store, server, &clock, faults));
     }
 
+    /// The newest version of a key of the vault.
+    pub(crate) async fn version_of(&self, name: &str) -> String {
+        deployment(&self.vault).key(&KeyName::parse(name).unwrap(), None).await.unwrap().id.version.to_string()
+    }
+
     /// How the operation ended.
     pub(crate) async fn end(&self, id: OperationId) -> Operation {
         self.operations.wait(id, PATIENCE).await.unwrap().unwrap()

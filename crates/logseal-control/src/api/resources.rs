@@ -210,8 +210,8 @@ fn listing(head: &Head, value: Vec<Value>, last: Option<ResourceRow>) -> Value {
 /// A cluster as it is shown.
 pub(super) async fn cluster(operations: &Operations, row: &ResourceRow) -> Result<Value, Problem> {
     let document: ClusterDocument = kinds::document(row)?;
-    let status = operations.world().data.key_status(row.id.cluster());
-    Ok(view::cluster(row, &document, &*operations.cluster_facts(row).await?, status.as_ref()))
+    let live = operations.live_key(row.id.cluster());
+    Ok(view::cluster(row, &document, &*operations.cluster_facts(row).await?, &live))
 }
 
 /// A workspace as it is shown.

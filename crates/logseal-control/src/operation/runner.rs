@@ -19,6 +19,7 @@ use crate::Problem;
 use crate::cluster_views::ClusterViews;
 use crate::operation::world::World;
 use crate::resource::plain_location;
+use crate::rotation::NewestVersions;
 
 /// Pauses between tries of a step whose trouble passes.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -37,6 +38,7 @@ pub struct Operations {
     live: Mutex<HashMap<OperationId, Live>>,
     at_once: Semaphore,
     views: ClusterViews,
+    newest: NewestVersions,
 }
 
 /// A running operation, as others see it.
@@ -110,7 +112,17 @@ impl Operations {
     #[must_use]
     pub fn new(world: World) -> Arc<Self> {
         let views = ClusterViews::default();
-        Arc::new(Self { world, live: Mutex::default(), at_once: Semaphore::new(AT_ONCE), views })
+        Arc::new(Self {
+            world,
+            live: Mutex::default(),
+            at_once: Semaphore::new(AT_ONCE),
+            views,
+            newest: NewestVersions::default(),
+        })
+    }
+
+    pub(crate) fn newest(&self) -> &NewestVersions {
+        &self.newest
     }
 
     pub(crate) fn cluster_views(&self) -> &ClusterViews {

@@ -56,13 +56,17 @@ pub(crate) struct LinkedWorkspace {
     pub(crate) since: UnixNanos,
 }
 
-/// A cluster; `status` is that of its key, `None` while nobody watches it.
-pub(crate) fn cluster(
-    row: &ResourceRow,
-    document: &ClusterDocument,
-    facts: &ClusterFacts,
-    status: Option<&KeyStatus>,
-) -> Value {
+/// What is known of a cluster's key and is not in the catalog.
+#[derive(Debug)]
+pub(crate) struct LiveKey {
+    /// Its state; `None` while nobody watches it.
+    pub(crate) status: Option<KeyStatus>,
+    /// The newest version that the vault has of it, when that was looked for.
+    pub(crate) newest: Option<String>,
+}
+
+/// A cluster.
+pub(crate) fn cluster(row: &ResourceRow, document: &ClusterDocument, facts: &ClusterFacts, live: &LiveKey) -> Value {
     let mut properties = json!({
         "provisioningState": document.provisioning_state.as_str(),
         "clusterId": row.id.to_string(),
@@ -86,9 +90,9 @@ pub(crate) fn cluster(
         properties["keyVaultProperties"] = key.view();
     }
     if let Some(cluster) = &facts.row {
-        properties["keyState"] = key_state(cluster, document, facts, status);
+        properties["keyState"] = key_state(cluster, document, facts, live);
         if document.key.is_some() {
-            let cause = status.and_then(|status| status.cause);
+            let cause = live.status.as_ref().and_then(|status| status.cause);
             properties["customerManagedKeyStatus"] = match cause {
                 None => KEY_STATUS_GOOD.into(),
                 Some(cause) => cause.fault.customer_managed_key_status().into(),
@@ -108,12 +112,8 @@ pub(crate) fn cluster(
     })
 }
 
-fn key_state(
-    cluster: &ClusterRow,
-    document: &ClusterDocument,
-    facts: &ClusterFacts,
-    status: Option<&KeyStatus>,
-) -> Value {
+fn key_state(cluster: &ClusterRow, document: &ClusterDocument, facts: &ClusterFacts, live: &LiveKey) -> Value {
+    let status = live.status.as_ref();
     let mut versions: Vec<_> = facts.versions.iter().map(|row| (row.kek.version.as_str(), Some(row.used))).collect();
     for wrapping in &facts.keys {
         if !versions.iter().any(|(version, _)| *version == wrapping.version) {
@@ -132,6 +132,7 @@ fn key_state(
         "reason": cause.map(|cause| cause.fault.to_string()),
         "configuredVersion": document.key.as_ref().map(|key| &key.key_version),
         "resolvedVersion": cluster.kek.version,
+        "newestVersion": live.newest,
         "versions": versions.iter().map(|(version, used)| json!({
             "version": version,
             "wrappedKeys": wrapped(version),

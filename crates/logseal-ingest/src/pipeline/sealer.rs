@@ -4,6 +4,8 @@
 //! quarantine, and the others go on. A commit that fails for the storage's sake is repeated for as long as it takes, and the log takes
 //! the load meanwhile. A segment that cannot be finished, or whose frames another one has in part, is made again from the log.
 
+mod suspend;
+
 use std::collections::HashMap;
 use std::fmt::{self, Debug};
 use std::future::pending;
@@ -25,7 +27,7 @@ use super::commit::{CommitError, Committer, GrowingSegment, Sealed};
 use super::frames::{BadFrame, Coverage, Frame, FrameReader, Frames, FramesError, Range};
 use super::quarantine::{Quarantine, QuarantineError};
 use super::stream::{CutRule, Part, Rows, Run, Runs, Stream, StreamKey};
-use crate::cpu::{self, CpuPanic};
+use crate::cpu::CpuPanic;
 use crate::error::Chain;
 use crate::meter;
 
@@ -38,9 +40,6 @@ const PUTS: usize = 16;
 
 /// First and longest pause after a failure of the storage; resuming must take less than 10 s once there is space again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(4));
-
-/// How often a suspension looks whether what was under way has ended.
-const LOOK: Duration = Duration::from_millis(10);
 
 /// Attempts after which rows that fail for their own sake are halved.
 const ATTEMPTS: u32 = 2;
@@ -118,60 +117,6 @@ impl Sealer {
         self.backlog.shred(aeks);
         self.drop_growing(|segment| aeks.contains(&segment.aek()));
         self.keys_gone.notify_waiters();
-    }
-
-    /// Nothing more is done for `cluster`, the lease of whose keys is over: what is under way is broken off, and has ended when this returns.
-    /// Rows that were on their way are in the log.
-    pub(super) async fn suspend(&self, cluster: ClusterId) {
-        self.drop_growing(|segment| segment.cluster() == cluster);
-        while self.is_under_way(cluster) {
-            self.keys_gone.notify_waiters();
-            sleep(LOOK).await;
-        }
-        // What ended a moment ago may have given its segment back.
-        self.drop_growing(|segment| segment.cluster() == cluster);
-    }
-
-    fn drop_growing(&self, which: impl Fn(&GrowingSegment) -> bool) {
-        let mut growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
-        let gone: Vec<_> = growing.extract_if(|_, segment| which(segment)).collect();
-        drop(growing);
-        cpu::discard(gone);
-    }
-
-    /// As [`Sealer::grow`], until the lease of the stream's key is over.
-    pub(super) async fn grow_while_leased(self: Arc<Self>, lot: Lot) {
-        let stream = lot.stream.clone();
-        let _under_way = self.enter(stream.cluster);
-        let over = async {
-            loop {
-                let told = self.keys_gone.notified();
-                if stream.is_over() {
-                    break;
-                }
-                told.await;
-            }
-        };
-        tokio::select! {
-            biased;
-            () = over => debug!(table = %stream.key().table, "sealing is broken off: the key may not be used any more"),
-            () = Arc::clone(&self).grow(lot) => {}
-        }
-    }
-
-    fn is_under_way(&self, cluster: ClusterId) -> bool {
-        let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        under_way.get(&cluster).is_some_and(|work| work.strong_count() > 0)
-    }
-
-    fn enter(&self, cluster: ClusterId) -> Arc<()> {
-        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = under_way.entry(cluster).or_default();
-        known.upgrade().unwrap_or_else(|| {
-            let work = Arc::new(());
-            *known = Arc::downgrade(&work);
-            work
-        })
     }
 
     fn is_shredded(&self, stream: &Stream) -> bool {

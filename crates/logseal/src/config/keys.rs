@@ -65,6 +65,11 @@ pub(crate) const KEYS: &[Key] = &[
         "least time from one resumption of a cluster to the next, so that a flapping key does not load it again and again",
     ),
     key(
+        "keys.autorotation_interval_ms",
+        "ms",
+        "how often newer versions of clusters' keys are looked for; at most an hour",
+    ),
+    key(
         "query.memory_bytes",
         "bytes",
         "memory for sorts, joins, aggregates and results of all running queries together",

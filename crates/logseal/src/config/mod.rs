@@ -95,6 +95,7 @@ pub(crate) struct Keys {
     pub(crate) probe_interval_ms: u64,
     pub(crate) grace_ms: u64,
     pub(crate) min_state_interval_ms: u64,
+    pub(crate) autorotation_interval_ms: u64,
 }
 
 impl Default for Keys {
@@ -105,14 +106,26 @@ impl Default for Keys {
             probe_interval_ms: millis(probe),
             grace_ms: millis(grace),
             min_state_interval_ms: millis(min_state_interval),
+            // A twelfth of the hour within which Azure's products say that they notice.
+            autorotation_interval_ms: 300_000,
         }
     }
 }
 
 impl Keys {
+    /// How often newer versions are looked for.
+    pub(crate) fn autorotation(&self) -> Result<Duration, CommandError> {
+        match self.autorotation_interval_ms {
+            millis @ 1_000..=3_600_000 => Ok(Duration::from_millis(millis)),
+            millis => Err(CommandError::Config(format!(
+                "`keys.autorotation_interval_ms` is {millis}; it can be 1000 to 3600000"
+            ))),
+        }
+    }
+
     /// The times of the monitor.
     pub(crate) fn policy(&self) -> Result<Policy, CommandError> {
-        let Self { probe_interval_ms, grace_ms, min_state_interval_ms } = *self;
+        let Self { probe_interval_ms, grace_ms, min_state_interval_ms, .. } = *self;
         let within = |key: &str, value: u64, bounds: std::ops::RangeInclusive<u64>| {
             if bounds.contains(&value) {
                 return Ok(Duration::from_millis(value));

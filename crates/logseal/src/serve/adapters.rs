@@ -201,6 +201,10 @@ impl Engine {
     ) -> Result<QueryResult, QueryFailure> {
         let mut suspended = self.suspensions.subscribe();
         let keys = self.catalog.aeks_of(workspace).await.map_err(|error| port_failure(&catalog_trouble(&error)))?;
+        // Its tables are not in memory then.
+        if let Some(why) = keys.last().and_then(|newest| self.keyring.suspension(newest.cluster)) {
+            return Err(suspended_failure(&why));
+        }
         let mut clusters: Vec<_> = keys.iter().map(|key| key.cluster).collect();
         clusters.sort_unstable();
         clusters.dedup();

@@ -25,7 +25,8 @@ use std::time::Duration;
 use logseal_catalog::{Catalog, ClusterRow};
 use logseal_control::provision::Provision;
 use logseal_control::{
-    AuditTrail, ClusterCallers, Management, ManagementToken, NoFaults, Operations, Upkeep, UpkeepSettings, World,
+    AuditTrail, ClusterCallers, Management, ManagementToken, NoFaults, Operations, RotationCoordinator, Upkeep,
+    UpkeepSettings, World,
 };
 use logseal_core::{Clock, IdGenerator, SystemClock, SystemSteadyClock};
 use logseal_crypto::{OsRandom, RootKey};
@@ -118,6 +119,8 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
     let upkeep =
         Upkeep { operations: Arc::clone(&operations), audit: audit.clone(), settings: upkeep_settings(&config) };
     tokio::spawn(upkeep.run());
+    let period = config.keys.autorotation()?;
+    tokio::spawn(RotationCoordinator { operations: Arc::clone(&operations), period }.run());
     let api = state.management(
         &config,
         &ingest,

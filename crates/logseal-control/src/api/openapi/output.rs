@@ -115,6 +115,7 @@ fn cluster() -> Value {
             "reason": {"type": ["string", "null"]},
             "configuredVersion": {"type": ["string", "null"], "description": "As it was asked for; empty for the newest one."},
             "resolvedVersion": text(),
+            "newestVersion": {"type": ["string", "null"], "description": "In the vault, when that was looked for."},
             "versions": {"type": "array", "items": version},
         }),
     );

@@ -72,7 +72,7 @@ impl Door {
             clock: Arc::new(SystemSteadyClock),
         };
         let Self { listener, acceptor, .. } = self;
-        tokio::spawn(logseal_tls::serve(listener, acceptor, rest::router(face), Limits::default(), shutdown))
+        tokio::spawn(serve(listener, acceptor, rest::router(face), Limits::default(), shutdown))
     }
 }
 
