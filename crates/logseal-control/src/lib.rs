@@ -15,7 +15,6 @@
 //! | [`rotation`] | adopts newer versions of clusters' keys |
 //! | [`upkeep`] | retention, and the end of what was deleted |
 //! | [`audit`] | the audit trail |
-//! | `principals` | as whom clusters ask the key vault |
 //! | `quota` | daily caps of workspaces |
 //! | [`callers`] | as whom clusters ask their key vaults |
 //! | `cluster_views` | clusters as they are shown, kept in memory |
@@ -29,7 +28,6 @@ pub mod grpc;
 mod json;
 pub mod operation;
 pub mod port;
-mod principals;
 pub mod provision;
 mod quota;
 mod request;
@@ -43,13 +41,12 @@ pub use api::auth::ManagementToken;
 pub use api::problem::Problem;
 pub use api::{Management, router};
 pub use audit::{AnchorStore, AuditTrail};
-pub use callers::ClusterCallers;
+pub use callers::{ClusterCallers, cluster_principals};
 pub use operation::runner::Operations;
 pub use operation::world::{Fault, Faults, NoFaults, Point, SERVICE_CLUSTER, World};
 pub use port::{
     DataPlane, DataPlaneError, MetricsText, Objects, Queries, QueryAnswer, QueryFailure, QueryFailureKind, QueryFormat,
     QuotaStatus, Vaults,
 };
-pub use principals::cluster_principals;
 pub use rotation::RotationCoordinator;
 pub use upkeep::{Upkeep, UpkeepSettings};

@@ -321,3 +321,6 @@ async fn probe(parts: &MonitorParts, cluster: ClusterId, probe: &mut Probe) -> O
         Outcome::Failed(KeyFault::NotYetUnwrapped, VaultErrorClass::Trouble)
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@
 //! | [`record`] | numbered records that follow from a seed and carry a hash of themselves |
 //! | [`ledger`] | [`Ledger`](ledger::Ledger): what one shipper sent, and what was acknowledged |
 //! | [`compare`] | [`Comparison`](compare::Comparison): ledgers against store |
+//! | [`vault`] | [`ScriptedVault`](vault::ScriptedVault): a key vault that answers as it is told |
 //! | [`store`] | [`FaultyStore`](store::FaultyStore): an object store that fails on command |
 
 pub mod canary;
@@ -21,6 +22,7 @@ pub mod record;
 pub mod server;
 pub mod ship;
 pub mod store;
+pub mod vault;
 
 pub use disk::SimulatedDisk;
 pub use server::Server;

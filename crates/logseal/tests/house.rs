@@ -22,7 +22,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("control", &["core", "vault", "catalog", "keys"]),
     ("rebuild", &["core", "crypto", "vault", "catalog", "keys", "segment"]), // joins what outlives a catalog into one
     ("bench", &["core"]),
-    ("testkit", &["core", "crypto", "wal"]), // the faulty disk implements the log's port
+    ("testkit", &["core", "crypto", "vault", "wal"]), // the faulty disk and the scripted vault implement ports
 ];
 
 /// Lines of code that a file may have before its tests.

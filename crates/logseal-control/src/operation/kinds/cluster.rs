@@ -4,7 +4,7 @@ use logseal_catalog::{AekRow, Change, ClusterRow};
 use logseal_core::{ClusterId, ResourceId, UnixNanos};
 use logseal_keys::fault::Entry;
 use logseal_keys::{AekOwner, KeyFault};
-use logseal_vault::{KeyId, KeyIdError, KeyName, KeyProperties, KeyVersion, PrincipalId, PrincipalIdError, VaultError};
+use logseal_vault::{Caller, KeyId, KeyIdError, KeyName, KeyProperties, KeyVersion, VaultError};
 
 use super::super::document::{CreateCluster, Kek, UpdateCluster};
 use super::super::runner::Context;
@@ -127,9 +127,10 @@ async fn finish(operation: &Operation, world: &World) -> Result<Effects, StepErr
 /// Keys of the embedded vault that are open to every cluster are granted to a new one, before it asks for any.
 async fn welcome(world: &World, id: ResourceId) -> Result<(), StepError> {
     let (_, document) = resource::<ClusterDocument>(world, id).await?;
-    let failed = |error: PrincipalIdError| StepError::failed("KeyValidationFailed", error.to_string());
-    let principal = PrincipalId::parse(&document.identity.principal_id).map_err(failed)?;
-    world.vaults.welcome(&principal).await.map_err(|error| vault_trouble(&error))
+    match document.identity.caller() {
+        Caller::Principal(principal) => world.vaults.welcome(&principal).await.map_err(|error| vault_trouble(&error)),
+        Caller::Deployment | Caller::Nobody => Ok(()),
+    }
 }
 
 /// The key version that `key` names, if it may protect `cluster`.

@@ -1,0 +1,229 @@
+//! The monitor over a vault that answers as it is told: what follows, and what no longer can be used.
+
+use logseal_catalog::{AekRow, Change, KekRow, TableRow, WorkspaceRow};
+use logseal_core::{AekId, SystemClock, SystemSteadyClock, TableId, TableName, WorkspaceId};
+use logseal_crypto::{Key256, MacKey, OsRandom};
+use logseal_testkit::vault::{Script, ScriptedVault};
+use logseal_vault::{KeyId, KeyName, KeyVersion, VaultError};
+use object_store::path::Path;
+
+use super::*;
+use crate::{AekOwner, KeyError, OneVault, WrappedKeyStore};
+
+const CLUSTER: ClusterId = ClusterId::from_bytes([1; 16]);
+const WORKSPACE: WorkspaceId = WorkspaceId::from_bytes([2; 16]);
+const AEK: AekId = AekId::from_bytes([4; 16]);
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[derive(Debug)]
+struct NoCopies;
+
+#[async_trait]
+impl WrappedKeyStore for NoCopies {
+    async fn put_new(&self, _: &Path, _: Vec<u8>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        Ok(())
+    }
+
+    async fn get(&self, _: &Path) -> Result<Option<Vec<u8>>, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(None)
+    }
+}
+
+/// Notes what it is told.
+#[derive(Debug, Default)]
+struct Told(Mutex<Vec<&'static str>>);
+
+#[async_trait]
+impl Holder for Told {
+    async fn suspend(&self, _: ClusterId) {
+        self.0.lock().unwrap().push("suspend");
+    }
+
+    async fn resume(&self, _: ClusterId) -> Result<(), String> {
+        self.0.lock().unwrap().push("resume");
+        Ok(())
+    }
+}
+
+struct World {
+    _dir: tempfile::TempDir,
+    vault: Arc<ScriptedVault>,
+    keyring: Arc<Keyring>,
+    told: Arc<Told>,
+    monitor: Arc<Monitor>,
+    status: watch::Receiver<KeyStatus>,
+}
+
+impl World {
+    /// A cluster with one workspace, watched by a monitor that does all in milliseconds; its keys serve for `grace` at most.
+    async fn new(grace: Duration) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mac = || MacKey::new(Key256::copy_from_slice(&[8; 32]).unwrap());
+        let catalog = Catalog::open(&dir.path().join("catalog.sqlite"), mac()).await.unwrap();
+        let vault = Arc::<ScriptedVault>::default();
+        let vaults = Arc::new(OneVault(Arc::clone(&vault) as _));
+        let clock = Arc::new(SystemClock);
+        let kek = KeyId {
+            vault_uri: "https://v".into(),
+            name: KeyName::parse("kek").unwrap(),
+            version: KeyVersion::from_bytes([1; 16]),
+        };
+        let keyring = Keyring::new(vaults, catalog.clone(), Arc::new(NoCopies), mac(), clock);
+        provision(&catalog, &keyring, &kek).await;
+        let keyring = Arc::new(keyring.watched());
+        let told = Arc::<Told>::default();
+        let policy = Policy {
+            probe: Duration::from_millis(20),
+            probe_again: Duration::from_millis(10),
+            confirmation: Duration::from_millis(40),
+            grace,
+            min_state_interval: Duration::ZERO,
+        };
+        let monitor = Monitor::new(MonitorParts {
+            catalog,
+            keyring: Arc::clone(&keyring),
+            holder: Arc::clone(&told) as _,
+            policy,
+            steady: Arc::new(SystemSteadyClock),
+            clock: Arc::new(SystemClock),
+            random: Arc::new(OsRandom),
+        });
+        let status = monitor.watch(CLUSTER, "local");
+        let mut world = Self { _dir: dir, vault, keyring, told, monitor, status };
+        world.until(KeyState::Active).await;
+        world
+    }
+
+    async fn until(&mut self, state: KeyState) -> KeyStatus {
+        let reached = self.status.wait_for(|status| status.state == state);
+        timeout(PATIENCE, reached).await.expect("the state in time").expect("a monitor").clone()
+    }
+
+    async fn key(&self) -> Result<Arc<logseal_crypto::Aek>, KeyError> {
+        self.keyring.aek(AEK).await
+    }
+}
+
+async fn provision(catalog: &Catalog, keyring: &Keyring, kek: &KeyId) {
+    let created = UnixNanos(0);
+    let row = crate::kek_row(kek);
+    let cluster = ClusterRow { id: CLUSTER, name: "local".into(), created, kek: row };
+    let workspace = WorkspaceRow { id: WORKSPACE, name: "w".into(), cluster: CLUSTER, created };
+    let tables =
+        vec![TableRow { id: TableId::from_bytes([3; 16]), workspace: WORKSPACE, name: TableName::logs(), created }];
+    let owner = AekOwner { cluster: &cluster, workspace: &workspace, tables: &tables };
+    let aek: AekRow = keyring.new_aek(AEK, owner, 1, kek).await.unwrap();
+    assert_ne!(aek.kek, KekRow { version: String::new(), ..aek.kek.clone() });
+    catalog.apply(Change::AddCluster(cluster)).await.unwrap();
+    catalog.apply(Change::AddWorkspace { workspace, keys: vec![], aek, tables }).await.unwrap();
+}
+
+fn failing(error: fn() -> VaultError) -> Script {
+    Script::Fail(Box::new(error))
+}
+
+fn kek() -> KeyId {
+    KeyId {
+        vault_uri: "https://v".into(),
+        name: KeyName::parse("kek").unwrap(),
+        version: KeyVersion::from_bytes([1; 16]),
+    }
+}
+
+/// Scenario: the vault refuses, in each way that it can. Guarantee: the cluster is revoked by the vault's own word, with its code; a handle of a key
+/// that somebody still holds is of no use, and no other one is given, with the cluster named; after the next good answer keys are given again.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_refusal_revokes_and_a_good_answer_resumes() {
+    let mut world = World::new(Duration::from_secs(3_600)).await;
+    let refusals: [(fn() -> VaultError, KeyFault); 4] = [
+        (|| VaultError::KeyDisabled(kek()), KeyFault::KeyDisabled),
+        (|| VaultError::NotFound("kek".to_owned()), KeyFault::KeyNotFound),
+        (|| VaultError::NoIdentity, KeyFault::IdentityMissing),
+        (
+            || VaultError::AccessDenied {
+                caller: "c".to_owned(),
+                permission: logseal_vault::Permission::UnwrapKey,
+                key: "kek".to_owned(),
+            },
+            KeyFault::AccessDenied,
+        ),
+    ];
+    for (error, fault) in refusals {
+        let held = world.key().await.unwrap();
+        world.vault.play(failing(error));
+        let status = world.until(KeyState::Revoked).await;
+        assert_eq!(status.cause, Some(Cause { fault, definitive: true }));
+        assert!(held.lease().check().is_err(), "{fault:?}: what was given is over");
+        let refused = world.key().await.unwrap_err();
+        assert!(matches!(&refused, KeyError::Suspended(why) if why.cause.fault == fault), "{refused:?}");
+        assert!(refused.to_string().contains("cluster `local`"), "{refused}");
+        assert!(matches!(world.keyring.current(WORKSPACE).await, Err(KeyError::Suspended(_))));
+        world.vault.play(Script::Good);
+        world.until(KeyState::Active).await;
+        assert!(world.key().await.is_ok() && held.lease().check().is_err(), "an old handle stays over");
+    }
+    assert_eq!(*world.told.0.lock().unwrap(), [vec!["resume"], ["suspend", "resume"].repeat(4)].concat());
+}
+
+/// Scenario: the vault is in trouble, in each way that it can be. Guarantee: the cluster serves on, Degraded with the trouble's code, and nothing is
+/// suspended.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_trouble_is_waited_out() {
+    let mut world = World::new(Duration::from_secs(3_600)).await;
+    let troubles: [(fn() -> Script, KeyFault); 10] = [
+        (|| failing(|| VaultError::Token("no".to_owned())), KeyFault::TokenUnavailable),
+        (|| failing(|| VaultError::Unauthorized), KeyFault::TokenUnavailable),
+        (|| failing(|| VaultError::Firewall), KeyFault::NetworkRules),
+        (|| failing(|| VaultError::VaultNotFound("v".to_owned())), KeyFault::VaultNotFound),
+        (|| failing(|| VaultError::Unresolved("v".to_owned())), KeyFault::VaultUnresolved),
+        (|| failing(|| VaultError::Unreachable("refused".to_owned())), KeyFault::VaultUnreachable),
+        (|| failing(|| VaultError::Throttled { retry_after: None }), KeyFault::VaultThrottled),
+        (|| failing(|| VaultError::Server(500)), KeyFault::VaultFailed),
+        (|| failing(|| VaultError::Malformed("html")), KeyFault::VaultMalformed),
+        (|| Script::WrongBytes, KeyFault::UnwrapFailed),
+    ];
+    assert!(world.key().await.is_ok(), "unwrapped once");
+    for (script, fault) in troubles {
+        world.vault.play(script());
+        let status = world.until(KeyState::Degraded).await;
+        assert_eq!(status.cause, Some(Cause { fault, definitive: false }));
+        assert!(status.until.is_some_and(|until| until > status.since), "it says when its time is over");
+        assert!(world.key().await.is_ok(), "{fault:?}: keys in memory serve");
+        world.vault.play(Script::Good);
+        world.until(KeyState::Active).await;
+    }
+    assert_eq!(*world.told.0.lock().unwrap(), ["resume"]);
+}
+
+/// Scenario: the vault never answers again. Guarantee: a call ends, and when the grace is over the cluster is suspended, as one that comes back by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vault_that_stays_away_longer_than_the_grace_suspends() {
+    let mut world = World::new(Duration::from_millis(800)).await;
+    let held = world.key().await.unwrap();
+    world.vault.play(failing(|| VaultError::Unreachable("refused".to_owned())));
+    let status = world.until(KeyState::Revoked).await;
+    assert_eq!(status.cause, Some(Cause { fault: KeyFault::VaultUnreachable, definitive: false }));
+    assert!(held.lease().check().is_err());
+    world.vault.play(Script::Good);
+    world.until(KeyState::Active).await;
+    assert!(world.key().await.is_ok());
+}
+
+/// Scenario: nobody watches any more. Guarantee: keys in memory end by themselves when the grace is over, and none is given.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_monitor_uses_fail_closed() {
+    let World { keyring, monitor, vault, _dir, .. } = World::new(Duration::from_millis(400)).await;
+    let held = keyring.aek(AEK).await.unwrap();
+    vault.play(Script::Silent);
+    drop(monitor);
+    let over = async {
+        while held.lease().check().is_ok() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, over).await.expect("the lease ends by itself");
+    assert!(held.new_dek(logseal_core::SegmentId::from_bytes([9; 16]), OsRandom).is_err());
+    assert!(keyring.aek(AEK).await.is_err() && keyring.current(WORKSPACE).await.is_err());
+}
