@@ -8,10 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use logseal_catalog::{Catalog, ClusterRow};
+use logseal_catalog::{AuditEntry, Catalog, Change, ClusterRow};
 use logseal_core::{Chain, Clock, ClusterId, RandomSource, SteadyClock, UnixNanos};
 use logseal_crypto::Lease;
 use logseal_vault::VaultErrorClass;
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use serde_json::json;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -21,6 +23,26 @@ use crate::availability::{Availability, Cause, Command, KeyState, Outcome, Polic
 use crate::fault::KeyFault;
 use crate::probe::Probe;
 use crate::{Keyring, Suspension};
+
+/// Who audit records of states are by, and what they are of.
+const ACTOR: &str = "revocation-monitor";
+const ACTION: &str = "logseal/clusters/keyState";
+
+/// Names of metrics.
+const STATE: &str = "logseal_key_state";
+const STATE_SINCE: &str = "logseal_key_state_since_seconds";
+const REVOKED_IN: &str = "logseal_key_revoked_in_seconds";
+const PROBES: &str = "logseal_key_probes_total";
+const PROBE_SECONDS: &str = "logseal_key_probe_seconds";
+
+/// Says what the metrics of keys mean.
+pub fn describe_metrics() {
+    describe_gauge!(STATE, "1 for the state that the key of a cluster is in, 0 for the others");
+    describe_gauge!(STATE_SINCE, Unit::Seconds, "when the state began, in seconds since 1970");
+    describe_gauge!(REVOKED_IN, Unit::Seconds, "time until a Degraded cluster is revoked; NaN for others");
+    describe_counter!(PROBES, "probes of clusters' keys, by outcome: good, or the code of the fault");
+    describe_histogram!(PROBE_SECONDS, Unit::Seconds, "time that the key vault took to answer a probe");
+}
 
 /// How long the vault may take to answer.
 const CALL: Duration = Duration::from_secs(5);
@@ -119,6 +141,7 @@ impl Monitor {
             nudge: Arc::clone(&nudge),
             probe: Probe::default(),
             lease: None,
+            audited: None,
         };
         let task = tokio::spawn(task.run());
         watched.insert(cluster, Watched { status: is_status.clone(), nudge, task });
@@ -196,6 +219,8 @@ struct Task {
     probe: Probe,
     /// Of the keys that serve.
     lease: Option<Arc<Lease>>,
+    /// The state that the audit trail has: Revoked, or nothing worth a record.
+    audited: Option<KeyState>,
 }
 
 impl Task {
@@ -230,7 +255,14 @@ impl Task {
             Ok(outcome) => outcome,
             Err(_) => Outcome::Failed(KeyFault::VaultTimedOut, VaultErrorClass::Trouble),
         };
-        let command = self.machine.probed(asked, parts.steady.now(), outcome);
+        let answered = parts.steady.now();
+        let label = match outcome {
+            Outcome::Good => "good",
+            Outcome::Failed(fault, _) => fault.code(),
+        };
+        counter!(PROBES, "cluster" => self.name.to_string(), "outcome" => label).increment(1);
+        histogram!(PROBE_SECONDS).record(answered.saturating_sub(asked).as_secs_f64());
+        let command = self.machine.probed(asked, answered, outcome);
         if let (None, Some(lease), Some(end)) = (command, &self.lease, self.machine.lease_end()) {
             // When it is over already, the machine says so as well.
             let _ = lease.extend(end);
@@ -254,6 +286,39 @@ impl Task {
             self.suspend_keys();
         }
         self.publish(monitor);
+        self.audit(monitor).await;
+    }
+
+    /// Records that the cluster was revoked, and that it serves again. What cannot be recorded now is tried at the next look.
+    async fn audit(&mut self, monitor: &Monitor) {
+        let (state, before) = (self.machine.state(), self.audited);
+        let is_news = match state {
+            KeyState::Revoked => before != Some(KeyState::Revoked),
+            KeyState::Active => before == Some(KeyState::Revoked),
+            KeyState::Degraded | KeyState::Resuming => false,
+        };
+        if !is_news {
+            return;
+        }
+        let shown = |state: KeyState, cause: Option<Cause>| {
+            json!({"state": state.as_str(), "code": cause.map(|cause| cause.fault.code())}).to_string()
+        };
+        let entry = AuditEntry {
+            at: monitor.parts.clock.now(),
+            actor: ACTOR.to_owned(),
+            action: ACTION.to_owned(),
+            resource: format!("clusters/{}", self.name),
+            operation: None,
+            outcome: state.as_str().to_owned(),
+            before: before.map_or_else(|| "null".to_owned(), |before| shown(before, None)),
+            after: shown(state, self.machine.cause()),
+        };
+        match monitor.parts.catalog.apply(Change::Audit(entry)).await {
+            Ok(()) => self.audited = Some(state),
+            Err(error) => {
+                warn!(cluster = %self.name, error = %Chain(&error), "the state of a cluster's key cannot be recorded now");
+            }
+        }
     }
 
     async fn resume(&mut self, monitor: &Monitor) {
@@ -301,10 +366,27 @@ impl Task {
                 Some(Cause { fault, .. }) => warn!(cluster = name, state, %fault, "the state of a cluster's key"),
             }
         }
-        self.status.send_replace(monitor.status_of(&self.machine));
+        let status = monitor.status_of(&self.machine);
+        self.measure(monitor, &status);
+        self.status.send_replace(status);
         if news || self.machine.state() == KeyState::Degraded {
             monitor.version.fetch_add(1, Ordering::Release);
         }
+    }
+}
+
+impl Task {
+    fn measure(&self, monitor: &Monitor, status: &KeyStatus) {
+        let name = self.name.to_string();
+        for state in [KeyState::Active, KeyState::Degraded, KeyState::Revoked, KeyState::Resuming] {
+            let is = if state == status.state { 1.0 } else { 0.0 };
+            gauge!(STATE, "cluster" => name.clone(), "state" => state.as_str()).set(is);
+        }
+        #[expect(clippy::cast_precision_loss, reason = "seconds")]
+        gauge!(STATE_SINCE, "cluster" => name.clone()).set(status.since.seconds() as f64);
+        let until = self.machine.until().filter(|_| status.state == KeyState::Degraded);
+        let left = until.map(|until| until.saturating_sub(monitor.parts.steady.now()).as_secs_f64());
+        gauge!(REVOKED_IN, "cluster" => name).set(left.unwrap_or(f64::NAN));
     }
 }
 

@@ -1,6 +1,6 @@
 //! The monitor over a vault that answers as it is told: what follows, and what no longer can be used.
 
-use logseal_catalog::{AekRow, Change, KekRow, TableRow, WorkspaceRow};
+use logseal_catalog::{AekRow, KekRow, TableRow, WorkspaceRow};
 use logseal_core::{AekId, SystemClock, SystemSteadyClock, TableId, TableName, WorkspaceId};
 use logseal_crypto::{Key256, MacKey, OsRandom};
 use logseal_testkit::vault::{Script, ScriptedVault};
@@ -165,6 +165,19 @@ async fn each_refusal_revokes_and_a_good_answer_resumes() {
         assert!(world.key().await.is_ok() && held.lease().check().is_err(), "an old handle stays over");
     }
     assert_eq!(*world.told.0.lock().unwrap(), [vec!["resume"], ["suspend", "resume"].repeat(4)].concat());
+    let audited = async {
+        loop {
+            let records = world.keyring.catalog().audit(None, 100).await.unwrap();
+            if records.len() == 8 {
+                return records;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let records = timeout(PATIENCE, audited).await.expect("each revocation and each resumption is recorded, once");
+    let outcomes: Vec<_> = records.iter().rev().map(|record| record.entry.outcome.as_str()).collect();
+    assert_eq!(outcomes, ["Revoked", "Active"].repeat(4));
+    assert!(records[7].entry.after.contains("KeyDisabled"), "{:?}", records[7].entry);
 }
 
 /// Scenario: the vault is in trouble, in each way that it can be. Guarantee: the cluster serves on, Degraded with the trouble's code, and nothing is

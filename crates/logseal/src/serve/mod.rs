@@ -469,6 +469,7 @@ fn start_metrics() -> Result<PrometheusHandle, CommandError> {
         .map_err(CommandError::start(starting))?;
     logseal_ingest::meter::describe();
     logseal_query::describe_metrics();
+    logseal_keys::monitor::describe_metrics();
     Ok(handle)
 }
 
