@@ -6,6 +6,7 @@
 )]
 
 mod answers;
+mod face;
 #[cfg(feature = "azure")]
 mod identity;
 mod network;
