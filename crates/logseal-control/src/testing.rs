@@ -21,7 +21,7 @@ use logseal_vault::{
 use object_store::path::Path;
 use serde_json::{Value, json};
 
-use crate::callers::ClusterCallers;
+use crate::callers::{ClusterCallers, cluster_principals};
 use crate::operation::runner::Operations;
 use crate::operation::world::{Faults, NoFaults, SERVICE_CLUSTER, World};
 use crate::operation::{Operation, kinds};
@@ -236,6 +236,9 @@ impl Deployment {
             clock: &*clock,
         };
         provision.run().await.unwrap();
+        for principal in cluster_principals(&catalog).await.unwrap() {
+            vault.welcome(&principal).await.unwrap();
+        }
         let access = Arc::clone(&world.access);
         let operations = Operations::new(world);
         Self { _dir: dir, file, root, vault, service_key, store, server, clock: hands, catalog, access, operations }

@@ -137,7 +137,7 @@ impl KeyFault {
                     Some(4003),
                     Some("SsemUserErrorKeyDetailsNotFound"),
                     "the key or its version is not in the key vault",
-                    "recover the deleted key",
+                    "recover the deleted key, or name one that is there",
                 )
             },
             Self::IdentityMissing => entry(

@@ -307,7 +307,7 @@ async fn an_operation_is_canceled_only_while_nothing_is_done_that_stays() {
     let failing =
         request::write_cluster(&deployment.operations, place("local"), &body, Method::Patch, &caller()).await.unwrap();
     let ended = deployment.end(failing.row.id).await;
-    assert_eq!(ended.document.failure.as_ref().unwrap().code, "KeyValidationFailed");
+    assert_eq!(ended.document.failure.as_ref().unwrap().code, "KeyNotFound");
     let late = deployment.operations.cancel(failing.row.id, std::time::Duration::from_secs(1)).await.unwrap_err();
     assert_eq!(late.code(), "OperationNotCancelable");
 }

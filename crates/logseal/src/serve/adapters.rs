@@ -200,7 +200,10 @@ impl Engine {
         row_limit: Option<usize>,
     ) -> Result<QueryResult, QueryFailure> {
         let mut suspended = self.suspensions.subscribe();
-        let keys = self.catalog.aeks_of(workspace).await.map_err(|error| port_failure(&catalog_trouble(&error)))?;
+        let keys = self.catalog.aeks_of(workspace).await.map_err(|error| {
+            let refused = self.keyring.refusal(workspace).map(|why| KeyError::Refused { workspace, why });
+            port_failure(&refused.map_or_else(|| catalog_trouble(&error), |refused| key_trouble(&refused)))
+        })?;
         // Its tables are not in memory then.
         if let Some(why) = keys.last().and_then(|newest| self.keyring.suspension(newest.cluster)) {
             return Err(suspended_failure(&why));

@@ -114,16 +114,16 @@ fn an_operation_that_fails_fails_who_waits_for_it() {
     let deployment = Deployment::new();
     let server = deployment.start();
     let message = failed(&server, &["cluster", "update", "local", "--key-name", "no-such-key"]);
-    assert!(message.contains("KeyValidationFailed: ") && message.contains("logseal operation show "), "{message}");
+    assert!(message.contains("KeyNotFound: ") && message.contains("logseal operation show "), "{message}");
     let listed = json(&server, &["operation", "list", "--status", "failed"]);
     let id = names(&listed)[0].to_owned();
     assert!(message.contains(&id), "{message}: {id}");
-    assert!(done(&server, &["operation", "show", &id]).contains("KeyValidationFailed"));
+    assert!(done(&server, &["operation", "show", &id]).contains("KeyNotFound"));
 
     let begun = json(&server, &["cluster", "update", "local", "--key-name", "no-such-key", "--no-wait"]);
     let id = begun["name"].as_str().expect("an operation").to_owned();
     assert_eq!(begun["kind"], "updateCluster");
-    assert!(failed(&server, &["operation", "wait", &id, "--timeout", "60"]).contains("KeyValidationFailed"));
+    assert!(failed(&server, &["operation", "wait", &id, "--timeout", "60"]).contains("KeyNotFound"));
     assert!(failed(&server, &["operation", "cancel", &id]).contains("OperationNotCancelable"));
     let table = done(&server, &["operation", "list", "--limit", "1"]);
     assert!(table.contains("updateCluster") && table.contains("clusters/local"), "{table}");

@@ -47,7 +47,7 @@ async fn a_cluster_is_driven_by_the_asynchronous_pattern() {
         json!({"properties": {"keyVaultProperties": {"keyVaultUri": VAULT, "keyName": "none", "keyVersion": ""}}});
     let (_, headers, _) = api.json("PATCH", &path("clusters/probe-1"), &bad).await;
     let failed = api.follow(&headers).await;
-    assert_eq!((&failed["status"], &failed["error"]["code"]), (&json!("Failed"), &json!("KeyValidationFailed")));
+    assert_eq!((&failed["status"], &failed["error"]["code"]), (&json!("Failed"), &json!("KeyNotFound")));
     let (_, shown) = api.get(&path("clusters/probe-1")).await;
     assert_eq!(shown["properties"]["keyVaultProperties"], key, "the key in use serves on");
 
