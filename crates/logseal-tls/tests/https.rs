@@ -1,5 +1,10 @@
 //! HTTP over TLS through real sockets: who is believed, which protocols are spoken, and what ends.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "what fails here is the test; clippy takes functions beside the tests for production code"
+)]
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;

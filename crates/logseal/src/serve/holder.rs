@@ -20,43 +20,23 @@ use super::workspaces;
 /// How long a start waits for the first answer about a cluster's key: longer than one call to a vault takes.
 const FIRST_ANSWER: Duration = Duration::from_secs(8);
 
-/// Clusters whose suspensions a query that is slow to look may miss; it is broken off then.
-const TOLD: usize = 256;
-
 /// The log, the tables and the queries of clusters, as the states of their keys allow.
 #[derive(Debug)]
 pub(super) struct RunningClusters {
-    catalog: Catalog,
-    keyring: Arc<Keyring>,
-    tables: Arc<Tables>,
-    logs: Arc<Logs>,
-    cutter: Cutter,
-    suspended: broadcast::Sender<ClusterId>,
-}
-
-impl RunningClusters {
-    /// None runs yet.
-    pub(super) fn new(
-        catalog: Catalog,
-        keyring: Arc<Keyring>,
-        tables: Arc<Tables>,
-        logs: Arc<Logs>,
-        cutter: Cutter,
-    ) -> Self {
-        Self { catalog, keyring, tables, logs, cutter, suspended: broadcast::Sender::new(TOLD) }
-    }
-
-    /// Tells of each cluster that is suspended from now on.
-    pub(super) fn suspensions(&self) -> broadcast::Sender<ClusterId> {
-        self.suspended.clone()
-    }
+    pub(super) catalog: Catalog,
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) tables: Arc<Tables>,
+    pub(super) logs: Arc<Logs>,
+    pub(super) cutter: Cutter,
+    /// Tells of each cluster that is suspended.
+    pub(super) suspensions: broadcast::Sender<ClusterId>,
 }
 
 #[async_trait]
 impl Holder for RunningClusters {
     async fn suspend(&self, cluster: ClusterId) {
         // Nobody may be asking anything.
-        let _ = self.suspended.send(cluster);
+        let _ = self.suspensions.send(cluster);
         if let Err(error) = self.logs.suspend(cluster, &self.cutter).await {
             warn!(%cluster, error = %Chain(&error), "a log that is being closed is not suspended");
         }

@@ -28,7 +28,7 @@ use logseal_control::{
     AuditTrail, ClusterCallers, Management, ManagementToken, NoFaults, Operations, RotationCoordinator, Upkeep,
     UpkeepSettings, World,
 };
-use logseal_core::{Clock, IdGenerator, SystemClock, SystemSteadyClock};
+use logseal_core::{Clock, ClusterId, IdGenerator, SystemClock, SystemSteadyClock};
 use logseal_crypto::{OsRandom, RootKey};
 use logseal_ingest::pipeline::tables::Tables;
 use logseal_ingest::{DailyCaps, grpc};
@@ -40,7 +40,7 @@ use logseal_segment::SegmentStore;
 use logseal_vault::{Caller, EmbeddedClient, EmbeddedVault, KeyId, KeyName, KeyVault as _, VaultError};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tracing::info;
 
 pub(crate) use self::adapters::KeyCopies;
@@ -58,6 +58,9 @@ use crate::credentials::{Credentials, Endpoints};
 use crate::data_dir::DataDir;
 use crate::error::CommandError;
 use crate::root_key;
+
+/// Suspensions of clusters that a query may be slow to look at; when it misses one, it is broken off.
+const SUSPENSIONS: usize = 256;
 
 /// The vault key that protects clusters without a customer's key.
 const SERVICE_KEY: &str = "logseal-service-managed";
@@ -124,7 +127,6 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
     let api = state.management(
         &config,
         &ingest,
-        &clusters,
         Changes { operations, audit: audit.clone() },
         tokens.management,
         metrics.clone(),
@@ -197,6 +199,7 @@ struct State {
     access: Arc<AccessKeys>,
     tables: Arc<Tables>,
     suspended: Arc<Suspended>,
+    suspensions: broadcast::Sender<ClusterId>,
     caps: Arc<DailyCaps>,
     ids: IdGenerator,
     clock: Arc<dyn Clock>,
@@ -236,9 +239,10 @@ impl State {
         let tables = Tables::new(schema_limits(config), ids.clone(), Arc::clone(&clock));
         let suspended = Arc::default();
         workspaces::accept_all(&catalog, &keyring, &access, &suspended).await?;
+        let suspensions = broadcast::Sender::new(SUSPENSIONS);
         let caps = Arc::new(DailyCaps::new(Arc::clone(&clock)));
         let tables = Arc::new(tables);
-        Ok(Self { catalog, vault, vaults, store, keyring, access, tables, suspended, caps, ids, clock })
+        Ok(Self { catalog, vault, vaults, store, keyring, access, tables, suspended, suspensions, caps, ids, clock })
     }
 
     fn audit(&self, data_dir: &DataDir) -> AuditTrail {
@@ -247,13 +251,14 @@ impl State {
     }
 
     fn running_clusters(&self, ingest: &Ingest) -> RunningClusters {
-        RunningClusters::new(
-            self.catalog.clone(),
-            Arc::clone(&self.keyring),
-            Arc::clone(&self.tables),
-            Arc::clone(&ingest.logs),
-            ingest.cutter.clone(),
-        )
+        RunningClusters {
+            catalog: self.catalog.clone(),
+            keyring: Arc::clone(&self.keyring),
+            tables: Arc::clone(&self.tables),
+            logs: Arc::clone(&ingest.logs),
+            cutter: ingest.cutter.clone(),
+            suspensions: self.suspensions.clone(),
+        }
     }
 
     fn monitor(&self, config: &Config, clusters: &Arc<RunningClusters>) -> Result<Arc<Monitor>, CommandError> {
@@ -307,7 +312,6 @@ impl State {
         &self,
         config: &Config,
         ingest: &Ingest,
-        clusters: &RunningClusters,
         changes: Changes,
         token: zeroize::Zeroizing<String>,
         metrics: PrometheusHandle,
@@ -333,7 +337,7 @@ impl State {
                 engine,
                 catalog: self.catalog.clone(),
                 keyring: Arc::clone(&self.keyring),
-                suspensions: clusters.suspensions(),
+                suspensions: self.suspensions.clone(),
             }),
             metrics: Arc::new(Prometheus {
                 handle: metrics,
