@@ -222,7 +222,7 @@ impl KeyFault {
                 Some(4006),
                 Some("SsemUserErrorInvalidKeyVaultUrl"),
                 "the key vault's URI is not one that this deployment allows",
-                "give the vault's URI as https://NAME.vault.azure.net, without the key's name and version",
+                "give the vault's URI, like `https://NAME.vault.azure.net`, without the key's name and version",
             ),
             Self::KeyOutsideValidity => entry(
                 "KeyOutsideValidity",
