@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | [`authority`] | [`Authority`]: its key sealed under the root key, a server certificate for each start |
 //! | [`acceptor`] | [`Acceptor`]: handshakes within bounds, for any listener |
-//! | [`serve`] | HTTP/1.1 and HTTP/2 over it, with bounds on connections and times |
+//! | [`mod@serve`] | HTTP/1.1 and HTTP/2 over it, with bounds on connections and times |
 //! | [`client`] | [`Connector`]: TLS to servers of one authority |
 
 pub mod acceptor;
