@@ -17,13 +17,13 @@ fn key_state(server: &Server) -> Value {
     json(server, &["cluster", "show", "local"])["properties"]["keyState"].clone()
 }
 
-/// Waits until the state of the key is `state`; how long that took, and what was shown then.
-fn until(server: &Server, state: &str) -> (Duration, Value) {
+/// Waits until the state of the key is `state`, a minute at most; what is shown then.
+fn until(server: &Server, state: &str) -> Value {
     let started = Instant::now();
     loop {
         let shown = key_state(server);
         if shown["state"] == state {
-            return (started.elapsed(), shown);
+            return shown;
         }
         assert!(started.elapsed() < Duration::from_secs(60), "not {state} within a minute: {shown}");
         std::thread::sleep(Duration::from_millis(200));
@@ -58,8 +58,7 @@ async fn a_disabled_key_stops_its_cluster_and_costs_no_record() {
     assert_eq!(count(&server), 3);
 
     done(&server, &["vault", "key", "disable", "kek"]);
-    let (waited, shown) = until(&server, "Revoked");
-    assert!(waited < Duration::from_secs(45), "{waited:?}");
+    let shown = until(&server, "Revoked");
     assert_eq!(shown["code"], "KeyDisabled");
     let refused = ship::export(&server, &request(&["four"])).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);
@@ -83,8 +82,7 @@ async fn a_disabled_key_stops_its_cluster_and_costs_no_record() {
     assert_eq!(ship::export(&server, &request(&["five"])).await.unwrap_err().code(), Code::Unavailable);
     until(&server, "Revoked");
     done(&server, &["vault", "key", "enable", "kek"]);
-    let (waited, _) = until(&server, "Active");
-    assert!(waited < Duration::from_secs(10), "{waited:?}");
+    until(&server, "Active");
     assert_eq!(server.value("SELECT string_agg(body, ' ' ORDER BY body) FROM logs"), "one three two");
     ship::export(&server, &request(&["six"])).await.unwrap();
     assert_eq!(count(&server), 4);
@@ -108,12 +106,11 @@ async fn each_way_to_revoke_is_told_apart_and_mended() {
     for (shipped, (revoke, code, mend)) in (1..).zip(ways) {
         ship::export(&server, &request(&["one"])).await.unwrap();
         done(&server, revoke);
-        let (_, shown) = until(&server, "Revoked");
+        let shown = until(&server, "Revoked");
         assert_eq!(shown["code"], code);
         assert_eq!(ship::export(&server, &request(&["lost"])).await.unwrap_err().code(), Code::Unavailable);
         done(&server, mend);
-        let (waited, _) = until(&server, "Active");
-        assert!(waited < Duration::from_secs(10), "{code}: {waited:?}");
+        until(&server, "Active");
         assert_eq!(count(&server), shipped, "{code}");
     }
     assert!(server.stop().success());
@@ -137,7 +134,7 @@ async fn a_disabled_newest_version_is_a_revocation_and_no_rollback() {
     ship::export(&server, &request(&["one"])).await.unwrap();
 
     done(&server, &["vault", "key", "disable", "kek", "--version", &newest]);
-    let (_, shown) = until(&server, "Revoked");
+    let shown = until(&server, "Revoked");
     assert_eq!((&shown["resolvedVersion"], &shown["code"]), (&newest.as_str().into(), &"KeyDisabled".into()));
     let update = ["cluster", "update", "local", "--key-name", "kek", "--key-version", &oldest];
     let refusal = failed(&server, &update);
