@@ -213,7 +213,7 @@ async fn each_trouble_is_waited_out() {
 /// Scenario: the vault never answers again. Guarantee: a call ends, and when the grace is over the cluster is suspended, as one that comes back by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vault_that_stays_away_longer_than_the_grace_suspends() {
-    let mut world = World::new(Duration::from_millis(800)).await;
+    let mut world = World::new(Duration::from_secs(4)).await;
     let held = world.key().await.unwrap();
     world.vault.play(failing(|| VaultError::Unreachable("refused".to_owned())));
     let status = world.until(KeyState::Revoked).await;
@@ -227,7 +227,7 @@ async fn a_vault_that_stays_away_longer_than_the_grace_suspends() {
 /// Scenario: nobody watches any more. Guarantee: keys in memory end by themselves when the grace is over, and none is given.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_monitor_uses_fail_closed() {
-    let World { keyring, monitor, vault, _dir, .. } = World::new(Duration::from_millis(400)).await;
+    let World { keyring, monitor, vault, _dir, .. } = World::new(Duration::from_secs(4)).await;
     let held = keyring.aek(AEK).await.unwrap();
     vault.play(Script::Silent);
     drop(monitor);
