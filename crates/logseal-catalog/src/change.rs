@@ -1,5 +1,7 @@
 //! What can be changed, as values.
 
+use std::collections::BTreeSet;
+
 use logseal_core::{AekId, ClusterId, ResourceId, SegmentId, UnixNanos, WalFileId, WorkspaceId};
 
 use crate::{
@@ -158,20 +160,22 @@ pub enum Change {
 }
 
 impl Change {
-    /// Whether it may change what [`Catalog::clusters_version`](crate::Catalog::clusters_version) is about.
-    pub(crate) fn concerns_clusters(&self) -> bool {
+    /// The clusters of which it may change what [`Catalog::cluster_version`](crate::Catalog::cluster_version) is about.
+    pub(crate) fn concerned(&self) -> Concerned {
         match self {
-            Self::All(changes) => changes.iter().any(Self::concerns_clusters),
-            Self::AddCluster(_)
-            | Self::AddWorkspace { .. }
-            | Self::AddAek(_)
-            | Self::RemoveResource { .. }
-            | Self::SwitchKek { .. }
-            | Self::MoveWorkspace { .. }
-            | Self::RemoveCluster { .. }
-            | Self::ShredAeks { .. }
-            | Self::ShredWorkspace { .. }
-            | Self::PutKekVersion(_) => true,
+            Self::All(changes) => {
+                let mut concerned = Concerned::default();
+                changes.iter().for_each(|change| concerned.add(change.concerned()));
+                concerned
+            }
+            Self::AddCluster(cluster) => Concerned::one(cluster.id),
+            Self::AddWorkspace { workspace, .. } => Concerned::one(workspace.cluster),
+            Self::AddAek(aek) => Concerned::one(aek.cluster),
+            Self::SwitchKek { cluster, .. } | Self::RemoveCluster { cluster } => Concerned::one(*cluster),
+            Self::MoveWorkspace { from, to, .. } => Concerned::Some(BTreeSet::from([*from, *to])),
+            Self::PutKekVersion(version) => Concerned::one(version.cluster),
+            // They do not say whose keys and workspaces they take away.
+            Self::RemoveResource { .. } | Self::ShredAeks { .. } | Self::ShredWorkspace { .. } => Concerned::All,
             // A workspace's resource comes before its row, changes its link together with a move, and never changes its name; a cluster's
             // resource has a version of its own. That one is deleted or recovered is found when the change is applied.
             Self::PutResource { .. }
@@ -188,8 +192,37 @@ impl Change {
             | Self::AddGarbage { .. }
             | Self::ForgetGarbage { .. }
             | Self::PutUsage(_)
-            | Self::Audit(_) => false,
+            | Self::Audit(_) => Concerned::default(),
         }
+    }
+}
+
+/// Clusters of which a change may change what they show: themselves, their keys or their links.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Concerned {
+    /// These.
+    Some(BTreeSet<ClusterId>),
+    /// Whichever there are.
+    All,
+}
+
+impl Concerned {
+    pub(crate) fn one(cluster: ClusterId) -> Self {
+        Self::Some(BTreeSet::from([cluster]))
+    }
+
+    pub(crate) fn add(&mut self, other: Self) {
+        match (&mut *self, other) {
+            (Self::Some(these), Self::Some(more)) => these.extend(more),
+            (_, Self::All) => *self = Self::All,
+            (Self::All, Self::Some(_)) => {}
+        }
+    }
+}
+
+impl Default for Concerned {
+    fn default() -> Self {
+        Self::Some(BTreeSet::new())
     }
 }
 

@@ -17,18 +17,19 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{Executor as _, Sqlite};
 
 use crate::codec::{Decode, read};
+use crate::change::Concerned;
 use crate::{CatalogError, Change};
 
-/// Applies `change`, and sets `concerns_clusters` when it may be one of those that [`crate::Catalog::clusters_version`] counts. When this
+/// Applies `change`, and adds to `concerned` the clusters that it may be about, as [`crate::Catalog::cluster_version`] means it. When this
 /// fails, what it did so far is the caller's to roll back.
 pub(crate) async fn apply(
     connection: &mut SqliteConnection,
     mac_key: &MacKey,
     change: &Change,
-    concerns_clusters: &mut bool,
+    concerned: &mut Concerned,
 ) -> Result<(), CatalogError> {
-    *concerns_clusters |= change.concerns_clusters();
-    let mut rows = Rows { connection, mac_key, concerns_clusters };
+    concerned.add(change.concerned());
+    let mut rows = Rows { connection, mac_key, concerned };
     match change {
         Change::All(changes) => {
             for change in changes {
@@ -44,8 +45,8 @@ pub(crate) async fn apply(
 struct Rows<'c> {
     connection: &'c mut SqliteConnection,
     mac_key: &'c MacKey,
-    /// Set when a change turns out to be of those that [`crate::Catalog::clusters_version`] counts.
-    concerns_clusters: &'c mut bool,
+    /// Clusters of which a change turns out to be.
+    concerned: &'c mut Concerned,
 }
 
 type Query<'q> = sqlx::query::Query<'q, Sqlite, sqlx::sqlite::SqliteArguments>;

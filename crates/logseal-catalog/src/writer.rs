@@ -5,14 +5,17 @@
 //! When the storage fails (full, I/O error, busy), the whole group is rolled back and each of its changes is told so; the
 //! next group begins afresh.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use logseal_core::ClusterId;
 use logseal_crypto::MacKey;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection as _, Executor as _};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::change::Concerned;
 use crate::{CatalogError, Change, changes, scrub};
 
 /// Changes that wait for the task; senders beyond it wait in turn, so memory stays bounded.
@@ -46,20 +49,53 @@ pub(crate) enum Maintenance {
 #[derive(Clone, Debug)]
 pub(crate) struct Writer {
     queue: mpsc::Sender<Job>,
-    clusters: Arc<AtomicU64>,
+    clusters: Arc<ClusterVersions>,
+}
+
+/// What each cluster's version is: [`crate::Catalog::cluster_version`].
+#[derive(Debug, Default)]
+struct ClusterVersions {
+    /// Counts the changes that may concern any cluster.
+    all: AtomicU64,
+    /// Counts those of one cluster. It keeps a number for each cluster that ever was within this life.
+    each: Mutex<HashMap<ClusterId, u64>>,
+}
+
+impl ClusterVersions {
+    fn each(&self) -> MutexGuard<'_, HashMap<ClusterId, u64>> {
+        self.each.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn of(&self, cluster: ClusterId) -> u64 {
+        // Both only rise, so their sum changes when one of them does.
+        let each = self.each().get(&cluster).copied().unwrap_or(0);
+        each + self.all.load(Ordering::SeqCst)
+    }
+
+    fn raise(&self, concerned: Concerned) {
+        match concerned {
+            Concerned::All => {
+                self.all.fetch_add(1, Ordering::SeqCst);
+            }
+            Concerned::Some(clusters) => {
+                let mut each = self.each();
+                clusters.into_iter().for_each(|cluster| *each.entry(cluster).or_default() += 1);
+            }
+        }
+    }
 }
 
 impl Writer {
     pub(crate) fn start(connection: SqliteConnection, mac_key: Arc<MacKey>) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let clusters = Arc::<AtomicU64>::default();
+        let clusters = Arc::<ClusterVersions>::default();
         tokio::spawn(run(connection, mac_key, waiting, Arc::clone(&clusters)));
         Self { queue, clusters }
     }
 
-    /// Rises with every change that concerns clusters, after it is to be seen and before it is answered.
-    pub(crate) fn clusters_version(&self) -> u64 {
-        self.clusters.load(Ordering::SeqCst)
+    /// Rises with every change that may concern the cluster, after it is to be seen and before it is answered.
+    pub(crate) fn cluster_version(&self, cluster: ClusterId) -> u64 {
+        self.clusters.of(cluster)
     }
 
     pub(crate) async fn apply(&self, change: Change) -> Result<(), CatalogError> {
@@ -86,7 +122,7 @@ async fn run(
     mut connection: SqliteConnection,
     mac_key: Arc<MacKey>,
     mut waiting: mpsc::Receiver<Job>,
-    clusters: Arc<AtomicU64>,
+    clusters: Arc<ClusterVersions>,
 ) {
     let (mut jobs, mut closing) = (Vec::with_capacity(GROUP), None);
     while closing.is_none() && waiting.recv_many(&mut jobs, GROUP).await > 0 {
@@ -100,13 +136,10 @@ async fn run(
         }
         if !group.is_empty() {
             let mut outcomes = Vec::with_capacity(group.len());
-            let mut concerns_clusters = false;
-            let committed =
-                commit_group(&mut connection, &mac_key, &group, &mut outcomes, &mut concerns_clusters).await;
+            let mut concerned = Concerned::default();
+            let committed = commit_group(&mut connection, &mac_key, &group, &mut outcomes, &mut concerned).await;
             // Also when the commit failed: whether it did nothing is not certain.
-            if concerns_clusters {
-                clusters.fetch_add(1, Ordering::SeqCst);
-            }
+            clusters.raise(concerned);
             for ((_, reply), outcome) in group.into_iter().zip(outcomes) {
                 // A caller that went away no longer wants the answer; the change stands.
                 let _ = reply.send(committed.clone().and(outcome));
@@ -132,10 +165,10 @@ async fn commit_group(
     mac_key: &MacKey,
     group: &[(Change, Reply)],
     outcomes: &mut Vec<Result<(), CatalogError>>,
-    concerns_clusters: &mut bool,
+    concerned: &mut Concerned,
 ) -> Result<(), CatalogError> {
     outcomes.resize(group.len(), Ok(()));
-    let result = transact(connection, mac_key, group, outcomes, concerns_clusters).await;
+    let result = transact(connection, mac_key, group, outcomes, concerned).await;
     if result.is_err() {
         // Fails when SQLite has rolled back by itself, as it does for a full disk. If it fails for any other reason, the next
         // `BEGIN` says so.
@@ -151,12 +184,12 @@ async fn transact(
     mac_key: &MacKey,
     group: &[(Change, Reply)],
     outcomes: &mut [Result<(), CatalogError>],
-    concerns_clusters: &mut bool,
+    concerned: &mut Concerned,
 ) -> Result<(), CatalogError> {
     run_sql(connection, "begin", "BEGIN IMMEDIATE").await?;
     for ((change, _), outcome) in group.iter().zip(outcomes) {
         run_sql(connection, "savepoint", "SAVEPOINT one_change").await?;
-        *outcome = changes::apply(connection, mac_key, change, concerns_clusters).await;
+        *outcome = changes::apply(connection, mac_key, change, concerned).await;
         match outcome {
             Err(error) if error.is_storage() => return Err(error.clone()),
             Err(_) => run_sql(connection, "roll back to savepoint", "ROLLBACK TO one_change").await?,

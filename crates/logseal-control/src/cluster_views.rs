@@ -1,7 +1,7 @@
 //! Clusters as they are shown, kept in memory: a cluster shows all workspaces that are linked to it, and clients that wait for something
 //! ask for it again and again.
 //!
-//! What is kept holds until the catalog says that clusters, their keys or their links may have changed ([`Catalog::clusters_version`]).
+//! What is kept holds until the catalog says that the cluster, its keys or its links may have changed ([`Catalog::cluster_version`]).
 //! The cluster's own row is read each time.
 
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use crate::Problem;
 use crate::operation::kinds;
 use crate::operation::runner::Operations;
 use crate::resource::cluster::ClusterDocument;
-use crate::resource::view::{self, ClusterFacts, LinkedWorkspace, LiveKey};
+use crate::resource::view::{self, ClusterFacts, LiveKey};
 use crate::resource::workspace::WorkspaceDocument;
 
 /// Views that are kept: more than there may be clusters. Those of clusters that are gone are dropped when there are so many.
@@ -56,11 +56,11 @@ impl ClusterViews {
     }
 
     async fn facts(&self, catalog: &Catalog, id: ClusterId) -> Result<Kept, Problem> {
-        if let Some(kept) = self.find(id, catalog.clusters_version()) {
+        if let Some(kept) = self.find(id, catalog.cluster_version(id)) {
             return Ok(kept);
         }
         let _making = self.making.lock().await;
-        let as_of = catalog.clusters_version();
+        let as_of = catalog.cluster_version(id);
         if let Some(kept) = self.find(id, as_of) {
             return Ok(kept);
         }
@@ -108,12 +108,8 @@ async fn read(catalog: &Catalog, id: ClusterId) -> Result<ClusterFacts, Problem>
         let resource = resources.remove(&ResourceId::from(workspace.id));
         let Some(resource) = resource.filter(|row| row.deleted.is_none()) else { continue };
         let document: WorkspaceDocument = kinds::document(&resource)?;
-        workspaces.push(LinkedWorkspace {
-            id: workspace.id,
-            path: view::path(&resource),
-            since: UnixNanos(document.link.map_or(resource.created.0, |link| link.since)),
-            name: resource.name,
-        });
+        let since = UnixNanos(document.link.map_or(resource.created.0, |link| link.since));
+        workspaces.push(view::linked_workspace(workspace.id, &resource, since));
     }
     let (row, keys, versions) =
         (catalog.cluster(id).await?, catalog.kek_uses(id).await?, catalog.kek_versions(id).await?);

@@ -3,9 +3,11 @@
 use logseal_core::{ResourceId, UnixNanos};
 
 use super::{Rows, signed, with_id};
+use crate::catalog::WORKSPACE;
+use crate::change::Concerned;
 use crate::codec::{key_of, mac};
 use crate::rows::Authenticated;
-use crate::{CatalogError, OperationRow, OperationState, ResourceRow};
+use crate::{CatalogError, OperationRow, OperationState, ResourceRow, WorkspaceRow};
 
 /// Most bytes of a document.
 pub(super) const DOCUMENT_BYTES: usize = 256 << 10;
@@ -44,7 +46,10 @@ impl Rows<'_> {
             return Err(invalid(r, "its kind never changes"));
         }
         // Clusters show no workspace that is deleted.
-        *self.concerns_clusters |= stored.is_some_and(|stored| stored.deleted.is_some() != r.deleted.is_some());
+        if stored.is_some_and(|stored| stored.deleted.is_some() != r.deleted.is_some()) {
+            let workspace: Option<WorkspaceRow> = self.find_one(WORKSPACE, r.id.as_bytes()).await?;
+            self.concerned.add(workspace.map_or(Concerned::All, |workspace| Concerned::one(workspace.cluster)));
+        }
         let query = sqlx::query(PUT_RESOURCE)
             .bind(r.id.as_bytes().as_slice())
             .bind(i64::from(r.kind.code()))

@@ -6,6 +6,7 @@ use logseal_core::{AekId, ClusterId, TableId, WorkspaceId};
 
 use super::control::invalid;
 use super::{Rows, breaks_reference, with_id};
+use crate::catalog::WORKSPACE;
 use crate::codec::mac;
 use crate::rows::Authenticated as _;
 use crate::{AekRow, CatalogError, ClusterRow, ColumnRow, KekRow, WorkspaceKeyRow, WorkspaceRow};
@@ -90,7 +91,7 @@ impl Rows<'_> {
         let id = link.workspace;
         let unknown = || CatalogError::Unknown { kind: WorkspaceRow::KIND, id: id.to_string() };
         let stored: Option<WorkspaceRow> =
-            self.find_one("SELECT * FROM workspaces WHERE id = ?", id.as_bytes()).await?;
+            self.find_one(WORKSPACE, id.as_bytes()).await?;
         let moved = WorkspaceRow { cluster: link.to, ..stored.clone().ok_or_else(unknown)? };
         let rows = self.find(with_id("SELECT * FROM aeks WHERE workspace_id = ?", id.as_bytes())).await?;
         let aeks: HashMap<AekId, AekRow> = rows.into_iter().map(|row: AekRow| (row.id, row)).collect();

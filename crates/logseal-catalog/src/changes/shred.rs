@@ -3,6 +3,7 @@
 use logseal_core::{AekId, SegmentId, UnixNanos, WorkspaceId};
 
 use super::{Rows, with_id};
+use crate::catalog::WORKSPACE;
 use crate::codec::mac;
 use crate::rows::Authenticated as _;
 use crate::{AekRow, CatalogError, GarbageRow, SegmentRow, ShreddedRow, WorkspaceRow};
@@ -68,7 +69,7 @@ impl Rows<'_> {
 
     pub(super) async fn shred_workspace(&mut self, id: WorkspaceId, at: UnixNanos) -> Result<(), CatalogError> {
         let stored: Option<WorkspaceRow> =
-            self.find_one("SELECT * FROM workspaces WHERE id = ?", id.as_bytes()).await?;
+            self.find_one(WORKSPACE, id.as_bytes()).await?;
         if stored.is_none() {
             // A workspace never was without an AEK.
             let query = with_id("SELECT 1 FROM shredded WHERE workspace_id = ? LIMIT 1", id.as_bytes());

@@ -27,7 +27,7 @@ async fn connect(file: &Path) -> SqliteConnection {
 async fn apply(connection: &mut SqliteConnection, changes: &[Change]) -> Vec<Result<(), CatalogError>> {
     let group: Vec<_> = changes.iter().map(|change| (change.clone(), oneshot::channel().0)).collect();
     let mut outcomes = Vec::new();
-    let committed = commit_group(connection, &mac_key(), &group, &mut outcomes, &mut false).await;
+    let committed = commit_group(connection, &mac_key(), &group, &mut outcomes, &mut Concerned::default()).await;
     assert_eq!(outcomes.len(), changes.len());
     outcomes.into_iter().map(|outcome| committed.clone().and(outcome)).collect()
 }

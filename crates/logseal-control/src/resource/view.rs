@@ -43,17 +43,19 @@ pub(crate) struct ClusterFacts {
     pub(crate) keys: Vec<KekUse>,
     /// When each key version was last used, the last one first.
     pub(crate) versions: Vec<KekVersionRow>,
-    /// The workspaces that are linked to it.
-    pub(crate) workspaces: Vec<LinkedWorkspace>,
+    /// The workspaces that are linked to it, as [`linked_workspace`] shows each: there may be a thousand, and the cluster is shown anew at
+    /// each change of its own.
+    pub(crate) workspaces: Vec<Value>,
 }
 
-/// A workspace that is linked to a cluster.
-#[derive(Debug)]
-pub(crate) struct LinkedWorkspace {
-    pub(crate) id: WorkspaceId,
-    pub(crate) name: String,
-    pub(crate) path: String,
-    pub(crate) since: UnixNanos,
+/// A workspace as the cluster shows it that it has been linked to `since` then.
+pub(crate) fn linked_workspace(id: WorkspaceId, resource: &ResourceRow, since: UnixNanos) -> Value {
+    json!({
+        "workspaceId": id.to_string(),
+        "workspaceName": resource.name,
+        "resourceId": path(resource),
+        "associateDate": date(since),
+    })
 }
 
 /// What is known of a cluster's key and is not in the catalog.
@@ -75,12 +77,7 @@ pub(crate) fn cluster(row: &ResourceRow, document: &ClusterDocument, facts: &Clu
         "isDoubleEncryptionEnabled": false,
         "isAvailabilityZonesEnabled": false,
         "billingType": document.settings.billing_type,
-        "associatedWorkspaces": facts.workspaces.iter().map(|linked| json!({
-            "workspaceId": linked.id.to_string(),
-            "workspaceName": linked.name,
-            "resourceId": linked.path,
-            "associateDate": date(linked.since),
-        })).collect::<Vec<_>>(),
+        "associatedWorkspaces": facts.workspaces,
         "capacityReservationProperties": {
             "lastSkuUpdate": date(UnixNanos(document.settings.capacity_since)),
             "minCapacity": ClusterDocument::min_capacity(),

@@ -192,3 +192,33 @@ async fn access_keys_are_replaced_and_only_empty_clusters_removed() {
     }
     assert_eq!(catalog.cluster(cluster().id).await.unwrap(), None);
 }
+
+/// Scenario: of two clusters, one changes its key, a workspace of it is deleted and recovered, and then moves to the other. Guarantee: the
+/// version of a cluster rises when a change may concern it, and stays when it concerns the other one alone.
+#[tokio::test]
+async fn the_version_of_a_cluster_rises_with_its_own_changes_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = linked(&dir).await;
+    let versions = || [cluster().id, OTHER].map(|id| catalog.cluster_version(id));
+    let resource = control::resource(WORKSPACE.as_bytes()[0], "work");
+    let resource = ResourceRow { id: logseal_core::ResourceId::from(WORKSPACE), ..resource };
+    catalog.apply(Change::PutResource { row: resource.clone(), expected: None }).await.unwrap();
+    let mut before = versions();
+    let mut rose = async |change: Change| {
+        catalog.apply(change).await.unwrap();
+        let now = versions();
+        let rose = [0, 1].map(|index| now[index] > before[index]);
+        before = now;
+        rose
+    };
+    let noted = KekVersionRow { cluster: OTHER, ..super::kek_version(1) };
+    assert_eq!(rose(Change::PutKekVersion(noted)).await, [false, true]);
+    let tagged = ResourceRow { version: 2, document: "{\"a\": 1}".into(), ..resource };
+    assert_eq!(rose(Change::PutResource { row: tagged.clone(), expected: Some(1) }).await, [false, false]);
+    let deleted = ResourceRow { version: 3, deleted: Some(UnixNanos(9)), ..tagged };
+    assert_eq!(rose(Change::PutResource { row: deleted.clone(), expected: Some(2) }).await, [true, false]);
+    let recovered = ResourceRow { version: 4, deleted: None, ..deleted };
+    assert_eq!(rose(Change::PutResource { row: recovered, expected: Some(3) }).await, [true, false]);
+    assert_eq!(rose(relink(|_, _, _, _| ())).await, [true, true]);
+    assert_eq!(rose(Change::ShredWorkspace { workspace: WORKSPACE, at: UnixNanos(9) }).await, [true, true]);
+}
