@@ -16,8 +16,8 @@ use logseal_crypto::MacKey;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Executor as _, Sqlite};
 
-use crate::codec::{Decode, read};
 use crate::change::Concerned;
+use crate::codec::{Decode, read};
 use crate::{CatalogError, Change};
 
 /// Applies `change`, and adds to `concerned` the clusters that it may be about, as [`crate::Catalog::cluster_version`] means it. When this

@@ -10,8 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use axum::body::Bytes;
 use logseal_catalog::{Catalog, ResourceRow};
 use logseal_core::{ClusterId, ResourceId, UnixNanos};
+use logseal_vault::Caller;
 
 use crate::Problem;
+use crate::callers::caller;
 use crate::operation::kinds;
 use crate::operation::runner::Operations;
 use crate::resource::cluster::ClusterDocument;
@@ -76,9 +78,13 @@ impl Operations {
         Ok(self.cluster_views().facts(&self.world().catalog, row.id.cluster()).await?.facts)
     }
 
-    /// What is known of the key of the cluster `id` and is not in the catalog.
-    pub(crate) fn live_key(&self, id: ClusterId) -> LiveKey {
-        LiveKey { status: self.world().data.key_status(id), newest: self.newest().of(id) }
+    /// What is known of the key of the cluster `id` with this document, and is not in the catalog.
+    pub(crate) fn live_key(&self, id: ClusterId, document: &ClusterDocument) -> LiveKey {
+        let principal = match caller(&*self.world().vaults, document) {
+            Ok(Caller::Principal(principal)) => Some(principal.to_string()),
+            _ => None,
+        };
+        LiveKey { status: self.world().data.key_status(id), newest: self.newest().of(id), principal }
     }
 
     /// The cluster of `row` as JSON.
@@ -92,7 +98,7 @@ impl Operations {
             return Ok(body);
         }
         let document: ClusterDocument = kinds::document(row)?;
-        let body = Bytes::from(view::cluster(row, &document, &kept.facts, &self.live_key(id)).to_string());
+        let body = Bytes::from(view::cluster(row, &document, &kept.facts, &self.live_key(id, &document)).to_string());
         let shown = Some((versions, body.clone()));
         views.keep(id, Kept { as_of: kept.as_of, facts: kept.facts, shown });
         Ok(body)

@@ -46,7 +46,7 @@ pub use operation::runner::Operations;
 pub use operation::world::{Fault, Faults, NoFaults, Point, SERVICE_CLUSTER, World};
 pub use port::{
     DataPlane, DataPlaneError, MetricsText, Objects, Queries, QueryAnswer, QueryFailure, QueryFailureKind, QueryFormat,
-    QuotaStatus, Vaults,
+    QuotaStatus, UserAssignedIdentity, Vaults,
 };
 pub use rotation::RotationCoordinator;
 pub use upkeep::{Upkeep, UpkeepSettings};

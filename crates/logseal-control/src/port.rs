@@ -163,11 +163,29 @@ pub struct DataPlaneError {
     pub message: String,
 }
 
-/// The key vaults that a cluster may name.
+/// An identity that the configuration names, and that clusters can be given.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct UserAssignedIdentity {
+    /// Its resource id, as it was configured.
+    pub id: String,
+    /// What grants in the embedded vault name.
+    pub principal: PrincipalId,
+    /// The id of its application in the directory; as a rule a UUID.
+    pub client_id: String,
+}
+
+/// The key vaults that a cluster may name, and as whom they can be asked.
 #[async_trait]
 pub trait Vaults: Debug + Send + Sync {
-    /// The vault at `uri` as `caller` sees it, with its URI as keys' identifiers carry it; `None` when this deployment reaches no such vault.
-    fn vault(&self, uri: &str, caller: &Caller) -> Option<(Box<str>, Arc<dyn KeyVault>)>;
+    /// The vault at `uri` as `caller` sees it, with its URI as keys' identifiers carry it. Nobody gets a vault that refuses every call.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError`] when this deployment reaches no such vault, and why.
+    fn vault(&self, uri: &str, caller: &Caller) -> Result<(Box<str>, Arc<dyn KeyVault>), VaultError>;
+
+    /// The user-assigned identity with this resource id, which compares without case; `None` when the configuration has no such one.
+    fn user_assigned(&self, id: &str) -> Option<UserAssignedIdentity>;
 
     /// The key that protects what no customer's key protects.
     fn service_key(&self) -> KeyId;

@@ -170,6 +170,7 @@ impl Provision<'_> {
             provisioning_state: ProvisioningState::Succeeded,
             settings: ClusterSettings::new(DEFAULT_LOCATION.to_owned(), cluster.created.0),
             identity: Identity::system_assigned(self.ids.next().to_string()),
+            default_identity: None,
             key: (*self.kek.name.as_str() != *kek.name).then(|| KeyReference {
                 key_vault_uri: kek.vault_uri.clone(),
                 key_name: kek.name.clone(),

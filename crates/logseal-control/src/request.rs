@@ -18,7 +18,7 @@ use crate::operation::runner::{Operations, Submission};
 use crate::operation::{Intent, Operation, kinds};
 use crate::quota;
 use crate::resource::cluster::{ClusterChange, ClusterDocument};
-use crate::resource::identity::Identity;
+use crate::resource::identity::{Identity, WantedIdentity};
 use crate::resource::view::{date, etag, path};
 use crate::resource::workspace::{WorkspaceDocument, WorkspaceSettings};
 use crate::resource::{Method, ProvisioningState, name};
@@ -143,9 +143,11 @@ pub(crate) async fn write_cluster(
             }
             document.provisioning_state = ProvisioningState::Updating;
             let new_principal = || operations.world().ids.next().to_string();
-            let identity = change.identity.map(|kind| Identity::of_type(kind, new_principal()));
-            let (settings, key) = (change.settings, change.key);
-            let intent = Intent::UpdateCluster(UpdateCluster { settings, key, resolved: None, identity });
+            let find = |id: &str| operations.world().vaults.user_assigned(id);
+            let identity = change.identity.map(|wanted| Identity::wanted(wanted, new_principal(), find)).transpose()?;
+            let ClusterChange { settings, key, default_identity, .. } = change;
+            let intent =
+                Intent::UpdateCluster(UpdateCluster { settings, key, resolved: None, identity, default_identity });
             let location = document.settings.location.clone();
             operations.start(submission(&row, &document, intent, &location, caller, now)).await
         }
@@ -158,18 +160,21 @@ pub(crate) async fn write_cluster(
             limit(operations, ResourceKind::Cluster, CLUSTERS).await?;
             let row = new_resource(operations, ResourceKind::Cluster, place, now);
             let change = ClusterChange::input(body, None, &path(&row), method, now.0)?;
-            let kind = change.identity.unwrap_or_default();
-            let identity = Identity::of_type(kind, operations.world().ids.next().to_string());
+            let wanted = change.identity.unwrap_or(WantedIdentity::SystemAssigned);
+            let find = |id: &str| operations.world().vaults.user_assigned(id);
+            let identity = Identity::wanted(wanted, operations.world().ids.next().to_string(), find)?;
             let document = ClusterDocument {
                 provisioning_state: ProvisioningState::Creating,
                 settings: change.settings.clone(),
                 identity: identity.clone(),
+                default_identity: change.default_identity.clone(),
                 key: None,
                 key_since: now.0,
             };
             let intent = Intent::CreateCluster(CreateCluster {
                 settings: change.settings,
                 identity,
+                default_identity: change.default_identity,
                 key: change.key,
                 resolved: None,
             });

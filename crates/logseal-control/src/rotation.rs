@@ -161,9 +161,8 @@ impl RotationCoordinator {
     ) -> Result<(KeyProperties, KeyProperties), VaultError> {
         let world = self.operations.world();
         let invalid = |error: logseal_vault::KeyIdError| VaultError::Invalid(error.to_string());
-        let caller = caller_of(&world.catalog, cluster).await?;
-        let found = world.vaults.vault(&key.key_vault_uri, &caller);
-        let (_, vault) = found.ok_or_else(|| VaultError::VaultNotFound(key.key_vault_uri.clone()))?;
+        let caller = caller_of(&world.catalog, &*world.vaults, cluster).await?;
+        let (_, vault) = world.vaults.vault(&key.key_vault_uri, &caller)?;
         let name = KeyName::parse(&key.key_name).map_err(invalid)?;
         let version = KeyVersion::parse(in_use).map_err(invalid)?;
         Ok((vault.key(&name, Some(&version)).await?, vault.key(&name, None).await?))
@@ -172,7 +171,13 @@ impl RotationCoordinator {
     async fn adopt(&self, row: &ResourceRow, mut document: ClusterDocument) -> Result<Operation, Problem> {
         document.provisioning_state = ProvisioningState::Updating;
         let (settings, key) = (document.settings.clone(), document.key.clone());
-        let intent = Intent::UpdateCluster(UpdateCluster { settings, key, resolved: None, identity: None });
+        let intent = Intent::UpdateCluster(UpdateCluster {
+            settings,
+            key,
+            resolved: None,
+            identity: None,
+            default_identity: None,
+        });
         let location = document.settings.location.clone();
         let now = self.operations.world().clock.now();
         let caller = Caller::unconditional(ACTOR);

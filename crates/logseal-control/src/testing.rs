@@ -25,11 +25,15 @@ use crate::callers::{ClusterCallers, cluster_principals};
 use crate::operation::runner::Operations;
 use crate::operation::world::{Faults, NoFaults, SERVICE_CLUSTER, World};
 use crate::operation::{Operation, kinds};
-use crate::port::{DataPlane, DataPlaneError, Objects, QuotaStatus, Vaults};
+use crate::port::{DataPlane, DataPlaneError, Objects, QuotaStatus, UserAssignedIdentity, Vaults};
 use crate::provision::{DEFAULT_RESOURCE_GROUP, DEFAULT_SUBSCRIPTION, Provision};
 use crate::request::{Caller, Place};
 
 pub(crate) const VAULT: &str = "https://vault.test";
+
+/// The one user-assigned identity, whose principal is `user-assigned`.
+pub(crate) const USER_ASSIGNED: &str =
+    "/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/logs";
 
 /// Long enough for any operation of a test.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -188,9 +192,20 @@ struct TheVault {
 
 #[async_trait]
 impl Vaults for TheVault {
-    fn vault(&self, uri: &str, caller: &VaultCaller) -> Option<(Box<str>, Arc<dyn KeyVault>)> {
-        let client = || Arc::new(EmbeddedClient::new(Arc::clone(&self.vault), caller.clone()));
-        (uri.trim_end_matches('/') == VAULT).then(|| (VAULT.into(), client() as Arc<dyn KeyVault>))
+    fn vault(&self, uri: &str, caller: &VaultCaller) -> Result<(Box<str>, Arc<dyn KeyVault>), VaultError> {
+        if uri.trim_end_matches('/') != VAULT {
+            return Err(VaultError::Invalid(format!("there is no `{uri}`")));
+        }
+        Ok((VAULT.into(), Arc::new(EmbeddedClient::new(Arc::clone(&self.vault), caller.clone()))))
+    }
+
+    fn user_assigned(&self, id: &str) -> Option<UserAssignedIdentity> {
+        let principal = PrincipalId::parse("user-assigned").unwrap();
+        id.eq_ignore_ascii_case(USER_ASSIGNED).then(|| UserAssignedIdentity {
+            id: USER_ASSIGNED.to_owned(),
+            principal,
+            client_id: "client".to_owned(),
+        })
     }
 
     fn service_key(&self) -> KeyId {
@@ -236,7 +251,7 @@ impl Deployment {
             clock: &*clock,
         };
         provision.run().await.unwrap();
-        for principal in cluster_principals(&catalog).await.unwrap() {
+        for principal in cluster_principals(&catalog, &*world.vaults).await.unwrap() {
             vault.welcome(&principal).await.unwrap();
         }
         let access = Arc::clone(&world.access);

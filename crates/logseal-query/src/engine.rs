@@ -17,6 +17,7 @@ use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use logseal_core::WorkspaceId;
 use object_store::ObjectStore;
 use tokio::sync::Semaphore;
@@ -84,23 +85,27 @@ impl QueryEngine {
     /// # Errors
     ///
     /// See [`QueryError`]; its kind says what the caller can do.
-    pub async fn run(
-        &self,
+    //
+    // Boxed here, so that the planner is compiled into this crate once and not into each one that calls it.
+    pub fn run<'q>(
+        &'q self,
         workspace: WorkspaceId,
-        sql: &str,
+        sql: &'q str,
         row_limit: Option<usize>,
-    ) -> Result<QueryResult, QueryError> {
-        let mut measure = Measure::start();
-        let limit_ms = self.settings.timeout_ms;
-        let result =
-            tokio::time::timeout(Duration::from_millis(limit_ms), Box::pin(self.answer(workspace, sql, row_limit)))
+    ) -> BoxFuture<'q, Result<QueryResult, QueryError>> {
+        Box::pin(async move {
+            let mut measure = Measure::start();
+            let limit_ms = self.settings.timeout_ms;
+            let limit = Duration::from_millis(limit_ms);
+            let result = tokio::time::timeout(limit, self.answer(workspace, sql, row_limit))
                 .await
                 .unwrap_or(Err(QueryError::TimedOut { limit_ms }));
-        measure.outcome = match &result {
-            Ok(_) => "ok",
-            Err(error) => error.kind().label(),
-        };
-        result
+            measure.outcome = match &result {
+                Ok(_) => "ok",
+                Err(error) => error.kind().label(),
+            };
+            result
+        })
     }
 
     async fn answer(

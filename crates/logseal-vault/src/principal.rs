@@ -24,6 +24,12 @@ impl PrincipalId {
         if valid { Ok(Self(text.to_ascii_lowercase().into())) } else { Err(PrincipalIdError) }
     }
 
+    /// The deployment's own identity, as which a cluster can ask for its key.
+    #[must_use]
+    pub fn first_party() -> Self {
+        Self("first-party".into())
+    }
+
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -68,8 +68,7 @@ impl Rows<'_> {
     }
 
     pub(super) async fn shred_workspace(&mut self, id: WorkspaceId, at: UnixNanos) -> Result<(), CatalogError> {
-        let stored: Option<WorkspaceRow> =
-            self.find_one(WORKSPACE, id.as_bytes()).await?;
+        let stored: Option<WorkspaceRow> = self.find_one(WORKSPACE, id.as_bytes()).await?;
         if stored.is_none() {
             // A workspace never was without an AEK.
             let query = with_id("SELECT 1 FROM shredded WHERE workspace_id = ? LIMIT 1", id.as_bytes());

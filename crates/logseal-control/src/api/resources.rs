@@ -210,7 +210,7 @@ fn listing(head: &Head, value: Vec<Value>, last: Option<ResourceRow>) -> Value {
 /// A cluster as it is shown.
 pub(super) async fn cluster(operations: &Operations, row: &ResourceRow) -> Result<Value, Problem> {
     let document: ClusterDocument = kinds::document(row)?;
-    let live = operations.live_key(row.id.cluster());
+    let live = operations.live_key(row.id.cluster(), &document);
     Ok(view::cluster(row, &document, &*operations.cluster_facts(row).await?, &live))
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::kinds;
 use crate::Problem;
 use crate::resource::cluster::ClusterSettings;
-use crate::resource::identity::Identity;
+use crate::resource::identity::{DefaultIdentity, Identity};
 use crate::resource::key::KeyReference;
 use crate::resource::view::date;
 use crate::resource::workspace::WorkspaceSettings;
@@ -71,6 +71,8 @@ pub(crate) enum Intent {
 pub(crate) struct CreateCluster {
     pub(crate) settings: ClusterSettings,
     pub(crate) identity: Identity,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) default_identity: Option<DefaultIdentity>,
     pub(crate) key: Option<KeyReference>,
     pub(crate) resolved: Option<Kek>,
 }
@@ -85,6 +87,9 @@ pub(crate) struct UpdateCluster {
     /// Another identity than the present one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) identity: Option<Identity>,
+    /// Another default identity than the present one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) default_identity: Option<DefaultIdentity>,
 }
 
 /// The end of a cluster.

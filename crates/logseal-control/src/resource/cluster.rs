@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::identity::{Identity, IdentityType};
+use super::identity::{DefaultIdentity, Identity, IdentityType, WantedIdentity};
 use super::key::KeyReference;
 use super::{Method, ProvisioningState, Tags, choice, location, off, root, tags};
 use crate::Problem;
@@ -24,6 +24,9 @@ pub(crate) struct ClusterDocument {
     pub(crate) provisioning_state: ProvisioningState,
     pub(crate) settings: ClusterSettings,
     pub(crate) identity: Identity,
+    /// As which identity the key vault is asked; the one that `identity` is, while nothing was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) default_identity: Option<DefaultIdentity>,
     /// The customer's key; `None` while the service-managed one protects the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) key: Option<KeyReference>,
@@ -50,8 +53,10 @@ pub(crate) struct ClusterChange {
     pub(crate) settings: ClusterSettings,
     /// Another key than the present one.
     pub(crate) key: Option<KeyReference>,
-    /// Another type of identity than the present one.
-    pub(crate) identity: Option<IdentityType>,
+    /// Another identity than the present one.
+    pub(crate) identity: Option<WantedIdentity>,
+    /// Another default identity than the present one.
+    pub(crate) default_identity: Option<DefaultIdentity>,
 }
 
 impl ClusterSettings {
@@ -79,7 +84,7 @@ impl ClusterChange {
         let mut root = root(body, id, TYPE)?;
         let location = location(&mut root, current.map(|c| c.settings.location.as_str()), method)?;
         let tags = tags(&mut root)?;
-        let identity = Identity::input(&mut root, current.map(|c| &c.identity))?;
+        let identity = WantedIdentity::input(&mut root, current.map(|c| &c.identity))?;
         let present = current.map_or_else(|| ClusterSettings::new(location.clone(), now), |c| c.settings.clone());
         let capacity = capacity(&mut root)?.unwrap_or(present.capacity);
         let mut settings = ClusterSettings {
@@ -93,9 +98,10 @@ impl ClusterChange {
             capacity_since: if capacity == present.capacity { present.capacity_since } else { now },
             billing_type: present.billing_type,
         };
-        let mut key = None;
+        let (mut key, mut default_identity) = (None, None);
         if let Some(mut properties) = root.object("properties")? {
             key = KeyReference::input(&mut properties, current.and_then(|c| c.key.as_ref()))?;
+            default_identity = DefaultIdentity::input(&mut properties)?;
             if let Some(billing) = choice(&mut properties, "billingtype", &["Cluster", "Workspaces"])? {
                 billing.clone_into(&mut settings.billing_type);
             }
@@ -118,12 +124,34 @@ impl ClusterChange {
         }
         root.finish()?;
         let key = key.filter(|key| current.is_none_or(|c| c.key.as_ref() != Some(key)));
-        if current.is_some() && identity.is_some() && key.is_some() {
+        let default_identity =
+            default_identity.filter(|wanted| current.is_none_or(|c| c.default_identity.as_ref() != Some(wanted)));
+        if let Some(default) = default_identity.as_ref().or(current.and_then(|c| c.default_identity.as_ref())) {
+            let (kind, assigned) = identity_after(current, identity.as_ref());
+            default.check(kind, assigned)?;
+        }
+        if current.is_some() && (identity.is_some() || default_identity.is_some()) && key.is_some() {
             // Azure Monitor's rule: of one that fails nobody could say which of the two it was.
             let message = "identity and key cannot change in one request: change the identity, then the key";
             return Err(Problem::bad("IdentityAndKeyInOneUpdate", "identity", message));
         }
-        Ok(Self { settings, key, identity })
+        Ok(Self { settings, key, identity, default_identity })
+    }
+}
+
+/// The type of the identity after the change, and the resource id of a user-assigned one.
+fn identity_after<'i>(
+    current: Option<&'i ClusterDocument>,
+    wanted: Option<&'i WantedIdentity>,
+) -> (IdentityType, Option<&'i str>) {
+    match wanted {
+        Some(WantedIdentity::SystemAssigned) => (IdentityType::SystemAssigned, None),
+        Some(WantedIdentity::UserAssigned(id)) => (IdentityType::UserAssigned, Some(id)),
+        Some(WantedIdentity::None) => (IdentityType::None, None),
+        None => match current.map(|c| &c.identity) {
+            None => (IdentityType::SystemAssigned, None),
+            Some(Identity { kind, user_assigned, .. }) => (*kind, user_assigned.as_ref().map(|one| one.id.as_str())),
+        },
     }
 }
 
@@ -176,7 +204,8 @@ mod tests {
     fn document(change: ClusterChange) -> ClusterDocument {
         let identity = Identity::system_assigned("p".into());
         let provisioning_state = ProvisioningState::Succeeded;
-        ClusterDocument { provisioning_state, settings: change.settings, identity, key: change.key, key_since: 0 }
+        let (settings, key, default_identity) = (change.settings, change.key, change.default_identity);
+        ClusterDocument { provisioning_state, settings, identity, default_identity, key, key_since: 0 }
     }
 
     fn full() -> Value {
@@ -203,7 +232,9 @@ mod tests {
         assert_eq!(refusal(|b| b["sku"] = json!({"name": "CapacityReservation"})), "MissingCapacity");
         assert_eq!(refusal(|b| b["sku"]["capacity"] = 123.into()), "CapacityOutOfRange");
         assert_eq!(refusal(|b| b["identity"]["type"] = "Managed".into()), "InvalidRequestContent");
-        assert_eq!(refusal(|b| b["identity"]["type"] = "UserAssigned".into()), "IdentityTypeNotSupported");
+        assert_eq!(refusal(|b| b["identity"]["type"] = "UserAssigned".into()), "MissingIdentity");
+        let default = |b: &mut Value| b["properties"]["defaultIdentity"] = "UserAssignedIdentity=/x".into();
+        assert_eq!(refusal(default), "InvalidDefaultIdentity");
         assert_eq!(refusal(|b| b["identity"] = json!({})), "MissingIdentity");
         assert_eq!(refusal(|b| b["properties"]["billingType"] = "Free".into()), "InvalidRequestContent");
         assert_eq!(refusal(|b| b["properties"]["isDoubleEncryptionEnabled"] = true.into()), "InvalidRequestContent");

@@ -1,5 +1,6 @@
 //! `keyVaultProperties`: the reference to a customer's key.
 
+use logseal_vault::uri::KeyIdentifier;
 use logseal_vault::{KeyName, KeyVersion};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -30,8 +31,17 @@ fn refused(target: &str, message: impl Into<String>) -> Problem {
 }
 
 impl KeyReference {
-    /// Reads `keyVaultProperties`: its three fields make a reference, or three empty texts none, which is refused.
+    /// Reads `keyVaultProperties`, whose three fields make a reference, or three empty texts none, which is refused; or `keyVaultKeyUri`, a
+    /// key's identifier without a version.
     pub(crate) fn input(properties: &mut Object<'_>, now: Option<&Self>) -> Result<Option<Self>, Problem> {
+        let uri_path = properties.path_of("keyvaultkeyuri");
+        if let Some(uri) = properties.string("keyvaultkeyuri")? {
+            if properties.object("keyvaultproperties")?.is_some() {
+                let message = format!("give either `keyVaultProperties` or `{uri_path}`");
+                return Err(refused(&uri_path, message));
+            }
+            return Self::versionless(&uri_path, uri).map(Some);
+        }
         let Some(mut given) = properties.object("keyvaultproperties")? else { return Ok(None) };
         let (uri_path, name_path) = (given.path_of("keyvaulturi"), given.path_of("keyname"));
         let version_path = given.path_of("keyversion");
@@ -72,6 +82,24 @@ impl KeyReference {
             key_version: version.to_owned(),
             key_rsa_size,
         }))
+    }
+
+    /// The key that `https://VAULT/keys/NAME` names, in automatic mode.
+    fn versionless(path: &str, text: &str) -> Result<Self, Problem> {
+        let bad = |why: &str| {
+            refused(path, format!("`{path}` must be like https://my-vault.vault.azure.net/keys/my-key: {why}"))
+        };
+        match KeyIdentifier::recognize(text) {
+            Some(KeyIdentifier { vault, name, version: None }) => {
+                check_uri(path, vault)?;
+                let (key_vault_uri, key_name) = (vault.to_owned(), name.to_string());
+                Ok(Self { key_vault_uri, key_name, key_version: String::new(), key_rsa_size: None })
+            }
+            Some(KeyIdentifier { version: Some(version), .. }) => Err(bad(&format!(
+                "leave out the version `{version}`, the newest one is used; to pin a version, give `keyVaultProperties` with `keyVersion`"
+            ))),
+            None => Err(bad("it is no key's identifier")),
+        }
     }
 
     pub(crate) fn view(&self) -> Value {
@@ -145,6 +173,23 @@ mod tests {
         ] {
             assert!(input(bad.clone(), None).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_keys_identifier_without_a_version_is_automatic_mode() {
+        let read = |body: Value| KeyReference::input(&mut Object::root(&body).unwrap(), None);
+        let key = read(json!({"keyVaultKeyUri": "https://v.example/keys/Kek"})).unwrap().unwrap();
+        assert_eq!(key.view(), json!({"keyVaultUri": "https://v.example", "keyName": "Kek", "keyVersion": ""}));
+        let refusal = |uri: &str| read(json!({"keyVaultKeyUri": uri})).unwrap_err().message().to_owned();
+        let versioned = refusal(&format!("https://v.example/keys/kek/{VERSION}"));
+        assert!(versioned.contains("leave out the version") && versioned.contains("keyVersion"), "{versioned}");
+        for bad in
+            ["", "https://v.example", "http://v.example/keys/k", "https://u@v.example/keys/k", "https://v/keys/a/b/c"]
+        {
+            refusal(bad);
+        }
+        let both = json!({"keyVaultKeyUri": "https://v/keys/k", "keyVaultProperties": {"keyVaultUri": "https://v", "keyName": "k"}});
+        assert!(read(both).is_err());
     }
 
     #[test]

@@ -65,6 +65,8 @@ pub(crate) struct LiveKey {
     pub(crate) status: Option<KeyStatus>,
     /// The newest version that the vault has of it, when that was looked for.
     pub(crate) newest: Option<String>,
+    /// The principal that the vault is asked as; `None` for nobody.
+    pub(crate) principal: Option<String>,
 }
 
 /// A cluster.
@@ -85,6 +87,9 @@ pub(crate) fn cluster(row: &ResourceRow, document: &ClusterDocument, facts: &Clu
     });
     if let Some(key) = &document.key {
         properties["keyVaultProperties"] = key.view();
+    }
+    if let Some(identity) = &document.default_identity {
+        properties["defaultIdentity"] = identity.to_string().into();
     }
     if let Some(cluster) = &facts.row {
         properties["keyState"] = key_state(cluster, document, facts, live);
@@ -130,6 +135,7 @@ fn key_state(cluster: &ClusterRow, document: &ClusterDocument, facts: &ClusterFa
         "configuredVersion": document.key.as_ref().map(|key| &key.key_version),
         "resolvedVersion": cluster.kek.version,
         "newestVersion": live.newest,
+        "principalId": live.principal,
         "versions": versions.iter().map(|(version, used)| json!({
             "version": version,
             "wrappedKeys": wrapped(version),

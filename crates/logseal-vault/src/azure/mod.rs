@@ -46,6 +46,8 @@ mod message;
 mod outcome;
 mod tls;
 mod token;
+mod token_file;
+mod vaults;
 
 use std::fmt::{self, Debug};
 use std::sync::Arc;
@@ -66,6 +68,8 @@ pub use self::connect::{Network, SystemNetwork};
 pub use self::identity::{AzureIdentity, IdentityTokens};
 pub use self::tls::TlsTrust;
 pub use self::token::{AccessToken, CachedTokens, TokenSource};
+pub use self::token_file::TokenFile;
+pub use self::vaults::{AzureVaults, Credential};
 
 use self::connect::{Dialer, Target};
 use self::exchange::Connections;

@@ -32,6 +32,8 @@ pub(crate) enum ClusterCommand {
         #[command(flatten)]
         key: ClusterKey,
         #[command(flatten)]
+        identity: ClusterIdentity,
+        #[command(flatten)]
         settings: ClusterSettings,
         #[command(flatten)]
         following: Following,
@@ -45,6 +47,8 @@ pub(crate) enum ClusterCommand {
         name: String,
         #[command(flatten)]
         key: ClusterKey,
+        #[command(flatten)]
+        identity: ClusterIdentity,
         #[command(flatten)]
         settings: ClusterSettings,
         #[command(flatten)]
@@ -69,6 +73,9 @@ pub(crate) struct ClusterKey {
     /// The vault [default: the embedded one]
     #[arg(long, value_name = "URI", requires = "key_name")]
     pub(crate) key_vault_uri: Option<String>,
+    /// Vault and key in one, as https://VAULT/keys/NAME; the newest version is used
+    #[arg(long, value_name = "URI", conflicts_with = "key_name")]
+    pub(crate) key_vault_key_uri: Option<String>,
     /// The key in the vault
     #[arg(long, value_name = "NAME")]
     pub(crate) key_name: Option<String>,
@@ -78,6 +85,20 @@ pub(crate) struct ClusterKey {
     /// Bits that the key has
     #[arg(long, value_name = "N", requires = "key_name")]
     pub(crate) key_rsa_size: Option<u32>,
+}
+
+/// As whom a cluster asks its key vault. Identity and key change one after the other.
+#[derive(Args, Debug, Default)]
+pub(crate) struct ClusterIdentity {
+    /// Type of the identity; without one the cluster can use no customer's key
+    #[arg(long, value_name = "TYPE", value_parser = ["SystemAssigned", "UserAssigned", "None"])]
+    pub(crate) identity: Option<String>,
+    /// The user-assigned identity, one of those that the server's configuration names
+    #[arg(long, value_name = "RESOURCE ID", conflicts_with = "identity")]
+    pub(crate) user_assigned_identity: Option<String>,
+    /// FirstPartyIdentity, SystemAssignedIdentity or UserAssignedIdentity=ID [default: the cluster's own]
+    #[arg(long, value_name = "FORM")]
+    pub(crate) default_identity: Option<String>,
 }
 
 /// What else a cluster has.

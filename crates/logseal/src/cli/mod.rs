@@ -20,8 +20,8 @@ use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, S
 use clap_complete::Shell;
 
 pub(crate) use self::control::{
-    AuditCommand, ClusterCommand, ClusterKey, ClusterSettings, Following, OperationCommand, OperationStatus,
-    WorkspaceCommand, WorkspaceSettings,
+    AuditCommand, ClusterCommand, ClusterIdentity, ClusterKey, ClusterSettings, Following, OperationCommand,
+    OperationStatus, WorkspaceCommand, WorkspaceSettings,
 };
 pub(crate) use self::files::{CatalogCommand, OfflineOptions, SegmentCommand, WalCommand};
 use self::names::{resource_group, resource_name, uuid};

@@ -5,7 +5,7 @@ use std::path::Path;
 use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
-use crate::cli::{ClusterCommand, ClusterKey, ClusterSettings, Following, Managing};
+use crate::cli::{ClusterCommand, ClusterIdentity, ClusterKey, ClusterSettings, Following, Managing};
 use crate::client::Management;
 use crate::commands::follow::{Outcome, change};
 use crate::commands::view::{list, name_in, number, properties, tags, text};
@@ -33,10 +33,12 @@ async fn carry_out(management: &Management, command: &ClusterCommand) -> Result<
             if *json { print_json(&clusters) } else { print_table(&HEADER, &rows(&clusters)) }
         }
         ClusterCommand::Show { name, json } => show(management, name, *json).await,
-        ClusterCommand::Create { name, location, key, settings, following } => {
-            let mut body = body(key, settings);
+        ClusterCommand::Create { name, location, key, identity, settings, following } => {
+            let mut body = body(key, identity, settings);
             body["location"] = location.as_str().into();
-            body["identity"] = json!({"type": "SystemAssigned"});
+            if body.get("identity").is_none() {
+                body["identity"] = json!({"type": "SystemAssigned"});
+            }
             let call = management.call(Method::PUT, management.resource(COLLECTION, name, "")).json(&body).only_new();
             let answer = call.send().await.map_err(|error| match error.status() {
                 Some(StatusCode::PRECONDITION_FAILED) => CommandError::Refused(format!(
@@ -46,10 +48,10 @@ async fn carry_out(management: &Management, command: &ClusterCommand) -> Result<
             })?;
             finish(management, name, change(management, &answer, *following).await?, *following).await
         }
-        ClusterCommand::Update { name, key, settings, following } => {
-            let body = body(key, settings);
+        ClusterCommand::Update { name, key, identity, settings, following } => {
+            let body = body(key, identity, settings);
             if body == json!({}) {
-                let message = "nothing would change: give --key-name, --capacity or --tag";
+                let message = "nothing would change: give --key-name, --identity, --capacity or --tag";
                 return Err(CommandError::Usage(message.to_owned()));
             }
             let call = management.call(Method::PATCH, management.resource(COLLECTION, name, "")).json(&body);
@@ -96,8 +98,8 @@ async fn finish(
 }
 
 /// The part of a PUT's or PATCH's body that options say.
-fn body(key: &ClusterKey, settings: &ClusterSettings) -> Value {
-    let mut body = Map::new();
+fn body(key: &ClusterKey, identity: &ClusterIdentity, settings: &ClusterSettings) -> Value {
+    let (mut body, mut properties) = (Map::new(), Map::new());
     if let Some(name) = &key.key_name {
         let mut reference = json!({
             "keyVaultUri": key.key_vault_uri.as_deref().unwrap_or(VAULT_URI),
@@ -107,7 +109,22 @@ fn body(key: &ClusterKey, settings: &ClusterSettings) -> Value {
         if let Some(bits) = key.key_rsa_size {
             reference["keyRsaSize"] = bits.into();
         }
-        body.insert("properties".to_owned(), json!({"keyVaultProperties": reference}));
+        properties.insert("keyVaultProperties".to_owned(), reference);
+    }
+    if let Some(uri) = &key.key_vault_key_uri {
+        properties.insert("keyVaultKeyUri".to_owned(), uri.as_str().into());
+    }
+    if let Some(form) = &identity.default_identity {
+        properties.insert("defaultIdentity".to_owned(), form.as_str().into());
+    }
+    if !properties.is_empty() {
+        body.insert("properties".to_owned(), properties.into());
+    }
+    if let Some(id) = &identity.user_assigned_identity {
+        let assigned = json!({"type": "UserAssigned", "userAssignedIdentities": {id.as_str(): {}}});
+        body.insert("identity".to_owned(), assigned);
+    } else if let Some(kind) = &identity.identity {
+        body.insert("identity".to_owned(), json!({"type": kind}));
     }
     if let Some(capacity) = settings.capacity {
         body.insert("sku".to_owned(), json!({"name": SKU, "capacity": capacity}));
@@ -151,6 +168,18 @@ fn key(cluster: &Value) -> String {
     format!("{name}/{version}")
 }
 
+/// Since when the key is in its state, until when that can last, why, and what to do: in one line.
+fn key_state(cluster: &Value) -> String {
+    let of = |name: &str| text(cluster, &format!("/properties/keyState/{name}"));
+    let mut line = of("state");
+    for (word, what) in [("since", of("since")), ("and revoked at", of("until")), ("because", of("reason"))] {
+        if !what.is_empty() {
+            line.push_str(&format!(" {word} {what}"));
+        }
+    }
+    line
+}
+
 fn details(cluster: &Value) -> Vec<Vec<String>> {
     let of = |pointer: &str| text(cluster, pointer);
     let has_key = cluster.pointer("/properties/keyVaultProperties/keyName").is_some();
@@ -168,19 +197,16 @@ fn details(cluster: &Value) -> Vec<Vec<String>> {
         ("cluster id", of("/properties/clusterId")),
         ("location", of("/location")),
         ("provisioning state", of("/properties/provisioningState")),
+        ("key state", key_state(cluster)),
         ("key", key(cluster)),
         ("key vault", of("/properties/keyVaultProperties/keyVaultUri")),
         ("key version", mode),
         ("least key size", of("/properties/keyVaultProperties/keyRsaSize")),
-        ("key state", of("/properties/keyState/state")),
-        ("key state since", of("/properties/keyState/since")),
-        ("key state until", of("/properties/keyState/until")),
-        ("key state code", of("/properties/keyState/code")),
-        ("key state reason", of("/properties/keyState/reason")),
         ("newest key version", of("/properties/keyState/newestVersion")),
         ("account keys (AEKs)", wrapped.collect::<Vec<_>>().join(", ")),
         ("identity", of("/identity/type")),
-        ("principal id", of("/identity/principalId")),
+        ("default identity", of("/properties/defaultIdentity")),
+        ("asks the key vault as", of("/properties/keyState/principalId")),
         ("capacity", of("/sku/capacity")),
         ("tags", tags(cluster)),
         ("created", of("/properties/createdDate")),
@@ -209,7 +235,7 @@ mod tests {
                 "provisioningState": "Succeeded", "clusterId": "0194d5a0-0000-7000-8000-000000000001",
                 "associatedWorkspaces": [{"workspaceName": "team", "associateDate": "2026-11-21T00:00:00.000Z"}],
                 "keyVaultProperties": {"keyVaultUri": "https://127.0.0.1:8420", "keyName": "kek", "keyVersion": ""},
-                "keyState": {"state": "Revoked", "code": "KeyDisabled", "resolvedVersion": "78de",
+                "keyState": {"state": "Revoked", "since": "T", "reason": "it is disabled: enable it (KeyDisabled)", "resolvedVersion": "78de",
                     "versions": [{"version": "78de", "wrappedKeys": 3}]},
             },
         })
@@ -239,12 +265,17 @@ mod tests {
     #[test]
     fn a_cluster_is_shown_with_what_its_owner_has_to_know() {
         let shown = table(&["PROPERTY", "VALUE"], &details(&sample()));
-        for expected in
-            ["automatic", "KeyDisabled", "3 under 78de", "team=x", "team since 2026-11-21", "SystemAssigned"]
-        {
+        for expected in [
+            "automatic",
+            "Revoked since T because it is disabled: enable it (KeyDisabled)",
+            "3 under 78de",
+            "team=x",
+            "team since 2026-11-21",
+            "SystemAssigned",
+        ] {
             assert!(shown.contains(expected), "{expected} in {shown}");
         }
-        assert!(!shown.contains("reason"), "what is not there is left out: {shown}");
+        assert!(!shown.contains("default identity"), "what is not there is left out: {shown}");
         let mut pinned = sample();
         pinned["properties"]["keyVaultProperties"]["keyVersion"] = "78de".into();
         assert!(table(&["PROPERTY", "VALUE"], &details(&pinned)).contains("pinned to 78de"));
@@ -254,17 +285,35 @@ mod tests {
     #[test]
     fn a_body_says_what_the_options_say() {
         let key = ClusterKey { key_name: Some("kek".into()), ..ClusterKey::default() };
+        let same = ClusterIdentity::default;
         let properties = json!({"keyVaultProperties": {"keyVaultUri": VAULT_URI, "keyName": "kek", "keyVersion": ""}});
-        assert_eq!(body(&key, &ClusterSettings::default()), json!({"properties": properties}));
-        assert_eq!(body(&ClusterKey::default(), &ClusterSettings::default()), json!({}));
+        assert_eq!(body(&key, &same(), &ClusterSettings::default()), json!({"properties": properties}));
+        assert_eq!(body(&ClusterKey::default(), &same(), &ClusterSettings::default()), json!({}));
+        let key = ClusterKey { key_vault_key_uri: Some("https://v/keys/k".into()), ..ClusterKey::default() };
+        let identity = ClusterIdentity {
+            user_assigned_identity: Some("/id".into()),
+            default_identity: Some("UserAssignedIdentity=/id".into()),
+            ..same()
+        };
+        let expected = json!({
+            "identity": {"type": "UserAssigned", "userAssignedIdentities": {"/id": {}}},
+            "properties": {"keyVaultKeyUri": "https://v/keys/k", "defaultIdentity": "UserAssignedIdentity=/id"},
+        });
+        assert_eq!(body(&key, &identity, &ClusterSettings::default()), expected);
+        let none = ClusterIdentity { identity: Some("None".into()), ..same() };
+        assert_eq!(
+            body(&ClusterKey::default(), &none, &ClusterSettings::default())["identity"],
+            json!({"type": "None"})
+        );
         let key = ClusterKey {
             key_vault_uri: Some("https://v".into()),
             key_name: Some("kek".into()),
             key_version: Some("1".into()),
             key_rsa_size: Some(4096),
+            ..ClusterKey::default()
         };
         let settings = ClusterSettings { tag: vec![("a".into(), "b".into())], capacity: Some(500) };
-        let body = body(&key, &settings);
+        let body = body(&key, &same(), &settings);
         let reference = &body["properties"]["keyVaultProperties"];
         assert_eq!(
             reference,

@@ -178,10 +178,8 @@ struct Share<'a> {
 async fn share(data_dir: &Path, vault: &Vault, share: Share<'_>) -> Result<(), CommandError> {
     let Share { key, cluster, grants, json } = share;
     let method = if grants { Method::PUT } else { Method::DELETE };
-    let mut now = Value::Null;
-    for principal in principals(data_dir, cluster).await? {
-        now = vault.call(method.clone(), &format!("/keys/{key}/grants/{principal}"), None).await?;
-    }
+    let principal = principal(data_dir, cluster).await?;
+    let now = vault.call(method, &format!("/keys/{key}/grants/{principal}"), None).await?;
     if json {
         return print_json(&now);
     }
@@ -193,21 +191,19 @@ async fn share(data_dir: &Path, vault: &Vault, share: Share<'_>) -> Result<(), C
 }
 
 /// As whom a cluster asks the vault.
-async fn principals(data_dir: &Path, cluster: &str) -> Result<Vec<String>, CommandError> {
+async fn principal(data_dir: &Path, cluster: &str) -> Result<String, CommandError> {
     let management = Management::of(data_dir, &ServerOptions::default())?;
     let found: Value = management
         .get(&management.cluster(cluster))
         .await
         .map_err(|error| error.with_hint(StatusCode::NOT_FOUND, "`logseal cluster list` shows those that are there"))?
         .read()?;
-    let own = Some(text(&found, "/identity/principalId")).filter(|id| !id.is_empty());
-    let assigned = found.pointer("/identity/userAssignedIdentities").and_then(Value::as_object);
-    let assigned = assigned.into_iter().flatten().map(|(_, identity)| text(identity, "/principalId"));
-    let all: Vec<_> = own.into_iter().chain(assigned.filter(|id| !id.is_empty())).collect();
-    if all.is_empty() {
-        return Err(CommandError::Refused(format!("cluster `{cluster}` has no identity to grant anything to")));
+    match text(&found, "/properties/keyState/principalId") {
+        id if id.is_empty() => {
+            Err(CommandError::Refused(format!("cluster `{cluster}` has no identity to grant anything to")))
+        }
+        id => Ok(id),
     }
-    Ok(all)
 }
 
 fn key_rows(keys: &[Value]) -> Vec<Vec<String>> {

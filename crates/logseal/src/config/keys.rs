@@ -91,5 +91,17 @@ pub(crate) const KEYS: &[Key] = &[
         "path",
         "file with the root key (64 hexadecimal digits); empty for LOGSEAL_ROOT_KEY or a generated one",
     ),
+    key(
+        "azure.domains",
+        "clouds",
+        "clouds of which any key vault may be named: public, government, china, managed-hsm",
+    ),
+    key(
+        "azure.hosts",
+        "hosts",
+        "further key vaults: HOST[:PORT][=CLOUD], CLOUD as above for the audience of tokens; their addresses may be private",
+    ),
+    key("azure.ca_file", "path", "certificate authorities (PEM) that key vaults may have beside the machine's own"),
+    key("azure.identities_file", "path", "user-assigned identities and the credentials of all identities (TOML)"),
     key("log.level", "level", "the program's own log on stderr: error, warn, info, debug or trace"),
 ];

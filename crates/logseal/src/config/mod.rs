@@ -3,6 +3,7 @@
 //! Every key is `section.key`. A file is TOML with a table for each section; the environment says
 //! `LOGSEAL_<SECTION>_<KEY>`; the command line says `--set section.key=value`. Unknown keys are refused everywhere.
 
+pub(crate) mod azure;
 mod keys;
 
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use logseal_segment::SegmentSettings;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use self::azure::Azure;
 pub(crate) use self::keys::{KEYS, Key};
 use crate::credentials::{VAULT_CA_FILE, VAULT_ENDPOINT, VAULT_TOKEN};
 use crate::error::CommandError;
@@ -38,6 +40,7 @@ pub(crate) struct Config {
     pub(crate) operations: OperationsSection,
     pub(crate) store: Store,
     pub(crate) vault: Vault,
+    pub(crate) azure: Azure,
     pub(crate) log: Log,
 }
 

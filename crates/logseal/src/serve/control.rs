@@ -3,65 +3,22 @@
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use data_encoding::HEXLOWER;
 use futures::TryStreamExt as _;
 use logseal_catalog::AuditHead;
-use logseal_control::{AnchorStore, DataPlane, DataPlaneError, Objects, QuotaStatus, Vaults};
+use logseal_control::{AnchorStore, DataPlane, DataPlaneError, Objects, QuotaStatus};
 use logseal_core::{AekId, Chain, ClusterId, WorkspaceId};
 use logseal_ingest::{DailyCaps, quota};
 use logseal_keys::KeyStatus;
 use logseal_segment::SegmentStore;
-use logseal_vault::{Caller, EmbeddedClient, EmbeddedVault, KeyId, KeyVault, PrincipalId, VaultError};
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
-use super::VAULT_URI;
 use super::data_plane::{self, DataPlaneTrouble};
-use super::vault::Addresses;
-
-/// The embedded vault, under the URI that is stored and all addresses at which it was ever served.
-#[derive(Debug)]
-pub(super) struct Embedded {
-    vault: Arc<EmbeddedVault>,
-    /// Where it is served; not known before its listener is bound.
-    addresses: OnceLock<Arc<Addresses>>,
-    service_key: KeyId,
-}
-
-impl Embedded {
-    /// The vault, not served yet.
-    pub(super) fn new(vault: Arc<EmbeddedVault>, service_key: KeyId) -> Self {
-        Self { vault, addresses: OnceLock::new(), service_key }
-    }
-
-    /// It is served, and was served before, at `addresses`.
-    pub(super) fn serve_at(&self, addresses: Arc<Addresses>) {
-        // Set once a start.
-        let _ = self.addresses.set(addresses);
-    }
-}
-
-#[async_trait]
-impl Vaults for Embedded {
-    fn vault(&self, uri: &str, caller: &Caller) -> Option<(Box<str>, Arc<dyn KeyVault>)> {
-        let is_stored = uri.trim_end_matches('/').eq_ignore_ascii_case(VAULT_URI);
-        let ours = is_stored || self.addresses.get().is_some_and(|addresses| addresses.is_ours(uri));
-        let client = || EmbeddedClient::new(Arc::clone(&self.vault), caller.clone());
-        ours.then(|| (VAULT_URI.into(), Arc::new(client()) as Arc<dyn KeyVault>))
-    }
-
-    fn service_key(&self) -> KeyId {
-        self.service_key.clone()
-    }
-
-    async fn welcome(&self, principal: &PrincipalId) -> Result<(), VaultError> {
-        self.vault.welcome(principal).await
-    }
-}
 
 /// The store, for objects that go.
 #[derive(Debug)]

@@ -11,6 +11,8 @@ mod credentials;
 mod data_plane;
 mod holder;
 mod ingest;
+mod key_vaults;
+mod state;
 mod stop;
 mod usage;
 mod vault;
@@ -18,38 +20,26 @@ mod workspaces;
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use logseal_catalog::{Catalog, ClusterRow};
-use logseal_control::provision::Provision;
-use logseal_control::{
-    AuditTrail, ClusterCallers, Management, ManagementToken, NoFaults, Operations, RotationCoordinator, Upkeep,
-    UpkeepSettings, World,
-};
-use logseal_core::{Clock, ClusterId, IdGenerator, SystemClock, SystemSteadyClock};
-use logseal_crypto::{OsRandom, RootKey};
-use logseal_ingest::pipeline::tables::Tables;
-use logseal_ingest::{DailyCaps, grpc};
+use logseal_catalog::ClusterRow;
+use logseal_control::{Management, RotationCoordinator, Upkeep, UpkeepSettings};
+use logseal_ingest::grpc;
+use logseal_keys::Monitor;
 use logseal_keys::availability::KeyState;
-use logseal_keys::{AccessKeys, Keyring, Monitor, MonitorParts};
 use logseal_otlp::SchemaLimits;
-use logseal_query::QueryEngine;
-use logseal_segment::SegmentStore;
-use logseal_vault::{Caller, EmbeddedClient, EmbeddedVault, KeyId, KeyName, KeyVault as _, VaultError};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tracing::info;
 
 pub(crate) use self::adapters::KeyCopies;
-use self::adapters::{Engine, Prometheus, Readable};
-use self::control::{AnchorFile, Embedded, Plane, Removals};
-use self::data_plane::{DataPlane, Suspended};
-use self::holder::RunningClusters;
 use self::ingest::Ingest;
 pub(crate) use self::ingest::scan_limits;
+use self::state::{Changes, State};
+pub(crate) use self::state::{offline_keyring, store_root};
 use self::stop::{Reason, Signals};
 use self::usage::UsageKeeper;
 use crate::cli::ServeOptions;
@@ -58,15 +48,6 @@ use crate::credentials::{Credentials, Endpoints};
 use crate::data_dir::DataDir;
 use crate::error::CommandError;
 use crate::root_key;
-
-/// Suspensions of clusters that a query may be slow to look at; when it misses one, it is broken off.
-const SUSPENSIONS: usize = 256;
-
-/// The vault key that protects clusters without a customer's key.
-const SERVICE_KEY: &str = "logseal-service-managed";
-
-/// 3072 bits give the 128 bits of security that NIST SP 800-57 asks for beyond 2030.
-const SERVICE_KEY_BITS: u32 = 3072;
 
 /// What key identifiers of the embedded vault carry in the catalog, wherever it is served: one vault, one URI.
 pub(crate) const VAULT_URI: &str = "https://127.0.0.1:8420";
@@ -134,7 +115,8 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
     )?;
     let services = services(&api, grpc_addr, is_shutdown.clone());
     let mut grpc_server = tokio::spawn(grpc::serve(grpc_listener, door, services, lifecycle));
-    let mut vault_server = vault_door.serve(&state.vault, tokens.vault, &state.catalog, is_shutdown.clone());
+    let principals = vault::Principals { catalog: state.catalog.clone(), vaults: Arc::clone(&state.vaults) };
+    let mut vault_server = vault_door.serve(&state.vault, tokens.vault, principals, is_shutdown.clone());
     tokio::spawn(Arc::clone(&state.vault).keep());
     let management_server = stop::serve_management(management_listener, logseal_control::router(api), is_shutdown);
     let mut management_server = tokio::spawn(management_server);
@@ -174,12 +156,6 @@ async fn not_all_well(clusters: &[ClusterRow], monitor: &Monitor, ingest: &Inges
     words
 }
 
-/// Changes of resources, and the trail that they leave.
-struct Changes {
-    operations: Arc<Operations>,
-    audit: AuditTrail,
-}
-
 fn upkeep_settings(config: &Config) -> UpkeepSettings {
     let hours = u64::from(config.operations.retention_hours.max(24));
     UpkeepSettings {
@@ -187,189 +163,6 @@ fn upkeep_settings(config: &Config) -> UpkeepSettings {
         // A query that took its snapshot a moment before may run for as long as it is allowed to.
         objects: Duration::from_millis(config.query.timeout_ms) + Duration::from_secs(60),
     }
-}
-
-/// What the server keeps open.
-struct State {
-    catalog: Catalog,
-    vault: Arc<EmbeddedVault>,
-    vaults: Arc<Embedded>,
-    store: SegmentStore,
-    keyring: Arc<Keyring>,
-    access: Arc<AccessKeys>,
-    tables: Arc<Tables>,
-    suspended: Arc<Suspended>,
-    suspensions: broadcast::Sender<ClusterId>,
-    caps: Arc<DailyCaps>,
-    ids: IdGenerator,
-    clock: Arc<dyn Clock>,
-}
-
-impl State {
-    async fn open(data_dir: &DataDir, config: &Config, root: &RootKey) -> Result<Self, CommandError> {
-        refuse_lost_catalog(data_dir)?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let ids = IdGenerator::new(Arc::clone(&clock), Arc::new(OsRandom));
-        let vault = EmbeddedVault::open(data_dir.join("vault"), VAULT_URI, root, Arc::clone(&clock))
-            .map_err(CommandError::start("open the embedded vault"))?;
-        let reserved = KeyName::parse(SERVICE_KEY).map_err(CommandError::start("name the service-managed key"))?;
-        let vault = Arc::new(vault.reserving(reserved));
-        let service_key = service_key(&vault).await.map_err(CommandError::start("find the service-managed key"))?;
-        let catalog = Catalog::open(&data_dir.join("catalog.sqlite"), root.catalog_mac())
-            .await
-            .map_err(CommandError::start("open the catalog"))?;
-        vault.report_to(Arc::new(vault::Audited { catalog: catalog.clone(), clock: Arc::clone(&clock) }));
-        let store = SegmentStore::local(store_root(data_dir, &config.store.url))
-            .map_err(CommandError::start("open the object store"))?;
-        let vaults = Arc::new(Embedded::new(Arc::clone(&vault), service_key.clone()));
-        let callers = Arc::new(ClusterCallers::new(catalog.clone(), Arc::clone(&vaults) as _));
-        let copies = Arc::new(KeyCopies(store.clone()));
-        let keyring = Keyring::new(callers, catalog.clone(), copies, root.catalog_mac(), Arc::clone(&clock)).watched();
-        let keyring = Arc::new(keyring);
-        let access = Arc::new(AccessKeys::new(root));
-        let provision = Provision {
-            catalog: &catalog,
-            keyring: &keyring,
-            access: &access,
-            kek: &service_key,
-            ids: &ids,
-            clock: &*clock,
-        };
-        provision.run().await.map_err(CommandError::start("make the default resources"))?;
-        let tables = Tables::new(schema_limits(config), ids.clone(), Arc::clone(&clock));
-        let suspended = Arc::default();
-        workspaces::accept_all(&catalog, &keyring, &access, &suspended).await?;
-        let suspensions = broadcast::Sender::new(SUSPENSIONS);
-        let caps = Arc::new(DailyCaps::new(Arc::clone(&clock)));
-        let tables = Arc::new(tables);
-        Ok(Self { catalog, vault, vaults, store, keyring, access, tables, suspended, suspensions, caps, ids, clock })
-    }
-
-    fn audit(&self, data_dir: &DataDir) -> AuditTrail {
-        let anchor = Arc::new(AnchorFile(data_dir.join("audit.head")));
-        AuditTrail::new(self.catalog.clone(), anchor, Arc::clone(&self.clock))
-    }
-
-    fn running_clusters(&self, ingest: &Ingest) -> RunningClusters {
-        RunningClusters {
-            catalog: self.catalog.clone(),
-            keyring: Arc::clone(&self.keyring),
-            tables: Arc::clone(&self.tables),
-            logs: Arc::clone(&ingest.logs),
-            cutter: ingest.cutter.clone(),
-            suspensions: self.suspensions.clone(),
-        }
-    }
-
-    fn monitor(&self, config: &Config, clusters: &Arc<RunningClusters>) -> Result<Arc<Monitor>, CommandError> {
-        Ok(Monitor::new(MonitorParts {
-            catalog: self.catalog.clone(),
-            keyring: Arc::clone(&self.keyring),
-            holder: Arc::clone(clusters) as _,
-            policy: config.keys.policy()?,
-            steady: Arc::new(SystemSteadyClock),
-            clock: Arc::clone(&self.clock),
-            random: Arc::new(OsRandom),
-        }))
-    }
-
-    /// Watches the keys of all clusters, and waits for the first answers about them: those that can be used serve then.
-    async fn watch(&self, monitor: &Arc<Monitor>) -> Result<Vec<ClusterRow>, CommandError> {
-        let clusters = self.catalog.clusters().await.map_err(CommandError::start("read the clusters"))?;
-        let mut answers: Vec<_> = clusters.iter().map(|row| monitor.watch(row.id, &row.name)).collect();
-        futures::future::join_all(answers.iter_mut().map(holder::first_answer)).await;
-        Ok(clusters)
-    }
-
-    fn operations(&self, ingest: &Ingest, monitor: &Arc<Monitor>) -> Arc<Operations> {
-        Operations::new(World {
-            catalog: self.catalog.clone(),
-            keyring: Arc::clone(&self.keyring),
-            access: Arc::clone(&self.access),
-            vaults: Arc::clone(&self.vaults) as _,
-            data: Arc::new(Plane {
-                data: DataPlane {
-                    catalog: self.catalog.clone(),
-                    keyring: Arc::clone(&self.keyring),
-                    access: Arc::clone(&self.access),
-                    tables: Arc::clone(&self.tables),
-                    logs: Arc::clone(&ingest.logs),
-                    cutter: ingest.cutter.clone(),
-                    backlog: Arc::clone(&ingest.backlog),
-                    suspended: Arc::clone(&self.suspended),
-                    monitor: Arc::clone(monitor),
-                },
-                caps: Arc::clone(&self.caps),
-            }),
-            objects: Arc::new(Removals(self.store.clone())),
-            ids: self.ids.clone(),
-            clock: Arc::clone(&self.clock),
-            faults: Arc::new(NoFaults),
-        })
-    }
-
-    fn management(
-        &self,
-        config: &Config,
-        ingest: &Ingest,
-        changes: Changes,
-        token: zeroize::Zeroizing<String>,
-        metrics: PrometheusHandle,
-        ready: watch::Receiver<bool>,
-    ) -> Result<Arc<Management>, CommandError> {
-        let readable = Arc::new(Readable {
-            catalog: self.catalog.clone(),
-            backlog: Arc::clone(&ingest.backlog),
-            frames: ingest.frames.clone(),
-            suspended: Arc::clone(&self.suspended),
-            clock: Arc::clone(&self.clock),
-        });
-        let engine =
-            QueryEngine::new(config.query.clone(), self.store.objects(), Arc::<Readable>::clone(&readable), readable)
-                .map_err(CommandError::start("start the query engine"))?;
-        Ok(Arc::new(Management {
-            token: ManagementToken::new(token),
-            catalog: self.catalog.clone(),
-            access: Arc::clone(&self.access),
-            operations: changes.operations,
-            audit: changes.audit,
-            queries: Arc::new(Engine {
-                engine,
-                catalog: self.catalog.clone(),
-                keyring: Arc::clone(&self.keyring),
-                suspensions: self.suspensions.clone(),
-            }),
-            metrics: Arc::new(Prometheus {
-                handle: metrics,
-                backlog: Arc::clone(&ingest.backlog),
-                clock: Arc::clone(&self.clock),
-            }),
-            ready,
-            public_url: Some(config.listen.public_url.clone()).filter(|url| !url.is_empty()),
-        }))
-    }
-}
-
-/// The keyring of a data directory, for a command that reads its files; a server may be running.
-pub(crate) async fn offline_keyring(data_dir: &Path) -> Result<Arc<Keyring>, CommandError> {
-    let config = Config::load(None, text_variables(), &[])?;
-    let root = root_key::existing(data_dir, &config.vault.root_key_file)?;
-    let file = data_dir.join("catalog.sqlite");
-    if !file.try_exists().unwrap_or(false) {
-        return Err(CommandError::Refused(format!("`{}` is not there", file.display())));
-    }
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let vault = EmbeddedVault::open(data_dir.join("vault"), VAULT_URI, &root, Arc::clone(&clock))
-        .map_err(CommandError::start("open the embedded vault"))?;
-    let vault = Arc::new(vault);
-    let service_key = service_key(&vault).await.map_err(CommandError::start("find the service-managed key"))?;
-    let catalog = Catalog::open(&file, root.catalog_mac()).await.map_err(CommandError::start("open the catalog"))?;
-    let root_folder = config.store.url.strip_prefix("file://").map_or_else(|| data_dir.join("store"), PathBuf::from);
-    let store = SegmentStore::local(root_folder).map_err(CommandError::start("open the object store"))?;
-    let copies = Arc::new(KeyCopies(store));
-    // Whoever has the root key gets no further by it than the clusters themselves: a key that is revoked stays so.
-    let callers = ClusterCallers::new(catalog.clone(), Arc::new(Embedded::new(vault, service_key)));
-    Ok(Arc::new(Keyring::new(Arc::new(callers), catalog, copies, root.catalog_mac(), clock)))
 }
 
 /// Bounds on tables and columns.
@@ -384,43 +177,6 @@ pub(crate) fn schema_limits(config: &Config) -> SchemaLimits {
 /// The environment as text; a variable that is none cannot be ours.
 pub(crate) fn text_variables() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-}
-
-/// Refuses to begin anew in a directory that has been in use: a new catalog would hide everything that was acknowledged, and its
-/// new keys would turn shippers away for good.
-fn refuse_lost_catalog(data_dir: &DataDir) -> Result<(), CommandError> {
-    let there = |name: &str| data_dir.join(name).try_exists().unwrap_or(true);
-    let lost = ["catalog.sqlite", "vault/keys"].into_iter().find(|name| !there(name));
-    match lost {
-        Some(lost) if there("credentials.json") => Err(CommandError::Refused(format!(
-            "`{}` is gone although this data directory has been in use: restore it{}, or give an empty directory with --data-dir",
-            data_dir.join(lost).display(),
-            // Of the vault's keys there is no other copy.
-            if lost == "vault/keys" {
-                ""
-            } else {
-                " (`logseal catalog restore FILE`; without a copy: `logseal catalog rebuild`)"
-            },
-        ))),
-        _ => Ok(()),
-    }
-}
-
-/// The newest version of the service-managed key, made at the first start.
-async fn service_key(vault: &Arc<EmbeddedVault>) -> Result<KeyId, VaultError> {
-    let name = KeyName::parse(SERVICE_KEY).map_err(|_| VaultError::NotFound(SERVICE_KEY.to_owned()))?;
-    match EmbeddedClient::new(Arc::clone(vault), Caller::Deployment).key(&name, None).await {
-        Ok(key) => Ok(key.id),
-        Err(VaultError::NotFound(_)) => Ok(vault.create_key(&name, SERVICE_KEY_BITS).await?.id),
-        Err(error) => Err(error),
-    }
-}
-
-pub(crate) fn store_root(data_dir: &DataDir, url: &str) -> PathBuf {
-    match url.strip_prefix("file://") {
-        Some(path) => PathBuf::from(path),
-        None => data_dir.join("store"),
-    }
 }
 
 /// Without TLS a listener would send keys and logs over the network in clear.

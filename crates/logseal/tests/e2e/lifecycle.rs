@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use logseal_testkit::canary::files_below;
-use logseal_testkit::ship;
+use logseal_testkit::{Server, ship};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 
@@ -129,8 +129,13 @@ fn health_is_open_and_metrics_need_the_token() {
     assert!(get("/healthz", None).starts_with("HTTP/1.1 200"));
     assert!(get("/readyz", None).starts_with("HTTP/1.1 200"));
     assert!(get("/metrics", None).starts_with("HTTP/1.1 401"));
-    let metrics = get("/metrics", Some(server.credential("/managementToken")));
+    let metrics = metrics(&server);
     assert!(metrics.contains("logseal_ingest_requests_total"), "{metrics}");
+}
+
+/// What the server answers to Prometheus.
+pub(crate) fn metrics(server: &Server) -> String {
+    http_get(server.credential("/endpoints/management"), "/metrics", Some(server.credential("/managementToken")))
 }
 
 fn http_get(endpoint: &str, path: &str, token: Option<&str>) -> String {

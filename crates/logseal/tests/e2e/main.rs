@@ -9,6 +9,7 @@ mod lifecycle;
 mod moving;
 mod operations_grpc;
 mod real_logs;
+mod remote_vault;
 mod revocation;
 mod tampering;
 #[path = "../overload/tenants.rs"]

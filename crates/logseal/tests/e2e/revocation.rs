@@ -13,12 +13,12 @@ use crate::lifecycle::request;
 /// Probes come soon, and resumptions need not keep a distance.
 const SETTINGS: [&str; 2] = ["keys.probe_interval_ms=1000", "keys.min_state_interval_ms=0"];
 
-fn key_state(server: &Server) -> Value {
+pub(crate) fn key_state(server: &Server) -> Value {
     json(server, &["cluster", "show", "local"])["properties"]["keyState"].clone()
 }
 
 /// Waits until the state of the key is `state`, a minute at most; what is shown then.
-fn until(server: &Server, state: &str) -> Value {
+pub(crate) fn until(server: &Server, state: &str) -> Value {
     let started = Instant::now();
     loop {
         let shown = key_state(server);
@@ -37,7 +37,7 @@ fn with_customers_key(deployment: &Deployment) -> Server {
     server
 }
 
-fn count(server: &Server) -> Value {
+pub(crate) fn count(server: &Server) -> Value {
     server.value("SELECT count(*) FROM logs")
 }
 

@@ -1,5 +1,6 @@
 //! The embedded vault: by the command line, over HTTPS as a program would ask it, and by a cluster that uses its keys.
 
+use std::path::Path;
 use std::process::Command;
 
 use bytes::Bytes;
@@ -16,16 +17,28 @@ use crate::cli::{done, failed, json as shown};
 
 /// Asks the server's vault with `token`.
 fn ask(server: &Server, method: &str, path: &str, token: &str, body: &Value) -> (StatusCode, Value) {
-    let authority = server.credential("/endpoints/vault").strip_prefix("https://").expect("HTTPS").to_owned();
+    let authority = server.credential("/endpoints/vault").strip_prefix("https://").expect("HTTPS");
+    ask_at(authority, server.credential("/vaultCaFile").as_ref(), method, path, token, body)
+}
+
+/// Asks the vault at `authority`, which has a certificate of `ca_file`.
+pub(crate) fn ask_at(
+    authority: &str,
+    ca_file: &Path,
+    method: &str,
+    path: &str,
+    token: &str,
+    body: &Value,
+) -> (StatusCode, Value) {
     let (host, port) = authority.rsplit_once(':').expect("a port");
     let request = Request::builder()
         .method(method)
         .uri(format!("{path}?api-version=7.4"))
-        .header("host", &authority)
+        .header("host", authority)
         .header("authorization", format!("Bearer {token}"))
         .body(Full::new(Bytes::from(body.to_string())))
         .expect("a request");
-    let connector = Connector::trusting(server.credential("/vaultCaFile").as_ref()).expect("a certificate");
+    let connector = Connector::trusting(ca_file).expect("a certificate");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let stream = connector.connect(host, port.parse().expect("a number")).await.expect("a server that is believed");

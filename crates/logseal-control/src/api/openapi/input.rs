@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::output::PROVISIONING_STATES;
-use super::patterns::{CLUSTER_ID, KEY_NAME, KEY_VERSION, LOCATION, TAG_NAME, VAULT_URI};
+use super::patterns::{CLUSTER_ID, DEFAULT_IDENTITY, KEY_NAME, KEY_URI, KEY_VERSION, LOCATION, TAG_NAME, VAULT_URI};
 use crate::resource::cluster::{self, CAPACITIES, SKU};
 use crate::resource::identity::TENANT;
 use crate::resource::key::URI_BYTES;
@@ -99,13 +99,16 @@ fn with_head(kind: &str, mut properties: Map<String, Value>) -> Value {
 }
 
 fn cluster() -> Value {
+    let mut user_assigned =
+        json!({"type": ["object", "null"], "maxProperties": 1, "additionalProperties": {"type": ["object", "null"]}});
+    user_assigned["description"] = "With the type UserAssigned: the resource id of the one identity.".into();
     let identity = closed(
         &["type"],
         json!({
-            "type": words(&["SystemAssigned"]),
+            "type": words(&["SystemAssigned", "UserAssigned", "None"]),
             "tenantId": unchanged(words(&[TENANT])),
             "principalId": unchanged(json!({"type": "string"})),
-            "userAssignedIdentities": {"type": ["object", "null"], "maxProperties": 0},
+            "userAssignedIdentities": user_assigned,
         }),
     );
     let sku = closed(
@@ -131,6 +134,8 @@ fn cluster() -> Value {
         &[],
         json!({
             "keyVaultProperties": optional(json!({"$ref": "#/components/schemas/KeyVaultProperties"})),
+            "keyVaultKeyUri": optional(key_uri()),
+            "defaultIdentity": optional(default_identity()),
             "billingType": optional(words(&["Cluster", "Workspaces"])),
             "isDoubleEncryptionEnabled": off(),
             "isAvailabilityZonesEnabled": off(),
@@ -147,6 +152,19 @@ fn cluster() -> Value {
     );
     let properties = [("identity", optional(identity)), ("sku", optional(sku)), ("properties", optional(properties))];
     with_head(cluster::TYPE, properties.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect())
+}
+
+/// Cosmos DB's name for a key in automatic mode.
+fn key_uri() -> Value {
+    let mut uri = text(KEY_URI);
+    uri["description"] = "A key without a version: the newest one is used.".into();
+    uri
+}
+
+fn default_identity() -> Value {
+    let mut identity = text(DEFAULT_IDENTITY);
+    identity["description"] = "As which identity the key vault is asked.".into();
+    identity
 }
 
 fn key() -> Value {

@@ -116,6 +116,7 @@ fn cluster() -> Value {
             "configuredVersion": {"type": ["string", "null"], "description": "As it was asked for; empty for the newest one."},
             "resolvedVersion": text(),
             "newestVersion": {"type": ["string", "null"], "description": "In the vault, when that was looked for."},
+            "principalId": {"type": ["string", "null"], "description": "As whom the key vault is asked; null for nobody."},
             "versions": {"type": "array", "items": version},
         }),
     );
@@ -145,10 +146,18 @@ fn cluster() -> Value {
             "keyVaultProperties": key,
             "keyState": key_state,
             "customerManagedKeyStatus": text(),
+            "defaultIdentity": text(),
         }),
     );
-    let identity =
-        whole(json!({"type": words(&["SystemAssigned"]), "tenantId": words(&[TENANT]), "principalId": uuid()}));
+    let identity = object(
+        &["type"],
+        json!({
+            "type": words(&["SystemAssigned", "UserAssigned", "None"]),
+            "tenantId": words(&[TENANT]),
+            "principalId": uuid(),
+            "userAssignedIdentities": {"type": "object", "additionalProperties": {"type": "object"}},
+        }),
+    );
     let sku = whole(json!({"name": words(&[SKU]), "capacity": {"type": "integer", "enum": CAPACITIES}}));
     resource(cluster::TYPE, json!({"identity": identity, "sku": sku, "properties": properties}))
 }

@@ -17,6 +17,13 @@ pub(super) const API_VERSION: &str = "^(2020-(08|09|1[0-2])-(0[1-9]|[12][0-9]|3[
 /// `resource::key::check_uri`: hosts and ports as they usually are.
 pub(super) const VAULT_URI: &str = "^https://[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,4})?/?$";
 
+/// `KeyReference::versionless`, likewise.
+pub(super) const KEY_URI: &str = "^https://[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,4})?/keys/[A-Za-z0-9-]{1,127}/?$";
+
+/// `DefaultIdentity::try_from`.
+pub(super) const DEFAULT_IDENTITY: &str =
+    "^(FirstPartyIdentity|(Delegated)?SystemAssignedIdentity|(Delegated)?UserAssignedIdentity=[^ ]+)$";
+
 /// `KeyName::parse`.
 pub(super) const KEY_NAME: &str = "^[A-Za-z0-9-]{1,127}$";
 

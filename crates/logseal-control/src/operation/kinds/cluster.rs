@@ -11,7 +11,7 @@ use super::super::runner::Context;
 use super::super::world::World;
 use super::super::{Effects, Intent, Operation, StepError};
 use super::{FINISH, put, remove_outdated_copies, resource};
-use crate::callers::caller_of;
+use crate::callers::{caller, caller_of};
 use crate::resource::ProvisioningState;
 use crate::resource::cluster::{ClusterDocument, ClusterSettings};
 use crate::resource::key::KeyReference;
@@ -111,8 +111,11 @@ async fn finish(operation: &Operation, world: &World) -> Result<Effects, StepErr
         _ => return Ok(Effects::new()),
     };
     document.settings = settings.clone();
-    if let Intent::UpdateCluster(UpdateCluster { identity: Some(identity), .. }) = &operation.document.intent {
-        document.identity = identity.clone();
+    if let Intent::UpdateCluster(UpdateCluster { identity, default_identity, .. }) = &operation.document.intent {
+        if let Some(identity) = identity {
+            document.identity = identity.clone();
+        }
+        document.default_identity = default_identity.clone().or(document.default_identity);
     }
     if let (Some(key), Intent::CreateCluster(_)) = (key, &operation.document.intent) {
         document.key = Some(key.clone());
@@ -127,7 +130,7 @@ async fn finish(operation: &Operation, world: &World) -> Result<Effects, StepErr
 /// Keys of the embedded vault that are open to every cluster are granted to a new one, before it asks for any.
 async fn welcome(world: &World, id: ResourceId) -> Result<(), StepError> {
     let (_, document) = resource::<ClusterDocument>(world, id).await?;
-    match document.identity.caller() {
+    match caller(&*world.vaults, &document).map_err(|error| vault_trouble(&error))? {
         Caller::Principal(principal) => world.vaults.welcome(&principal).await.map_err(|error| vault_trouble(&error)),
         Caller::Deployment | Caller::Nobody => Ok(()),
     }
@@ -135,13 +138,9 @@ async fn welcome(world: &World, id: ResourceId) -> Result<(), StepError> {
 
 /// The key version that `key` names, if it may protect `cluster`.
 async fn validate(world: &World, cluster: ClusterId, key: &KeyReference) -> Result<Kek, StepError> {
-    let caller = caller_of(&world.catalog, cluster).await.map_err(|error| vault_trouble(&error))?;
-    let Some((uri, vault)) = world.vaults.vault(&key.key_vault_uri, &caller) else {
-        return Err(fault(
-            KeyFault::InvalidKeyVaultUri,
-            &format!("this deployment uses no key vault at `{}`", key.key_vault_uri),
-        ));
-    };
+    let caller = caller_of(&world.catalog, &*world.vaults, cluster).await.map_err(|error| vault_trouble(&error))?;
+    let found = world.vaults.vault(&key.key_vault_uri, &caller);
+    let (uri, vault) = found.map_err(|error| vault_trouble(&error))?;
     let invalid = |error: KeyIdError| StepError::failed("KeyValidationFailed", error.to_string());
     let name = KeyName::parse(&key.key_name).map_err(invalid)?;
     let version = match key.key_version.as_str() {
@@ -238,14 +237,10 @@ async fn rewrap(context: &Context<'_>, id: ClusterId, kek: &Kek) -> Result<Effec
 /// A key that its present KEK version does not unwrap cannot be wrapped by another one.
 fn old_key_trouble(error: logseal_keys::KeyError, key: &AekRow) -> StepError {
     match StepError::from(error) {
-        StepError::Failed(failure) => StepError::failed(
-            "OldKeyVersionUnusable",
-            format!(
-                "the version in use, `{}`, does not unwrap any more ({}): enable it until the operation has ended, then try again",
-                Kek::from(&key.kek).id(),
-                failure.message
-            ),
-        ),
+        StepError::Failed(failure) => {
+            let what = format!("the version in use is `{}` ({})", Kek::from(&key.kek).id(), failure.message);
+            fault(KeyFault::OldKeyVersionUnusable, &what)
+        }
         other => other,
     }
 }

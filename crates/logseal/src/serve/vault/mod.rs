@@ -21,6 +21,7 @@ use tracing::error;
 use zeroize::Zeroizing;
 
 pub(super) use self::addresses::Addresses;
+use super::key_vaults::KeyVaults;
 use super::{VAULT_URI, bind, local_addr};
 use crate::data_dir::DataDir;
 use crate::error::CommandError;
@@ -62,13 +63,13 @@ impl Door {
         self,
         vault: &Arc<EmbeddedVault>,
         token: Zeroizing<String>,
-        catalog: &Catalog,
+        clusters: Principals,
         shutdown: watch::Receiver<bool>,
     ) -> JoinHandle<std::io::Result<()>> {
         let face = Face {
             vault: Arc::clone(vault),
             token: VaultToken::new(token),
-            clusters: Arc::new(Principals(catalog.clone())),
+            clusters: Arc::new(clusters),
             clock: Arc::new(SystemSteadyClock),
         };
         let Self { listener, acceptor, .. } = self;
@@ -86,13 +87,18 @@ pub(super) fn refuse_public(address: SocketAddr) -> Result<(), CommandError> {
     )))
 }
 
+/// Whom keys that are open to every cluster are granted to.
 #[derive(Debug)]
-struct Principals(Catalog);
+pub(super) struct Principals {
+    pub(super) catalog: Catalog,
+    pub(super) vaults: Arc<KeyVaults>,
+}
 
 #[async_trait]
 impl Clusters for Principals {
     async fn principals(&self) -> Result<Vec<PrincipalId>, String> {
-        cluster_principals(&self.0).await.map_err(|error| Chain(&error).to_string())
+        let found = cluster_principals(&self.catalog, &*self.vaults).await;
+        found.map(|found| found.into_iter().collect()).map_err(|error| Chain(&error).to_string())
     }
 }
 
