@@ -104,3 +104,82 @@ impl ClusterVaults for ClusterCallers {
         self.vaults.vault(&kek.vault_uri, &caller).map(|(_, vault)| vault)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::request;
+    use crate::resource::Method;
+    use crate::testing::{Deployment, USER_ASSIGNED, VAULT, place};
+
+    async fn patch(deployment: &Deployment, body: Value) -> Result<(), crate::Problem> {
+        let caller = crate::testing::caller();
+        let begun =
+            request::write_cluster(&deployment.operations, place("local"), &body, Method::Patch, &caller).await?;
+        deployment.succeed(&begun).await;
+        Ok(())
+    }
+
+    /// As whom the cluster `local` asks.
+    async fn asks(deployment: &Deployment) -> Caller {
+        let row = request::existing(&deployment.operations, ResourceKind::Cluster, place("local")).await.unwrap();
+        let vaults = &*deployment.operations.world().vaults;
+        caller_of(&deployment.catalog, vaults, row.id.cluster()).await.unwrap()
+    }
+
+    fn principal(id: &str) -> Caller {
+        Caller::Principal(PrincipalId::parse(id).unwrap())
+    }
+
+    /// Scenario: a cluster is given each type of identity and of default identity. Guarantee: it asks as that one; without identity as nobody,
+    /// whatever the default; a default that it does not have is refused, and a new system-assigned identity is another one.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_cluster_asks_as_its_default_identity() {
+        let deployment = Deployment::new().await;
+        let first = asks(&deployment).await;
+        assert!(matches!(&first, Caller::Principal(id) if *id != PrincipalId::first_party()), "{first:?}");
+        let user = json!({"identity": {"type": "UserAssigned", "userAssignedIdentities": {USER_ASSIGNED: {}}}});
+        patch(&deployment, user.clone()).await.unwrap();
+        assert_eq!(asks(&deployment).await, principal("user-assigned"));
+        let default = |form: &str| json!({"properties": {"defaultIdentity": form}});
+        patch(&deployment, default("FirstPartyIdentity")).await.unwrap();
+        assert_eq!(asks(&deployment).await, Caller::Principal(PrincipalId::first_party()));
+        let refused = patch(&deployment, default("SystemAssignedIdentity")).await.unwrap_err();
+        assert_eq!(refused.code(), "InvalidDefaultIdentity");
+        patch(&deployment, default(&format!("DelegatedUserAssignedIdentity={USER_ASSIGNED}"))).await.unwrap();
+        assert_eq!(asks(&deployment).await, principal("user-assigned"));
+        let alone = json!({"identity": {"type": "SystemAssigned"}});
+        assert_eq!(patch(&deployment, alone).await.unwrap_err().code(), "InvalidDefaultIdentity");
+        patch(&deployment, json!({"identity": {"type": "None"}})).await.unwrap();
+        assert_eq!(asks(&deployment).await, Caller::Nobody);
+        let mut back = json!({"identity": {"type": "SystemAssigned"}});
+        back["properties"] = default("SystemAssignedIdentity")["properties"].clone();
+        patch(&deployment, back).await.unwrap();
+        let second = asks(&deployment).await;
+        assert!(second != first && matches!(second, Caller::Principal(_)), "{second:?}");
+        let unknown = json!({"identity": {"type": "UserAssigned", "userAssignedIdentities": {"/none": {}}}});
+        assert_eq!(patch(&deployment, unknown).await.unwrap_err().code(), "UserAssignedIdentityNotFound");
+    }
+
+    /// Scenario: a cluster with a customer's key is to go back to the service-managed one, before and after the configuration permits it.
+    /// Guarantee: refused with the key that permits it; then every account key is under the service-managed key.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_way_back_to_the_service_managed_key_needs_the_operators_word() {
+        let deployment = Deployment::new().await;
+        let key = |uri: &str, name: &str| json!({"properties": {"keyVaultProperties": {"keyVaultUri": uri, "keyName": name, "keyVersion": ""}}});
+        patch(&deployment, key(VAULT, "kek")).await.unwrap();
+        let refused = patch(&deployment, key("", "")).await.unwrap_err();
+        assert!(refused.message().contains("keys.allow_service_managed"), "{refused:?}");
+        *deployment.server.may_return.lock().unwrap() = true;
+        patch(&deployment, key("", "")).await.unwrap();
+        let service = logseal_keys::kek_row(&deployment.operations.world().vaults.service_key());
+        let row = request::existing(&deployment.operations, ResourceKind::Cluster, place("local")).await.unwrap();
+        let keys = deployment.catalog.aeks_of_cluster(row.id.cluster()).await.unwrap();
+        assert!(!keys.is_empty() && keys.iter().all(|key| key.kek == service));
+        assert_eq!(deployment.catalog.cluster(row.id.cluster()).await.unwrap().unwrap().kek, service);
+        let document: ClusterDocument = kinds::document(&row).unwrap();
+        assert_eq!(document.key, None);
+    }
+}

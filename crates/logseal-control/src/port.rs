@@ -190,6 +190,9 @@ pub trait Vaults: Debug + Send + Sync {
     /// The key that protects what no customer's key protects.
     fn service_key(&self) -> KeyId;
 
+    /// Whether a cluster may go back from a customer's key to that one. Otherwise it is one way, as Azure Monitor's is.
+    fn may_return_to_service_key(&self) -> bool;
+
     /// Grants a new cluster's identity what the embedded vault's keys grant to every cluster. It may be repeated.
     ///
     /// # Errors

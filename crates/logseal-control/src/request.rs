@@ -19,6 +19,7 @@ use crate::operation::{Intent, Operation, kinds};
 use crate::quota;
 use crate::resource::cluster::{ClusterChange, ClusterDocument};
 use crate::resource::identity::{Identity, WantedIdentity};
+use crate::resource::key::{KeyReference, WantedKey};
 use crate::resource::view::{date, etag, path};
 use crate::resource::workspace::{WorkspaceDocument, WorkspaceSettings};
 use crate::resource::{Method, ProvisioningState, name};
@@ -146,8 +147,17 @@ pub(crate) async fn write_cluster(
             let find = |id: &str| operations.world().vaults.user_assigned(id);
             let identity = change.identity.map(|wanted| Identity::wanted(wanted, new_principal(), find)).transpose()?;
             let ClusterChange { settings, key, default_identity, .. } = change;
-            let intent =
-                Intent::UpdateCluster(UpdateCluster { settings, key, resolved: None, identity, default_identity });
+            let (key, to_service_key) = match key {
+                Some(WantedKey::ServiceManaged) if !operations.world().vaults.may_return_to_service_key() => {
+                    return Err(KeyReference::one_way());
+                }
+                Some(WantedKey::ServiceManaged) => (None, true),
+                Some(WantedKey::Customers(key)) => (Some(key), false),
+                None => (None, false),
+            };
+            let resolved = None;
+            let update = UpdateCluster { settings, key, resolved, identity, default_identity, to_service_key };
+            let intent = Intent::UpdateCluster(update);
             let location = document.settings.location.clone();
             operations.start(submission(&row, &document, intent, &location, caller, now)).await
         }
@@ -163,6 +173,11 @@ pub(crate) async fn write_cluster(
             let wanted = change.identity.unwrap_or(WantedIdentity::SystemAssigned);
             let find = |id: &str| operations.world().vaults.user_assigned(id);
             let identity = Identity::wanted(wanted, operations.world().ids.next().to_string(), find)?;
+            let key = match change.key {
+                Some(WantedKey::Customers(key)) => Some(key),
+                // It is what a new cluster has.
+                Some(WantedKey::ServiceManaged) | None => None,
+            };
             let document = ClusterDocument {
                 provisioning_state: ProvisioningState::Creating,
                 settings: change.settings.clone(),
@@ -175,7 +190,7 @@ pub(crate) async fn write_cluster(
                 settings: change.settings,
                 identity,
                 default_identity: change.default_identity,
-                key: change.key,
+                key,
                 resolved: None,
             });
             let location = document.settings.location.clone();

@@ -177,6 +177,7 @@ impl RotationCoordinator {
             resolved: None,
             identity: None,
             default_identity: None,
+            to_service_key: false,
         });
         let location = document.settings.location.clone();
         let now = self.operations.world().clock.now();

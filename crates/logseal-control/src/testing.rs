@@ -128,6 +128,8 @@ pub(crate) struct Server {
     pub(crate) quota: Mutex<QuotaStatus>,
     /// States of keys; those of other clusters are Active.
     pub(crate) states: Mutex<BTreeMap<ClusterId, KeyStatus>>,
+    /// Whether the configuration lets clusters go back to the service-managed key.
+    pub(crate) may_return: Mutex<bool>,
 }
 
 #[async_trait]
@@ -187,6 +189,7 @@ impl DataPlane for Server {
 #[derive(Debug)]
 struct TheVault {
     vault: Arc<EmbeddedVault>,
+    server: Arc<Server>,
     service_key: KeyId,
 }
 
@@ -210,6 +213,10 @@ impl Vaults for TheVault {
 
     fn service_key(&self) -> KeyId {
         self.service_key.clone()
+    }
+
+    fn may_return_to_service_key(&self) -> bool {
+        *self.server.may_return.lock().unwrap()
     }
 
     async fn welcome(&self, principal: &PrincipalId) -> Result<(), VaultError> {
@@ -362,7 +369,8 @@ fn world(
     clock: &Arc<dyn Clock>,
     faults: Arc<dyn Faults>,
 ) -> World {
-    let vaults: Arc<dyn Vaults> = Arc::new(TheVault { vault: Arc::clone(vault), service_key: service_key.clone() });
+    let vaults: Arc<dyn Vaults> =
+        Arc::new(TheVault { vault: Arc::clone(vault), server: Arc::clone(server), service_key: service_key.clone() });
     let callers = Arc::new(ClusterCallers::new(catalog.clone(), Arc::clone(&vaults)));
     let copies = Arc::clone(store) as _;
     let keyring = Keyring::new(callers, catalog.clone(), copies, root.catalog_mac(), Arc::clone(clock));

@@ -118,7 +118,8 @@ async fn every_route_but_health_needs_the_token_before_anything_else() {
     assert_eq!(api.send(open("/healthz")).await.0, StatusCode::OK);
     assert_eq!(api.send(open("/readyz")).await.0, StatusCode::SERVICE_UNAVAILABLE);
     api.ready.send(true).unwrap();
-    assert_eq!(api.send(open("/readyz")).await.0, StatusCode::OK);
+    let (status, body, _) = api.send(open("/readyz")).await;
+    assert_eq!((status, body.as_str()), (StatusCode::OK, "ready\ncluster local Active\n"));
 }
 
 #[tokio::test]

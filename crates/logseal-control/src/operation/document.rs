@@ -90,6 +90,9 @@ pub(crate) struct UpdateCluster {
     /// Another default identity than the present one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) default_identity: Option<DefaultIdentity>,
+    /// The service-managed key is to take the place of the customer's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) to_service_key: bool,
 }
 
 /// The end of a cluster.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::identity::{DefaultIdentity, Identity, IdentityType, WantedIdentity};
-use super::key::KeyReference;
+use super::key::{KeyReference, WantedKey};
 use super::{Method, ProvisioningState, Tags, choice, location, off, root, tags};
 use crate::Problem;
 use crate::json::Object;
@@ -52,7 +52,7 @@ pub(crate) struct ClusterSettings {
 pub(crate) struct ClusterChange {
     pub(crate) settings: ClusterSettings,
     /// Another key than the present one.
-    pub(crate) key: Option<KeyReference>,
+    pub(crate) key: Option<WantedKey>,
     /// Another identity than the present one.
     pub(crate) identity: Option<WantedIdentity>,
     /// Another default identity than the present one.
@@ -123,7 +123,11 @@ impl ClusterChange {
             properties.finish()?;
         }
         root.finish()?;
-        let key = key.filter(|key| current.is_none_or(|c| c.key.as_ref() != Some(key)));
+        let is_other = |wanted: &WantedKey| match wanted {
+            WantedKey::Customers(key) => current.is_none_or(|c| c.key.as_ref() != Some(key)),
+            WantedKey::ServiceManaged => true,
+        };
+        let key = key.filter(is_other);
         let default_identity =
             default_identity.filter(|wanted| current.is_none_or(|c| c.default_identity.as_ref() != Some(wanted)));
         if let Some(default) = default_identity.as_ref().or(current.and_then(|c| c.default_identity.as_ref())) {
@@ -204,7 +208,11 @@ mod tests {
     fn document(change: ClusterChange) -> ClusterDocument {
         let identity = Identity::system_assigned("p".into());
         let provisioning_state = ProvisioningState::Succeeded;
-        let (settings, key, default_identity) = (change.settings, change.key, change.default_identity);
+        let (settings, default_identity) = (change.settings, change.default_identity);
+        let key = change.key.map(|wanted| match wanted {
+            WantedKey::Customers(key) => key,
+            WantedKey::ServiceManaged => panic!("a new cluster has no other"),
+        });
         ClusterDocument { provisioning_state, settings, identity, default_identity, key, key_since: 0 }
     }
 

@@ -26,21 +26,30 @@ pub(crate) struct KeyReference {
     pub(crate) key_rsa_size: Option<u32>,
 }
 
+/// The key that a body asks for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum WantedKey {
+    /// A customer's.
+    Customers(KeyReference),
+    /// The service-managed one, in the place of a customer's.
+    ServiceManaged,
+}
+
 fn refused(target: &str, message: impl Into<String>) -> Problem {
     Problem::bad("InvalidKeyVaultProperties", target, message)
 }
 
 impl KeyReference {
-    /// Reads `keyVaultProperties`, whose three fields make a reference, or three empty texts none, which is refused; or `keyVaultKeyUri`, a
-    /// key's identifier without a version.
-    pub(crate) fn input(properties: &mut Object<'_>, now: Option<&Self>) -> Result<Option<Self>, Problem> {
+    /// Reads `keyVaultProperties`, whose three fields make a reference, or three empty texts none; or `keyVaultKeyUri`, a key's identifier without
+    /// a version.
+    pub(crate) fn input(properties: &mut Object<'_>, now: Option<&Self>) -> Result<Option<WantedKey>, Problem> {
         let uri_path = properties.path_of("keyvaultkeyuri");
         if let Some(uri) = properties.string("keyvaultkeyuri")? {
             if properties.object("keyvaultproperties")?.is_some() {
                 let message = format!("give either `keyVaultProperties` or `{uri_path}`");
                 return Err(refused(&uri_path, message));
             }
-            return Self::versionless(&uri_path, uri).map(Some);
+            return Self::versionless(&uri_path, uri).map(|key| Some(WantedKey::Customers(key)));
         }
         let Some(mut given) = properties.object("keyvaultproperties")? else { return Ok(None) };
         let (uri_path, name_path) = (given.path_of("keyvaulturi"), given.path_of("keyname"));
@@ -52,14 +61,8 @@ impl KeyReference {
         let size = given.integer("keyrsasize")?;
         given.finish()?;
         if uri.is_empty() && name.is_empty() && version.is_empty() {
-            return match now {
-                // What was read from a cluster without a customer's key may be sent back.
-                None => Ok(None),
-                Some(_) => Err(refused(
-                    "properties.keyVaultProperties",
-                    "a cluster that has a customer's key cannot go back to the service-managed one: give another key instead",
-                )),
-            };
+            // What was read from a cluster without a customer's key may be sent back.
+            return Ok(now.map(|_| WantedKey::ServiceManaged));
         }
         check_uri(&uri_path, uri)?;
         KeyName::parse(name)
@@ -76,12 +79,21 @@ impl KeyReference {
                 _ => return Err(refused(&size_path, format!("`{size_path}` is {bits}; it can be 2048, 3072 or 4096"))),
             },
         };
-        Ok(Some(Self {
+        Ok(Some(WantedKey::Customers(Self {
             key_vault_uri: uri.to_owned(),
             key_name: name.to_owned(),
             key_version: version.to_owned(),
             key_rsa_size,
-        }))
+        })))
+    }
+
+    /// Why a cluster stays with a customer's key.
+    pub(crate) fn one_way() -> Problem {
+        refused(
+            "properties.keyVaultProperties",
+            "a cluster that has a customer's key cannot go back to the service-managed one: give another key instead \
+             (`keys.allow_service_managed` of the server's configuration permits it)",
+        )
     }
 
     /// The key that `https://VAULT/keys/NAME` names, in automatic mode.
@@ -143,7 +155,12 @@ mod tests {
 
     const VERSION: &str = "78deebed173b48e48f55abf87ed4cf71";
 
-    fn input(properties: Value, now: Option<&KeyReference>) -> Result<Option<KeyReference>, Problem> {
+    fn customers(wanted: Option<WantedKey>) -> KeyReference {
+        let Some(WantedKey::Customers(key)) = wanted else { panic!("{wanted:?}") };
+        key
+    }
+
+    fn input(properties: Value, now: Option<&KeyReference>) -> Result<Option<WantedKey>, Problem> {
         let body = json!({"keyVaultProperties": properties});
         KeyReference::input(&mut Object::root(&body).unwrap(), now)
     }
@@ -151,9 +168,9 @@ mod tests {
     #[test]
     fn a_reference_is_kept_as_it_was_given() {
         let given = json!({"keyVaultUri": "https://V.example/", "keyName": "Kek", "keyVersion": VERSION});
-        let reference = input(given.clone(), None).unwrap().unwrap();
+        let reference = customers(input(given.clone(), None).unwrap());
         assert_eq!(reference.view(), given);
-        let automatic = input(json!({"KeyVaultUri": "https://v", "KeyName": "k"}), None).unwrap().unwrap();
+        let automatic = customers(input(json!({"KeyVaultUri": "https://v", "KeyName": "k"}), None).unwrap());
         assert_eq!(automatic.key_version, "");
     }
 
@@ -178,7 +195,7 @@ mod tests {
     #[test]
     fn a_keys_identifier_without_a_version_is_automatic_mode() {
         let read = |body: Value| KeyReference::input(&mut Object::root(&body).unwrap(), None);
-        let key = read(json!({"keyVaultKeyUri": "https://v.example/keys/Kek"})).unwrap().unwrap();
+        let key = customers(read(json!({"keyVaultKeyUri": "https://v.example/keys/Kek"})).unwrap());
         assert_eq!(key.view(), json!({"keyVaultUri": "https://v.example", "keyName": "Kek", "keyVersion": ""}));
         let refusal = |uri: &str| read(json!({"keyVaultKeyUri": uri})).unwrap_err().message().to_owned();
         let versioned = refusal(&format!("https://v.example/keys/kek/{VERSION}"));
@@ -193,10 +210,10 @@ mod tests {
     }
 
     #[test]
-    fn a_customers_key_cannot_be_taken_away_again() {
+    fn no_key_is_what_a_cluster_has_or_the_service_managed_one() {
         let none = json!({"keyVaultUri": "", "keyName": "", "keyVersion": ""});
         assert_eq!(input(none.clone(), None).unwrap(), None);
-        let now = input(json!({"keyVaultUri": "https://v", "keyName": "k"}), None).unwrap();
-        assert!(input(none, now.as_ref()).is_err());
+        let now = customers(input(json!({"keyVaultUri": "https://v", "keyName": "k"}), None).unwrap());
+        assert_eq!(input(none, Some(&now)).unwrap(), Some(WantedKey::ServiceManaged));
     }
 }

@@ -92,6 +92,11 @@ pub(crate) const KEYS: &[Key] = &[
         "file with the root key (64 hexadecimal digits); empty for LOGSEAL_ROOT_KEY or a generated one",
     ),
     key(
+        "keys.allow_service_managed",
+        "true or false",
+        "whether a cluster may go back from a customer's key to the service-managed one",
+    ),
+    key(
         "azure.domains",
         "clouds",
         "clouds of which any key vault may be named: public, government, china, managed-hsm",

@@ -99,6 +99,7 @@ pub(crate) struct Keys {
     pub(crate) grace_ms: u64,
     pub(crate) min_state_interval_ms: u64,
     pub(crate) autorotation_interval_ms: u64,
+    pub(crate) allow_service_managed: bool,
 }
 
 impl Default for Keys {
@@ -111,6 +112,7 @@ impl Default for Keys {
             min_state_interval_ms: millis(min_state_interval),
             // A twelfth of the hour within which Azure's products say that they notice.
             autorotation_interval_ms: 300_000,
+            allow_service_managed: false,
         }
     }
 }

@@ -12,6 +12,7 @@ mod data_plane;
 mod holder;
 mod ingest;
 mod key_vaults;
+mod readiness;
 mod state;
 mod stop;
 mod usage;
@@ -94,6 +95,8 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
     tokio::spawn(Arc::clone(&usage).run());
 
     let (ready, is_ready) = watch::channel(true);
+    let ready = Arc::new(ready);
+    let readiness = tokio::spawn(readiness::follow(Arc::clone(&monitor), Arc::clone(&ready)));
     let (shutdown, is_shutdown) = watch::channel(false);
     let door = ingest.door(&state, &config)?;
     let lifecycle = grpc::Lifecycle { ready: is_ready.clone(), shutdown: is_shutdown.clone() };
@@ -129,7 +132,9 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
     }
     announce(&ready_line);
     let reason = signals.reason(&mut grpc_server, &mut management_server, &mut vault_server).await;
-    let _ = ready.send(false);
+    readiness.abort();
+    let _ = readiness.await;
+    ready.send_replace(false);
     match reason {
         Reason::Asked(signal) => info!(signal, "stopping"),
         // What was acknowledged is durable; the rest is for the next start.

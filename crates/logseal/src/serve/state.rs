@@ -76,7 +76,7 @@ impl State {
         vault.report_to(Arc::new(vault::Audited { catalog: catalog.clone(), clock: Arc::clone(&clock) }));
         let store = SegmentStore::local(store_root(data_dir, &config.store.url))
             .map_err(CommandError::start("open the object store"))?;
-        let vaults = KeyVaults::new(Arc::clone(&vault), service_key.clone(), &config.azure, Arc::clone(&clock))?;
+        let vaults = KeyVaults::new(Arc::clone(&vault), service_key.clone(), config, Arc::clone(&clock))?;
         let vaults = Arc::new(vaults);
         let callers = Arc::new(ClusterCallers::new(catalog.clone(), Arc::clone(&vaults) as _));
         let copies = Arc::new(KeyCopies(store.clone()));
@@ -228,7 +228,7 @@ pub(crate) async fn offline_keyring(data_dir: &Path) -> Result<Arc<Keyring>, Com
     let store = SegmentStore::local(root_folder).map_err(CommandError::start("open the object store"))?;
     let copies = Arc::new(KeyCopies(store));
     // Whoever has the root key gets no further by it than the clusters themselves: a key that is revoked stays so.
-    let vaults = KeyVaults::new(vault, service_key, &config.azure, Arc::clone(&clock))?;
+    let vaults = KeyVaults::new(vault, service_key, &config, Arc::clone(&clock))?;
     let callers = ClusterCallers::new(catalog.clone(), Arc::new(vaults));
     Ok(Arc::new(Keyring::new(Arc::new(callers), catalog, copies, root.catalog_mac(), clock)))
 }

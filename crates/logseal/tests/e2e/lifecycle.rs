@@ -133,6 +133,11 @@ fn health_is_open_and_metrics_need_the_token() {
     assert!(metrics.contains("logseal_ingest_requests_total"), "{metrics}");
 }
 
+/// What the server says of its readiness.
+pub(crate) fn ready(server: &Server) -> String {
+    http_get(server.credential("/endpoints/management"), "/readyz", None)
+}
+
 /// What the server answers to Prometheus.
 pub(crate) fn metrics(server: &Server) -> String {
     http_get(server.credential("/endpoints/management"), "/metrics", Some(server.credential("/managementToken")))

@@ -8,7 +8,7 @@ use tonic::Code;
 
 use crate::Deployment;
 use crate::cli::{done, failed, json};
-use crate::lifecycle::request;
+use crate::lifecycle::{ready, request};
 
 /// Probes come soon, and resumptions need not keep a distance.
 const SETTINGS: [&str; 2] = ["keys.probe_interval_ms=1000", "keys.min_state_interval_ms=0"];
@@ -69,6 +69,9 @@ async fn a_disabled_key_stops_its_cluster_and_costs_no_record() {
 
     let elsewhere = server.query_in("elsewhere", "SELECT count(*) AS n FROM logs").unwrap();
     assert_eq!(elsewhere[0]["n"], 0, "another cluster's workspace is served");
+    let readiness = ready(&server);
+    assert!(readiness.starts_with("HTTP/1.1 200"), "another cluster is served: {readiness}");
+    assert!(readiness.contains("\ncluster local Revoked\n"), "{readiness}");
     let refusal = failed(&server, &["workspace", "link", "elsewhere", "--cluster", "local"]);
     assert!(refusal.contains("KeyDisabled"), "{refusal}");
     assert_eq!(json(&server, &["audit", "verify"])["faults"], serde_json::json!([]));

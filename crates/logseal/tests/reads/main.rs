@@ -12,6 +12,7 @@
 //! `LOGSEAL_READS_RATE` is the number of reads a second, 2,000 in the long form.
 
 mod deployment;
+mod rotation;
 #[expect(dead_code, reason = "nothing is shipped here: the keys of shippers are not needed")]
 #[path = "../overload/tenants.rs"]
 mod tenants;
@@ -24,7 +25,7 @@ use http::Method;
 use logseal_bench::latency::Histogram;
 use serde_json::json;
 
-use crate::deployment::Deployment;
+use crate::deployment::{Deployment, Size};
 
 /// Connections that take turns.
 const READERS: u64 = 32;
@@ -90,8 +91,8 @@ impl std::fmt::Display for Figures {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_are_answered_at_once_whatever_there_is() {
     let form = Form::of_run();
-    let deployment = Deployment::new(form.workspaces, form.operations).await;
     let Form { rate, workspaces, operations, .. } = form;
+    let deployment = Deployment::new(Size { workspaces, operations, segments: 0 }).await;
     report(&format!("\n{rate} reads a second, {workspaces} workspaces in the cluster, {operations} ended operations"));
 
     let is_over = Arc::new(AtomicBool::new(false));

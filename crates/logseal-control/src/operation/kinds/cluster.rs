@@ -23,9 +23,9 @@ pub(super) async fn run(
 ) -> Result<Effects, StepError> {
     let (world, id) = (context.world, operation.row.resource);
     let is_new = matches!(operation.document.intent, Intent::CreateCluster(_));
-    let (key, resolved) = match &mut operation.document.intent {
-        Intent::CreateCluster(CreateCluster { key, resolved, .. })
-        | Intent::UpdateCluster(UpdateCluster { key, resolved, .. }) => (key, resolved),
+    let (key, resolved, to_service_key) = match &mut operation.document.intent {
+        Intent::CreateCluster(CreateCluster { key, resolved, .. }) => (key, resolved, false),
+        Intent::UpdateCluster(UpdateCluster { key, resolved, to_service_key, .. }) => (key, resolved, *to_service_key),
         _ => return Ok(Effects::new()),
     };
     match step {
@@ -35,6 +35,8 @@ pub(super) async fn run(
             }
             if let Some(key) = key {
                 *resolved = Some(validate(world, id.cluster(), key).await?);
+            } else if to_service_key {
+                *resolved = Some(Kek::from(&logseal_keys::kek_row(&world.vaults.service_key())));
             }
             Ok(Effects::new())
         }
@@ -53,18 +55,16 @@ pub(super) async fn run(
             world.data.open_cluster(id.cluster()).await?;
             Ok(Effects::new())
         }
-        "switch-key" => match (resolved, key) {
-            (Some(kek), Some(key)) => {
-                let mut effects = rewrap(context, id.cluster(), kek).await?;
-                let (row, mut document) = resource::<ClusterDocument>(world, id).await?;
-                let now = world.clock.now();
-                document.key = Some(key.clone());
-                document.key_since = now.0;
-                effects.push(put(&row, &document, now));
-                Ok(effects)
-            }
-            _ => Ok(Effects::new()),
-        },
+        "switch-key" => {
+            let Some(kek) = resolved else { return Ok(Effects::new()) };
+            let mut effects = rewrap(context, id.cluster(), kek).await?;
+            let (row, mut document) = resource::<ClusterDocument>(world, id).await?;
+            let now = world.clock.now();
+            document.key.clone_from(key);
+            document.key_since = now.0;
+            effects.push(put(&row, &document, now));
+            Ok(effects)
+        }
         FINISH => finish(operation, world).await,
         _ => Ok(Effects::new()),
     }

@@ -16,7 +16,7 @@ use logseal_vault::{
 use self::identities::Identities;
 use super::VAULT_URI;
 use super::vault::Addresses;
-use crate::config::azure::Azure;
+use crate::config::Config;
 use crate::error::CommandError;
 
 /// All of them.
@@ -28,6 +28,7 @@ pub(super) struct KeyVaults {
     service_key: KeyId,
     azure: AzureVaults,
     user_assigned: Vec<UserAssignedIdentity>,
+    may_return: bool,
 }
 
 impl KeyVaults {
@@ -35,20 +36,21 @@ impl KeyVaults {
     pub(super) fn new(
         embedded: Arc<EmbeddedVault>,
         service_key: KeyId,
-        config: &Azure,
+        config: &Config,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, CommandError> {
         let parts = AzureParts {
             network: Arc::new(SystemNetwork::default()),
-            trust: config.trust()?,
+            trust: config.azure.trust()?,
             clock,
             random: Arc::new(OsRandom),
             settings: AzureSettings::default(),
         };
         let Identities { user_assigned, credentials, system_assigned } =
-            Identities::read(&config.identities_file, &parts)?;
-        let azure = AzureVaults::new(config.policy()?, parts, credentials, system_assigned);
-        Ok(Self { embedded, addresses: OnceLock::new(), service_key, azure, user_assigned })
+            Identities::read(&config.azure.identities_file, &parts)?;
+        let may_return = config.keys.allow_service_managed;
+        let azure = AzureVaults::new(config.azure.policy()?, parts, credentials, system_assigned);
+        Ok(Self { embedded, addresses: OnceLock::new(), service_key, azure, user_assigned, may_return })
     }
 
     /// The embedded one is served, and was served before, at `addresses`.
@@ -83,6 +85,10 @@ impl Vaults for KeyVaults {
 
     fn service_key(&self) -> KeyId {
         self.service_key.clone()
+    }
+
+    fn may_return_to_service_key(&self) -> bool {
+        self.may_return
     }
 
     async fn welcome(&self, principal: &PrincipalId) -> Result<(), VaultError> {
