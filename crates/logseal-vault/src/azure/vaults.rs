@@ -40,18 +40,19 @@ impl Credential {
 pub struct AzureVaults {
     policy: VaultUriPolicy,
     parts: AzureParts,
-    credentials: HashMap<PrincipalId, Credential>,
+    credentials: HashMap<PrincipalId, Option<Credential>>,
     system_assigned: Option<Credential>,
     clients: Mutex<HashMap<(VaultUri, PrincipalId), Arc<AzureKeyVault>>>,
 }
 
 impl AzureVaults {
-    /// The vaults that `policy` allows. `system_assigned` is for every principal that has no credential of its own in `credentials`.
+    /// The vaults that `policy` allows. `system_assigned` is for all principals that are not in `credentials`; those that are there have their own
+    /// credential, or none.
     #[must_use]
     pub fn new(
         policy: VaultUriPolicy,
         parts: AzureParts,
-        credentials: HashMap<PrincipalId, Credential>,
+        credentials: HashMap<PrincipalId, Option<Credential>>,
         system_assigned: Option<Credential>,
     ) -> Self {
         Self { policy, parts, credentials, system_assigned, clients: Mutex::default() }
@@ -81,7 +82,7 @@ impl AzureVaults {
     }
 
     fn tokens(&self, uri: &VaultUri, principal: &PrincipalId) -> Arc<CachedTokens> {
-        let why = match self.credentials.get(principal).or(self.system_assigned.as_ref()) {
+        let why = match self.credentials.get(principal).unwrap_or(&self.system_assigned) {
             Some(credential) if uri.is_explicit() || !credential.named_hosts_only => {
                 return Arc::clone(&credential.tokens);
             }

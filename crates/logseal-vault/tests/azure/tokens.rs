@@ -1,11 +1,12 @@
 //! Tokens: for whom they are asked, when they are replaced, and that nobody else sees them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use logseal_vault::azure::AzureSettings;
+use logseal_vault::azure::{AzureSettings, AzureVaults, Credential};
 use logseal_vault::uri::Audience;
-use logseal_vault::{KeyId, KeyVault, VaultError, VaultErrorClass, VaultUriPolicy};
+use logseal_vault::{KeyId, KeyVault, PrincipalId, VaultError, VaultErrorClass, VaultUriPolicy};
 
 use crate::stub::{Authority, Step, Stub};
 use crate::world::{
@@ -84,4 +85,42 @@ async fn neither_token_nor_key_is_shown() {
     let error = world.unwrap().await.unwrap_err();
     let shown = format!("{:?} {key:?} {error:?} {error}", world.vault);
     assert!(!shown.contains("token-") && !shown.contains("BwcH") && !shown.contains("7, 7"), "{shown}");
+}
+
+/// Scenario: a principal with a credential of its own, one with none, one of the system-assigned ones, and a credential whose tokens may be
+/// for anybody, each at a vault of Azure's and at a host that the operator named. Guarantee: nobody is proved with another identity's
+/// credential, and tokens of unknown audience go to named hosts only; one vault and principal share a client.
+#[tokio::test]
+async fn each_identity_is_proved_with_its_own_credential() {
+    let principal = |name: &str| PrincipalId::parse(name).unwrap();
+    let policy = VaultUriPolicy::default().allow_host("kv.internal:8443", Some(Audience::Public)).unwrap();
+    let network = Arc::new(ScriptedNetwork::default());
+    network.names(&[&[PUBLIC]]);
+    let parts = parts(Arc::clone(&network), &Authority::new(), settings());
+    let sources = [(); 3].map(|()| Arc::new(NumberedTokens { fails: true, ..NumberedTokens::default() }));
+    let [own, system, file] = sources.clone();
+    let directory = |source| Some(Credential::of_directory(source, Arc::clone(&parts.clock)));
+    let file = Credential::for_named_hosts(file, Arc::clone(&parts.clock));
+    let credentials =
+        HashMap::from([(principal("own"), directory(own)), (principal("none"), None), (principal("file"), Some(file))]);
+    let vaults = AzureVaults::new(policy, parts.clone(), credentials, directory(system));
+    let asked = || sources.each_ref().map(|source| source.asked.lock().unwrap().len());
+    for (name, uri, expected, why) in [
+        ("own", "https://kv.vault.azure.net/", [1, 0, 0], ""),
+        ("none", "https://kv.vault.azure.net", [1, 0, 0], "azure.identities_file"),
+        ("cluster-1", "https://kv.vault.azure.net", [1, 1, 0], ""),
+        ("file", "https://kv.vault.azure.net", [1, 1, 0], "azure.hosts"),
+        ("file", "https://kv.internal:8443", [1, 1, 1], ""),
+    ] {
+        let (text, vault) = vaults.vault(uri, &principal(name)).unwrap();
+        assert_eq!(*text, *uri.trim_end_matches('/'));
+        let error = vault.key(&kek().name, None).await.unwrap_err();
+        assert!(matches!(&error, VaultError::Token(text) if text.contains(why)), "{name}: {error}");
+        assert_eq!(asked(), expected, "{name} at {uri}");
+    }
+    assert!(network.called().is_empty());
+    let again = || vaults.vault("https://kv.vault.azure.net", &principal("own")).unwrap().1;
+    assert!(Arc::ptr_eq(&again(), &again()));
+    let refused = vaults.vault("https://kv.example", &principal("own")).unwrap_err();
+    assert!(matches!(refused, VaultError::Invalid(_)), "{refused}");
 }

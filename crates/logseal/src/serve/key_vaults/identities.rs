@@ -41,10 +41,11 @@ const SYSTEM_ASSIGNED: &str = "SystemAssignedIdentity";
 const FIRST_PARTY: &str = "FirstPartyIdentity";
 
 /// What the file says.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Identities {
     pub(super) user_assigned: Vec<UserAssignedIdentity>,
-    pub(super) credentials: HashMap<PrincipalId, Credential>,
+    /// Of all principals but the system-assigned ones; `None` for one that is for the embedded vault only.
+    pub(super) credentials: HashMap<PrincipalId, Option<Credential>>,
     pub(super) system_assigned: Option<Credential>,
 }
 
@@ -79,14 +80,18 @@ enum Kind {
 impl Identities {
     /// Those in `file`; none when it is empty.
     pub(super) fn read(file: &str, parts: &AzureParts) -> Result<Self, CommandError> {
+        let mut found = Self {
+            user_assigned: Vec::new(),
+            credentials: HashMap::from([(PrincipalId::first_party(), None)]),
+            system_assigned: None,
+        };
         if file.is_empty() {
-            return Ok(Self::default());
+            return Ok(found);
         }
         let text = fs::read_to_string(file);
         let text = text.map_err(CommandError::io(format!("read `azure.identities_file` `{file}`")))?;
         let bad = |why: String| CommandError::Config(format!("`{file}`: {why}"));
         let File { identity } = toml::from_str(&text).map_err(|error| bad(error.to_string()))?;
-        let mut found = Self::default();
         for entry in identity {
             found.add(&entry, parts).map_err(|why| bad(format!("identity `{}`: {why}", entry.id)))?;
         }
@@ -105,8 +110,11 @@ impl Identities {
                 Ok(())
             }
             FIRST_PARTY => {
-                let credential = credential.ok_or("it needs a `credential`")?;
-                self.credential(PrincipalId::first_party(), credential)
+                let credential = Some(credential.ok_or("it needs a `credential`")?);
+                match self.credentials.insert(PrincipalId::first_party(), credential) {
+                    Some(Some(_)) => Err("it is there twice".to_owned()),
+                    _ => Ok(()),
+                }
             }
             id => {
                 check_resource_id(id)?;
@@ -118,19 +126,10 @@ impl Identities {
                 if principal == PrincipalId::first_party() || self.user_assigned.iter().any(is_taken) {
                     return Err("its id or its principal is there twice".to_owned());
                 }
-                if let Some(credential) = credential {
-                    self.credential(principal.clone(), credential)?;
-                }
+                self.credentials.insert(principal.clone(), credential);
                 self.user_assigned.push(UserAssignedIdentity { id: id.to_owned(), principal, client_id });
                 Ok(())
             }
-        }
-    }
-
-    fn credential(&mut self, principal: PrincipalId, credential: Credential) -> Result<(), String> {
-        match self.credentials.insert(principal, credential) {
-            None => Ok(()),
-            Some(_) => Err("it is there twice".to_owned()),
         }
     }
 }
@@ -260,11 +259,10 @@ mod tests {
             [UserAssignedIdentity { id: ID.into(), principal: principal.clone(), client_id: "c-1".into() }]
         );
         assert!(found.system_assigned.is_some());
-        assert!(
-            found.credentials.contains_key(&principal) && found.credentials.contains_key(&PrincipalId::first_party())
-        );
+        assert!([&principal, &PrincipalId::first_party()].iter().all(|own| found.credentials[own].is_some()));
         let plain = read(&user("")).unwrap();
-        assert!(plain.credentials.is_empty() && plain.user_assigned.len() == 1);
+        assert!(plain.credentials.values().all(Option::is_none) && plain.user_assigned.len() == 1);
+        assert!(plain.credentials.contains_key(&principal), "it is not proved with what is another identity's");
     }
 
     #[test]
