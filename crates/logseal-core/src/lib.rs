@@ -10,6 +10,7 @@
 //! | [`id`] | typed UUIDs: [`WorkspaceId`], [`SegmentId`], ... and their generator |
 //! | [`limit`] | sizes that bound what the outside world can make the server do |
 //! | [`random`] | [`RandomSource`], implemented by `logseal-crypto` |
+//! | [`stack`] | wipes what functions left on the stack |
 //! | [`table_name`] | [`TableName`] |
 
 pub mod chain;
@@ -17,6 +18,7 @@ pub mod clock;
 pub mod id;
 pub mod limit;
 pub mod random;
+pub mod stack;
 pub mod table_name;
 
 pub use chain::Chain;

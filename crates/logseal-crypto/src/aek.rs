@@ -4,7 +4,7 @@ use std::fmt::{self, Debug};
 use std::sync::Arc;
 
 use hkdf::Hkdf;
-use logseal_core::{AekId, SegmentId, TableId, WalFileId, WorkspaceId};
+use logseal_core::{AekId, SegmentId, TableId, WalFileId, WorkspaceId, stack};
 use sha2::Sha256;
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -77,10 +77,12 @@ impl Aek {
     #[must_use]
     pub fn new(id: AekId, workspace: WorkspaceId, generation: u32, key: Key256, lease: Arc<Lease>) -> Self {
         let derive = |label: &[u8]| {
-            Key256::fill_with(|out| {
-                Hkdf::<Sha256>::new(None, key.expose())
-                    .expand_multi_info(&[b"logseal AEK v1 ", label], out)
-                    .expect("32 bytes are within HKDF's limit of 255 blocks");
+            stack::wiped(|| {
+                Key256::fill_with(|out| {
+                    Hkdf::<Sha256>::new(None, key.expose())
+                        .expand_multi_info(&[b"logseal AEK v1 ", label], out)
+                        .expect("32 bytes are within HKDF's limit of 255 blocks");
+                })
             })
         };
         let (name_seal, name_mac) =

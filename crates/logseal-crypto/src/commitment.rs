@@ -7,6 +7,7 @@
 use std::fmt::{self, Debug};
 
 use hkdf::Hkdf;
+use logseal_core::stack;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
@@ -22,9 +23,11 @@ impl Commitment {
     #[must_use]
     pub fn of(key: &Key256, aad: &Aad) -> Self {
         let mut out = [0; 32];
-        Hkdf::<Sha256>::new(None, key.expose())
-            .expand_multi_info(&[b"logseal key commitment v1 ", aad.as_bytes()], &mut out)
-            .expect("32 bytes are within HKDF's limit of 255 blocks");
+        stack::wiped(|| {
+            Hkdf::<Sha256>::new(None, key.expose())
+                .expand_multi_info(&[b"logseal key commitment v1 ", aad.as_bytes()], &mut out)
+                .expect("32 bytes are within HKDF's limit of 255 blocks");
+        });
         Self(out)
     }
 

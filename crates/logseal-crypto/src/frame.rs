@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce, Tag};
+use logseal_core::stack;
 use thiserror::Error;
 
 use crate::aad::Aad;
 use crate::seal::{NONCE_BYTES, TAG_BYTES};
-use crate::{Dek, KeyUseError, Lease, LeaseOver, SealError};
+use crate::{Dek, Key256, KeyUseError, Lease, LeaseOver, SealError};
 
 /// The sequence is not larger than one that this key sealed before: sealing it would repeat a nonce.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
@@ -56,7 +57,7 @@ impl FrameSealer {
     ///
     /// [`LeaseOver`].
     pub fn new(dek: &Dek, field: [u8; 4]) -> Result<Self, LeaseOver> {
-        let cipher = Box::new(Aes256Gcm::new(dek.key()?.expose().into()));
+        let cipher = expanded(dek.key()?);
         Ok(Self { cipher, field, last: 0, lease: Arc::clone(dek.lease()) })
     }
 
@@ -114,7 +115,7 @@ impl FrameOpener {
     ///
     /// [`LeaseOver`].
     pub fn new(dek: &Dek, field: [u8; 4]) -> Result<Self, LeaseOver> {
-        let cipher = Box::new(Aes256Gcm::new(dek.key()?.expose().into()));
+        let cipher = expanded(dek.key()?);
         Ok(Self { cipher, field, lease: Arc::clone(dek.lease()) })
     }
 
@@ -145,6 +146,11 @@ impl Debug for FrameOpener {
     }
 }
 
+/// The expanded key, on the heap: there it is wiped when it is dropped.
+fn expanded(key: &Key256) -> Box<Aes256Gcm> {
+    stack::wiped(|| Box::new(Aes256Gcm::new(key.expose().into())))
+}
+
 fn nonce(field: [u8; 4], sequence: u64) -> Nonce<aes_gcm::aead::consts::U12> {
     let mut bytes = [0; NONCE_BYTES];
     bytes[..4].copy_from_slice(&field);
@@ -158,7 +164,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Aek, Key256, OsRandom, aad};
+    use crate::{Aek, OsRandom, aad};
 
     const FILE: WalFileId = WalFileId::from_bytes([6; 16]);
 

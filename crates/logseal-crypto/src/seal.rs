@@ -5,6 +5,7 @@
 
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
+use logseal_core::stack;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -35,8 +36,8 @@ pub struct SealError;
 #[must_use]
 pub fn seal(key: &Key256, aad: &Aad, plaintext: &[u8], random: OsRandom) -> Vec<u8> {
     let nonce: [u8; NONCE_BYTES] = random.array();
-    let ciphertext = Aes256Gcm::new(key.expose().into())
-        .encrypt(&Nonce::from(nonce), Payload { msg: plaintext, aad: aad.as_bytes() })
+    let payload = Payload { msg: plaintext, aad: aad.as_bytes() };
+    let ciphertext = stack::wiped(|| Aes256Gcm::new(key.expose().into()).encrypt(&Nonce::from(nonce), payload))
         .expect("GCM refuses only plaintexts over 64 GiB");
     [nonce.as_slice(), &ciphertext].concat()
 }
@@ -48,8 +49,8 @@ pub fn seal(key: &Key256, aad: &Aad, plaintext: &[u8], random: OsRandom) -> Vec<
 /// [`SealError`] when anything but the very same key, AAD and bytes is given.
 pub fn open(key: &Key256, aad: &Aad, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
     let (nonce, ciphertext) = sealed.split_first_chunk::<NONCE_BYTES>().ok_or(SealError)?;
-    Aes256Gcm::new(key.expose().into())
-        .decrypt(&Nonce::from(*nonce), Payload { msg: ciphertext, aad: aad.as_bytes() })
+    let payload = Payload { msg: ciphertext, aad: aad.as_bytes() };
+    stack::wiped(|| Aes256Gcm::new(key.expose().into()).decrypt(&Nonce::from(*nonce), payload))
         .map(Zeroizing::new)
         .map_err(|_| SealError)
 }

@@ -10,6 +10,7 @@ use std::fmt::{self, Debug};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
 
+use logseal_core::stack;
 use metrics::gauge;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use thiserror::Error;
@@ -47,6 +48,9 @@ impl Debug for Awaited<'_> {
 /// Priority of background threads, 0 to 99: on Linux a niceness of 5, a third of the time that a request gets while both want a core. With
 /// much less, other programs of the machine could keep the rows from being sealed.
 const BACKGROUND_PRIORITY: u8 = 35;
+
+/// What of its stack a compute thread wipes when [`wipe_stacks`] asks for it.
+const WIPED_BYTES: usize = 256 * 1024;
 
 /// Workers for what nobody waits for; `None` if the system starts no threads for them.
 static BACKGROUND: LazyLock<Option<ThreadPool>> = LazyLock::new(|| {
@@ -96,6 +100,14 @@ pub fn discard(value: impl Send + 'static) {
     }
 }
 
+/// Has each compute thread wipe what earlier jobs left on its stack: rows and keys. A thread that works does it after that.
+pub fn wipe_stacks() {
+    rayon::spawn_broadcast(|_| stack::wipe::<WIPED_BYTES>());
+    if let Some(pool) = BACKGROUND.as_ref() {
+        pool.spawn_broadcast(|_| stack::wipe::<WIPED_BYTES>());
+    }
+}
+
 async fn spawn<T, F>(pool: Option<&ThreadPool>, work: F) -> Result<T, CpuPanic>
 where
     T: Send + 'static,
@@ -111,7 +123,7 @@ where
         }
         let awaited = || !sender.is_closed();
         // Whatever a panic leaves half-done belongs to `work` and is dropped with it.
-        let result = catch_unwind(AssertUnwindSafe(|| span.in_scope(|| work(&Awaited(&awaited)))));
+        let result = catch_unwind(AssertUnwindSafe(|| span.in_scope(|| stack::wiped(|| work(&Awaited(&awaited))))));
         // The caller may have gone meanwhile: then nobody wants the result.
         drop(sender.send(result));
     };

@@ -4,12 +4,16 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use logseal_core::stack;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinError, JoinHandle};
 
 /// Stack of a query thread in bytes. Planners recurse over expressions, and not all of their recursion grows the stack by
 /// itself; the text limit bounds the depth, and untouched pages cost nothing.
 const STACK_BYTES: usize = 64 * 1024 * 1024;
+
+/// What of its stack a query thread wipes before it waits: rows and keys went through it.
+const WIPED_BYTES: usize = 256 * 1024;
 
 /// A tokio runtime that may be dropped anywhere.
 #[derive(Debug)]
@@ -24,6 +28,7 @@ impl QueryRuntime {
             .worker_threads(threads)
             .thread_name("logseal-query")
             .thread_stack_size(STACK_BYTES)
+            .on_thread_park(stack::wipe::<WIPED_BYTES>)
             .enable_all()
             .build()?;
         Ok(Self { runtime: Some(runtime) })

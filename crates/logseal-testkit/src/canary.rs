@@ -16,19 +16,9 @@ impl Canary {
     /// three alignments.
     #[must_use]
     pub fn new(text: &str) -> Self {
-        let mut needles = vec![
-            text.as_bytes().to_vec(),
-            text.encode_utf16().flat_map(u16::to_le_bytes).collect(),
-            text.encode_utf16().flat_map(u16::to_be_bytes).collect(),
-            HEXLOWER.encode(text.as_bytes()).into_bytes(),
-            HEXUPPER.encode(text.as_bytes()).into_bytes(),
-        ];
-        for skip in 0..3 {
-            // Of the Base64 text only the digits that no neighboring byte touches.
-            let whole = &text.as_bytes()[skip..];
-            let whole = &whole[..whole.len() / 3 * 3];
-            needles.push(BASE64.encode(whole).into_bytes());
-        }
+        let mut needles: Vec<_> = encodings(text.as_bytes()).into_iter().map(|(_, needle)| needle).collect();
+        needles.push(text.encode_utf16().flat_map(u16::to_le_bytes).collect());
+        needles.push(text.encode_utf16().flat_map(u16::to_be_bytes).collect());
         Self { needles }
     }
 
@@ -54,6 +44,21 @@ impl Canary {
         }
         found
     }
+}
+
+/// `bytes` as they could have leaked: as they are, in hexadecimal, and in Base64 at each of its three alignments, each with its name.
+pub(crate) fn encodings(bytes: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let mut forms = vec![
+        ("raw", bytes.to_vec()),
+        ("hexadecimal", HEXLOWER.encode(bytes).into_bytes()),
+        ("upper-case hexadecimal", HEXUPPER.encode(bytes).into_bytes()),
+    ];
+    for skip in 0..3 {
+        // Of the Base64 text only the digits that no neighboring byte touches.
+        let whole = &bytes[skip..];
+        forms.push(("Base64", BASE64.encode(&whole[..whole.len() / 3 * 3]).into_bytes()));
+    }
+    forms
 }
 
 /// All files below `folder`.

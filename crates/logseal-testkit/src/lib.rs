@@ -11,6 +11,7 @@
 //! | [`ledger`] | [`Ledger`](ledger::Ledger): what one shipper sent, and what was acknowledged |
 //! | [`compare`] | [`Comparison`](compare::Comparison): ledgers against store |
 //! | [`vault`] | [`ScriptedVault`](vault::ScriptedVault): a key vault that answers as it is told |
+//! | [`memory`] | [`Secrets`](memory::Secrets): finds keys and text in the memory of a running process |
 //! | [`store`] | [`FaultyStore`](store::FaultyStore): an object store that fails on command |
 
 pub mod canary;
@@ -18,6 +19,7 @@ pub mod compare;
 pub mod disk;
 pub mod fleet;
 pub mod ledger;
+pub mod memory;
 pub mod record;
 pub mod server;
 pub mod ship;

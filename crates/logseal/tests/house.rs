@@ -9,6 +9,7 @@ use toml::Table;
 /// For each crate the crates of ours that it may depend on. A new edge is the rarest change: add it here and say why.
 const EDGES: &[(&str, &[&str])] = &[
     ("core", &[]),
+    ("alloc", &[]),
     ("crypto", &["core"]),
     ("tls", &["core", "crypto"]), // every door may be served over it
     ("otlp", &["core"]),
@@ -106,6 +107,17 @@ fn every_crate_takes_the_workspace_lints_and_every_dependency_has_a_reason() {
     {
         assert!(line.contains(" # "), "say why it is there: {line}");
     }
+}
+
+#[test]
+fn unsafe_code_is_in_the_allocator_alone() {
+    for file in all_rust_files().iter().filter(|file| !file.ends_with("house.rs")) {
+        let text = fs::read_to_string(file).expect("a source file");
+        let expected = file.ends_with("logseal-alloc/src/lib.rs");
+        assert_eq!(text.contains("unsafe_code"), expected, "{}: the lint is the workspace's", file.display());
+    }
+    let text = fs::read_to_string(root().join("Cargo.toml")).expect("the root manifest");
+    assert!(text.contains("\nunsafe_code = \"deny\""), "what is expected nowhere is refused");
 }
 
 #[test]

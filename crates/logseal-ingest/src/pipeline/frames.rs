@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use logseal_catalog::CoverageRow;
-use logseal_core::{AekId, ClusterId, TableId, UnixNanos, WalFileId, WorkspaceId};
+use logseal_core::{AekId, ClusterId, TableId, UnixNanos, WalFileId, WorkspaceId, stack};
 use logseal_crypto::Aek;
 use logseal_keys::{KeyError, Keyring};
 use logseal_otlp::{ScanLimits, TableChunk};
@@ -381,7 +381,7 @@ fn rows_of(
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, FramesError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| FramesError::Broken)
+    tokio::task::spawn_blocking(|| stack::wiped(work)).await.map_err(|_| FramesError::Broken)
 }
 
 #[cfg(test)]

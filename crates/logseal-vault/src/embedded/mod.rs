@@ -25,7 +25,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use logseal_core::Clock;
+use logseal_core::{Clock, stack};
 use logseal_crypto::RootKey;
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -267,7 +267,7 @@ impl EmbeddedVault {
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, VaultError> + Send + 'static,
 ) -> Result<T, VaultError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| VaultError::Stopped)?
+    tokio::task::spawn_blocking(|| stack::wiped(work)).await.map_err(|_| VaultError::Stopped)?
 }
 
 #[cfg(test)]

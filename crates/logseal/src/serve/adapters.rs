@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use futures::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
 use logseal_catalog::{Catalog, CatalogError};
 use logseal_control::{MetricsText, Queries, QueryAnswer, QueryFailure, QueryFailureKind, QueryFormat};
-use logseal_core::{Clock, ClusterId, SegmentId, WorkspaceId};
+use logseal_core::{Clock, ClusterId, SegmentId, WorkspaceId, stack};
 use logseal_crypto::{LeaseOver, WrappedDek, aad};
 use logseal_ingest::pipeline::backlog::Backlog;
 use logseal_ingest::pipeline::frames::{Coverage, Frames, FramesError};
@@ -261,13 +261,13 @@ impl Queries for Engine {
         let result = self.run_while_keys_serve(workspace, sql, row_limit).await?;
         let (truncated, lag) = (result.truncated, result.lag);
         // Rendering a large result takes long enough to hold up other requests of this thread.
-        let rendered = tokio::task::spawn_blocking(move || match query_format {
+        let render = move || match query_format {
             QueryFormat::Tables => format::azure_json(&result).map(String::into_bytes),
             QueryFormat::Json => format::json(&result).map(String::into_bytes),
             QueryFormat::Csv => format::csv(&result).map(String::into_bytes),
             QueryFormat::Arrow => format::arrow_stream(&result),
-        });
-        let body = match rendered.await {
+        };
+        let body = match tokio::task::spawn_blocking(|| stack::wiped(render)).await {
             Ok(body) => body.map_err(|error| failure(&error))?,
             Err(_) => {
                 return Err(failure(&QueryError::Internal { message: "the result cannot be rendered".to_owned() }));

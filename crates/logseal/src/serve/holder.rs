@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use logseal_catalog::Catalog;
 use logseal_core::{Chain, ClusterId};
+use logseal_ingest::cpu;
 use logseal_ingest::pipeline::cutter::Cutter;
 use logseal_ingest::pipeline::logs::Logs;
 use logseal_ingest::pipeline::tables::Tables;
@@ -47,6 +48,8 @@ impl Holder for RunningClusters {
                 error!(%cluster, error = %Chain(&error), "attribute names of a suspended cluster stay in memory: the catalog cannot say whose they are");
             }
         }
+        // What was dropped is wiped by the allocator; what jobs left on their stacks is not.
+        cpu::wipe_stacks();
     }
 
     async fn resume(&self, cluster: ClusterId) -> Result<(), String> {
