@@ -90,8 +90,7 @@ impl Rows<'_> {
     ) -> Result<(), CatalogError> {
         let id = link.workspace;
         let unknown = || CatalogError::Unknown { kind: WorkspaceRow::KIND, id: id.to_string() };
-        let stored: Option<WorkspaceRow> =
-            self.find_one(WORKSPACE, id.as_bytes()).await?;
+        let stored: Option<WorkspaceRow> = self.find_one(WORKSPACE, id.as_bytes()).await?;
         let moved = WorkspaceRow { cluster: link.to, ..stored.clone().ok_or_else(unknown)? };
         let rows = self.find(with_id("SELECT * FROM aeks WHERE workspace_id = ?", id.as_bytes())).await?;
         let aeks: HashMap<AekId, AekRow> = rows.into_iter().map(|row: AekRow| (row.id, row)).collect();

@@ -133,7 +133,7 @@ fn health_is_open_and_metrics_need_the_token() {
     assert!(metrics.contains("logseal_ingest_requests_total"), "{metrics}");
 }
 
-fn http_get(endpoint: &str, path: &str, token: Option<&str>) -> String {
+pub(crate) fn http_get(endpoint: &str, path: &str, token: Option<&str>) -> String {
     use std::io::{Read as _, Write as _};
     let address = endpoint.strip_prefix("http://").expect("an http URL");
     let mut stream = std::net::TcpStream::connect(address).expect("it listens");
