@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use logseal_core::{AekId, ClusterId, ResourceId, SegmentId, UnixNanos, WalFileId, WorkspaceId};
 
 use crate::{
-    AekRow, AuditEntry, ClusterRow, ColumnRow, CoverageRow, KekRow, KekVersionRow, OperationRow, ResourceRow,
-    SegmentRow, TableRow, UsageRow, WalFileRow, WalFileState, WorkspaceKeyRow, WorkspaceRow,
+    AekRow, AekWrapsRow, AuditEntry, ClusterRow, ColumnRow, CoverageRow, KekRow, KekVersionRow, OperationRow,
+    ResourceRow, SegmentRow, TableRow, UsageRow, WalFileRow, WalFileState, WorkspaceKeyRow, WorkspaceRow,
 };
 
 /// A change of the catalog.
@@ -92,7 +92,8 @@ pub enum Change {
         /// Exactly the AEKs that the cluster has, wrapped by `kek` and otherwise as they are.
         aeks: Vec<AekRow>,
     },
-    /// Links a workspace to another cluster; nothing is changed when all of this is so already.
+    /// Links a workspace to another cluster; nothing is changed when all of this is so already. When `from` and `to` are the same it only
+    /// gets its next generation.
     MoveWorkspace {
         /// The workspace.
         workspace: WorkspaceId,
@@ -155,6 +156,8 @@ pub enum Change {
     PutUsage(Vec<UsageRow>),
     /// Notes a KEK version of a cluster, in the place of what was noted of it before; a cluster that is not there is passed over.
     PutKekVersion(KekVersionRow),
+    /// Raises the number of wraps that an AEK may have made; one that is not lower already stays. An AEK that is not there is passed over.
+    ReserveAekWraps(AekWrapsRow),
     /// Adds an entry at the end of the audit trail; nothing is changed when it is among the last hundred.
     Audit(AuditEntry),
 }
@@ -192,6 +195,7 @@ impl Change {
             | Self::AddGarbage { .. }
             | Self::ForgetGarbage { .. }
             | Self::PutUsage(_)
+            | Self::ReserveAekWraps(_)
             | Self::Audit(_) => Concerned::default(),
         }
     }

@@ -1,6 +1,7 @@
 //! Changes as SQL, by what they are about. Each runs inside the writer's transaction.
 
 mod accounts;
+mod aek_wraps;
 mod audit;
 mod control;
 mod kek_versions;
@@ -102,6 +103,7 @@ impl Rows<'_> {
             Change::ForgetGarbage { paths } => self.forget_garbage(paths).await,
             Change::PutUsage(rows) => self.put_usage(rows).await,
             Change::PutKekVersion(row) => self.put_kek_version(row).await,
+            Change::ReserveAekWraps(row) => self.reserve_aek_wraps(row).await,
             Change::Audit(entry) => self.audit(entry).await,
         }
     }

@@ -7,9 +7,9 @@ use sqlx::sqlite::SqliteRow;
 
 use crate::CatalogError;
 use crate::rows::{
-    AekRow, AuditEntry, AuditHead, AuditRow, Authenticated, ClusterRow, ColumnRow, CoverageRow, GarbageRow, KekRow,
-    KekVersionRow, OperationRow, OperationState, ResourceKind, ResourceRow, SegmentRow, ShreddedRow, TableRow,
-    UsageRow, WalFileRow, WalFileState, WorkspaceKeyRow, WorkspaceRow,
+    AekRow, AekWrapsRow, AuditEntry, AuditHead, AuditRow, Authenticated, ClusterRow, ColumnRow, CoverageRow,
+    GarbageRow, KekRow, KekVersionRow, OperationRow, OperationState, ResourceKind, ResourceRow, SegmentRow,
+    ShreddedRow, TableRow, UsageRow, WalFileRow, WalFileState, WorkspaceKeyRow, WorkspaceRow,
 };
 
 /// The MAC to store with `row`.
@@ -140,6 +140,7 @@ decode!(AekRow, |r| {
     cluster: id(r, "cluster_id", logseal_core::ClusterId::from_bytes), generation: number(r, "generation"), kek: kek(r),
     wrapped: bytes(r, "wrapped"), commitment: bytes(r, "commitment"), created: time(r, "created"),
 });
+decode!(AekWrapsRow, |r| { aek: id(r, "aek_id", logseal_core::AekId::from_bytes), wraps: number(r, "wraps") });
 decode!(KekVersionRow, |r| {
     cluster: id(r, "cluster_id", logseal_core::ClusterId::from_bytes), kek: kek(r), probe: bytes(r, "probe"),
     commitment: bytes(r, "commitment"), used: time(r, "used"),

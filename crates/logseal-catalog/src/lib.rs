@@ -29,6 +29,7 @@
 //! | `changes` | what each change does, in SQL |
 //! | [`mod@backup`] | [`backup()`]: a copy while a server runs |
 //! | [`coverage`] | [`coverage_of`]: settled frames of some files, for who only looks |
+//! | [`wraps`] | how often account keys may have sealed |
 //! | [`kek_use`] | [`KekUse`]: which key versions wrap how many account keys |
 //! | `schema` | the SQL of the tables |
 
@@ -48,6 +49,7 @@ mod schema;
 pub mod scrub;
 pub mod snapshot;
 pub mod usage;
+pub mod wraps;
 pub mod writer;
 
 pub use audit::{AuditFault, AuditVerdict};
@@ -60,8 +62,8 @@ pub use error::CatalogError;
 pub use kek_use::KekUse;
 pub use retention::GenerationSize;
 pub use rows::{
-    AekRow, AuditEntry, AuditHead, AuditRow, ClusterRow, ColumnRow, CoverageRow, GarbageRow, KekRow, KekVersionRow,
-    OperationRow, OperationState, ResourceKind, ResourceRow, SegmentRow, ShreddedRow, TableRow, UsageRow, WalFileRow,
-    WalFileState, WorkspaceKeyRow, WorkspaceRow,
+    AekRow, AekWrapsRow, AuditEntry, AuditHead, AuditRow, ClusterRow, ColumnRow, CoverageRow, GarbageRow, KekRow,
+    KekVersionRow, OperationRow, OperationState, ResourceKind, ResourceRow, SegmentRow, ShreddedRow, TableRow,
+    UsageRow, WalFileRow, WalFileState, WorkspaceKeyRow, WorkspaceRow,
 };
 pub use snapshot::Snapshot;

@@ -33,7 +33,7 @@ mod control;
 mod data;
 mod wal;
 
-pub use accounts::{AekRow, ClusterRow, KekRow, KekVersionRow, WorkspaceKeyRow, WorkspaceRow};
+pub use accounts::{AekRow, AekWrapsRow, ClusterRow, KekRow, KekVersionRow, WorkspaceKeyRow, WorkspaceRow};
 pub use control::{AuditEntry, AuditHead, AuditRow, OperationRow, OperationState, ResourceKind, ResourceRow};
 pub use data::{ColumnRow, GarbageRow, SegmentRow, ShreddedRow, TableRow, UsageRow};
 pub use wal::{CoverageRow, WalFileRow, WalFileState};

@@ -2,10 +2,10 @@
 
 /// Each step leads from the format of its index (`PRAGMA user_version`, 0 for a new file) to the next one. A step that was
 /// released is never edited, so that an upgraded file has the same tables as a new one.
-pub(crate) const STEPS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4];
+pub(crate) const STEPS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4, FORMAT_5];
 
 /// The format that this version writes.
-pub(crate) const FORMAT: i64 = 4;
+pub(crate) const FORMAT: i64 = 5;
 const _: () = assert!(STEPS.len() == FORMAT as usize, "one step for each format");
 
 const FORMAT_1: &str = "
@@ -268,6 +268,15 @@ CREATE TABLE kek_versions (
     used INTEGER NOT NULL,
     mac BLOB NOT NULL,
     PRIMARY KEY (cluster_id, kek_vault_uri, kek_name, kek_version)
+) STRICT, WITHOUT ROWID;
+";
+
+/// How often each AEK may have sealed by now. One without a row was made by a version that did not count, or its count is lost.
+const FORMAT_5: &str = "
+CREATE TABLE aek_wraps (
+    aek_id BLOB PRIMARY KEY NOT NULL REFERENCES aeks (id),
+    wraps INTEGER NOT NULL,
+    mac BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 ";
 

@@ -1,7 +1,9 @@
 //! The resources that exist from the first start: cluster `local`, workspace `default` linked to it, table `logs`; and the resources of
 //! what a catalog has without them.
 
-use logseal_catalog::{Catalog, CatalogError, Change, ClusterRow, ResourceKind, ResourceRow, TableRow, WorkspaceRow};
+use logseal_catalog::{
+    AekWrapsRow, Catalog, CatalogError, Change, ClusterRow, ResourceKind, ResourceRow, TableRow, WorkspaceRow,
+};
 use logseal_core::{AekId, Clock, ClusterId, IdGenerator, ResourceId, TableId, TableName, WorkspaceId};
 use logseal_keys::access::SLOTS;
 use logseal_keys::{AccessKeys, AekOwner, KeyError, Keyring, kek_row};
@@ -111,6 +113,7 @@ impl Provision<'_> {
             vec![TableRow { id: TableId::from(self.ids.next()), workspace: id, name: TableName::logs(), created }];
         let owner = AekOwner { cluster: &cluster, workspace: &workspace, tables: &tables };
         let aek = self.keyring.new_aek(AekId::from(self.ids.next()), owner, 1, self.kek).await?;
+        let counted = Change::ReserveAekWraps(AekWrapsRow { aek: aek.id, wraps: 0 });
         let keys = SLOTS.map(|slot| self.access.generate(id, slot, created).row).to_vec();
 
         let cluster_resource = self.cluster_resource(&cluster, DEFAULT_CLUSTER);
@@ -123,6 +126,7 @@ impl Provision<'_> {
             Change::AddCluster(cluster.clone()),
             Change::PutResource { row: cluster_resource, expected: None },
             Change::AddWorkspace { workspace, keys, aek, tables },
+            counted,
             Change::PutResource { row: workspace_resource, expected: None },
         ];
         self.catalog.apply(Change::All(changes)).await?;

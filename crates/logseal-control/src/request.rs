@@ -1,6 +1,7 @@
 //! What a request to change a resource becomes: an operation, a change at once, or a refusal.
 
 mod links;
+mod rotate_key;
 
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ use crate::resource::{Method, ProvisioningState, name};
 
 pub(crate) use self::links::{link, unlink};
 use self::links::{owner_of, refuse_suspended};
+pub(crate) use self::rotate_key::{rotate_key, rotate_key_of};
 
 /// Most clusters of a deployment: each has a thread and a log of its own.
 const CLUSTERS: u32 = 100;

@@ -3,6 +3,10 @@
 //! A cluster in automatic mode (`keyVersion` empty) moves forward only: to an enabled version that was made after the one in use, and only
 //! while its key is Active. A pinned cluster is never moved; that there is a newer version is shown. Adopting is the same operation that an
 //! update of the cluster is: until it has switched all keys in one transaction, the old version serves.
+//!
+//! It also has workspaces go on under new account keys before their present ones are too old or have sealed too much (`account_keys`).
+
+mod account_keys;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +15,7 @@ use std::time::Duration;
 
 use logseal_catalog::{ResourceFilter, ResourceKind, ResourceRow};
 use logseal_core::{Chain, ClusterId};
+use logseal_keys::AccountKeyGauges;
 use logseal_keys::availability::KeyState;
 use logseal_vault::{KeyName, KeyProperties, KeyVersion, VaultError};
 use tokio::time::{MissedTickBehavior, interval};
@@ -90,16 +95,22 @@ pub struct RotationCoordinator {
     pub operations: Arc<Operations>,
     /// How often it looks.
     pub period: Duration,
+    /// The age at which account keys are replaced; `None` for never.
+    pub aek_max_age: Option<Duration>,
 }
 
 impl RotationCoordinator {
     /// Works until the task is dropped.
     pub async fn run(self) {
+        let gauges = AccountKeyGauges::default();
         let mut ticks = interval(self.period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             self.look().await;
+            if let Err(why) = self.look_at_account_keys(&gauges).await {
+                warn!(why, "account keys cannot be looked at now");
+            }
         }
     }
 
@@ -255,8 +266,11 @@ mod tests {
         deployment.clock.advance(Duration::from_secs(1));
         deployment.vault.rotate_key(&name).await.unwrap();
         let second = deployment.version_of("kek").await;
-        let coordinator =
-            RotationCoordinator { operations: Arc::clone(&deployment.operations), period: Duration::from_secs(1) };
+        let coordinator = RotationCoordinator {
+            operations: Arc::clone(&deployment.operations),
+            period: Duration::from_secs(1),
+            aek_max_age: None,
+        };
         let row = |name| request::existing(&deployment.operations, ResourceKind::Cluster, place(name));
         let operation = coordinator.look_at(&row("auto-1").await.unwrap()).await.unwrap().expect("an operation");
         deployment.succeed(&operation).await;

@@ -10,7 +10,10 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::aad::Aad;
-use crate::{Commitment, Key256, Lease, LeaseOver, Mac, MacKey, OsRandom, SealError, WrappedDek, aad, seal};
+use crate::{
+    Commitment, Key256, Lease, LeaseOver, Mac, MacKey, OsRandom, SealError, WrapCount, WrappedDek, WrapsExhausted, aad,
+    seal,
+};
 
 /// Bytes of a DEK as an AEK seals it: nonce, ciphertext, tag.
 pub const SEALED_DEK_BYTES: usize = 32 + seal::OVERHEAD_BYTES;
@@ -24,6 +27,17 @@ pub enum KeyUseError {
     /// What was to be opened does not open.
     #[error(transparent)]
     Seal(#[from] SealError),
+}
+
+/// An account key did not seal. Nothing is wrong with what was to be sealed.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub enum WrapError {
+    /// The key may not be used any more.
+    #[error(transparent)]
+    LeaseOver(#[from] LeaseOver),
+    /// More has to be reserved for the key first.
+    #[error(transparent)]
+    Exhausted(#[from] WrapsExhausted),
 }
 
 /// A data encryption key (DEK): of one segment, or of one workspace in one file of the write-ahead log. It is under the lease of the AEK
@@ -61,7 +75,7 @@ impl Dek {
 /// An unwrapped AEK.
 ///
 /// It wraps DEKs with AES-256-GCM directly; what else it protects (the names of attribute columns) goes through keys
-/// derived from it by HKDF with a label each.
+/// derived from it by HKDF with a label each. Both count as wraps: one count bounds each of the keys.
 pub struct Aek {
     id: AekId,
     workspace: WorkspaceId,
@@ -70,10 +84,12 @@ pub struct Aek {
     name_seal: Key256,
     name_mac: MacKey,
     lease: Arc<Lease>,
+    wraps: Arc<WrapCount>,
 }
 
 impl Aek {
     /// The AEK `id` of `workspace` in `generation`, with the bytes that the vault unwrapped, to be used as long as `lease` allows.
+    /// What it seals is counted by nobody else, without a limit; see [`Aek::counted_by`].
     #[must_use]
     pub fn new(id: AekId, workspace: WorkspaceId, generation: u32, key: Key256, lease: Arc<Lease>) -> Self {
         let derive = |label: &[u8]| {
@@ -87,7 +103,13 @@ impl Aek {
         };
         let (name_seal, name_mac) =
             (derive(b"attribute name seal"), MacKey::new(derive(b"attribute name fingerprint")));
-        Self { id, workspace, generation, key, name_seal, name_mac, lease }
+        Self { id, workspace, generation, key, name_seal, name_mac, lease, wraps: WrapCount::unlimited() }
+    }
+
+    /// This key, which seals what `wraps` allows.
+    #[must_use]
+    pub fn counted_by(self, wraps: Arc<WrapCount>) -> Self {
+        Self { wraps, ..self }
     }
 
     /// The AEK's id.
@@ -114,6 +136,12 @@ impl Aek {
         &self.lease
     }
 
+    /// How often it sealed.
+    #[must_use]
+    pub fn wraps(&self) -> &WrapCount {
+        &self.wraps
+    }
+
     /// What an AEK with this key commits to; compared after each unwrap by the vault, which authenticates no context.
     #[must_use]
     pub fn commitment_of(id: AekId, workspace: WorkspaceId, generation: u32, key: &Key256) -> Commitment {
@@ -124,8 +152,8 @@ impl Aek {
     ///
     /// # Errors
     ///
-    /// [`LeaseOver`].
-    pub fn new_dek(&self, segment: SegmentId, random: OsRandom) -> Result<(Dek, WrappedDek), LeaseOver> {
+    /// [`WrapError`].
+    pub fn new_dek(&self, segment: SegmentId, random: OsRandom) -> Result<(Dek, WrappedDek), WrapError> {
         let (dek, sealed) = self.seal_new_dek(&aad::segment_dek(self.workspace, self.id, segment), random)?;
         Ok((dek, WrappedDek { aek: self.id, workspace: self.workspace, segment, sealed }))
     }
@@ -172,8 +200,8 @@ impl Aek {
     ///
     /// # Errors
     ///
-    /// [`LeaseOver`].
-    pub fn new_wal_dek(&self, file: WalFileId, random: OsRandom) -> Result<(Dek, [u8; SEALED_DEK_BYTES]), LeaseOver> {
+    /// [`WrapError`].
+    pub fn new_wal_dek(&self, file: WalFileId, random: OsRandom) -> Result<(Dek, [u8; SEALED_DEK_BYTES]), WrapError> {
         self.seal_new_dek(&aad::wal_dek(self.workspace, self.id, file), random)
     }
 
@@ -192,8 +220,9 @@ impl Aek {
         self.open_dek(&aad::wal_dek(self.workspace, self.id, file), sealed, commitment)
     }
 
-    fn seal_new_dek(&self, aad: &Aad, random: OsRandom) -> Result<(Dek, [u8; SEALED_DEK_BYTES]), LeaseOver> {
+    fn seal_new_dek(&self, aad: &Aad, random: OsRandom) -> Result<(Dek, [u8; SEALED_DEK_BYTES]), WrapError> {
         self.lease.check()?;
+        self.wraps.take()?;
         let key = Key256::generate(random);
         let sealed = seal::seal(&self.key, aad, key.expose(), random);
         let sealed = sealed.as_slice().try_into().expect("32 bytes seal to 60");
@@ -214,9 +243,10 @@ impl Aek {
     ///
     /// # Errors
     ///
-    /// [`LeaseOver`].
-    pub fn seal_name(&self, table: TableId, name: &str, random: OsRandom) -> Result<Vec<u8>, LeaseOver> {
+    /// [`WrapError`].
+    pub fn seal_name(&self, table: TableId, name: &str, random: OsRandom) -> Result<Vec<u8>, WrapError> {
         self.lease.check()?;
+        self.wraps.take()?;
         let aad = aad::attribute_name(self.workspace, self.id, table);
         Ok(seal::seal(&self.name_seal, &aad, name.as_bytes(), random))
     }
@@ -359,15 +389,37 @@ mod tests {
         let name = aek.seal_name(TABLE, "a", OsRandom).unwrap();
         aek.lease().end();
         let over = KeyUseError::LeaseOver(LeaseOver);
-        assert_eq!(aek.new_dek(SEGMENT, OsRandom).err(), Some(LeaseOver));
-        assert_eq!(aek.new_wal_dek(file, OsRandom).err(), Some(LeaseOver));
+        assert_eq!(aek.new_dek(SEGMENT, OsRandom).err(), Some(LeaseOver.into()));
+        assert_eq!(aek.new_wal_dek(file, OsRandom).err(), Some(LeaseOver.into()));
         assert_eq!(aek.unwrap_dek(SEGMENT, &wrapped, dek.commitment()).err(), Some(over));
         assert_eq!(aek.danger_unwrap_dek_without_commitment(&wrapped).err(), Some(over));
         assert_eq!(aek.unwrap_wal_dek(file, &sealed, wal_dek.commitment()).err(), Some(over));
-        assert_eq!(aek.seal_name(TABLE, "a", OsRandom).err(), Some(LeaseOver));
+        assert_eq!(aek.seal_name(TABLE, "a", OsRandom).err(), Some(LeaseOver.into()));
         assert_eq!(aek.open_name(TABLE, &name).err(), Some(over));
         assert_eq!(aek.name_fingerprint(TABLE, 0, "a").err(), Some(LeaseOver));
         assert_eq!(dek.key().err(), Some(LeaseOver));
+    }
+
+    /// Scenario: a key for which three wraps are reserved makes a key for a segment, one for a file of the log, and seals a name. Guarantee:
+    /// each counts; the fourth is refused, whatever it is, while what was sealed still opens.
+    #[test]
+    fn all_that_a_key_seals_counts() {
+        let wraps = WrapCount::unreserved();
+        wraps.reserve(0, 3);
+        let aek = aek(2, 9).counted_by(wraps);
+        let file = WalFileId::from_bytes([6; 16]);
+        let (dek, wrapped) = aek.new_dek(SEGMENT, OsRandom).unwrap();
+        let (wal_dek, sealed) = aek.new_wal_dek(file, OsRandom).unwrap();
+        let name = aek.seal_name(TABLE, "a", OsRandom).unwrap();
+        assert_eq!((aek.wraps().used(), aek.wraps().left()), (3, 0));
+        let exhausted = WrapError::Exhausted(WrapsExhausted);
+        assert_eq!(aek.new_dek(SEGMENT, OsRandom).err(), Some(exhausted));
+        assert_eq!(aek.new_wal_dek(file, OsRandom).err(), Some(exhausted));
+        assert_eq!(aek.seal_name(TABLE, "a", OsRandom).err(), Some(exhausted));
+        aek.unwrap_dek(SEGMENT, &wrapped, dek.commitment()).unwrap();
+        aek.unwrap_wal_dek(file, &sealed, wal_dek.commitment()).unwrap();
+        aek.open_name(TABLE, &name).unwrap();
+        assert_eq!(aek.wraps().used(), 3, "opening does not count");
     }
 
     #[test]

@@ -15,6 +15,7 @@
 //! | [`lease`] | [`Lease`]: how long keys may be used after the vault's last word | uses fail closed |
 //! | [`wrapped_dek`] | [`WrappedDek`], the bytes in a segment's footer | self-describing, fixed size |
 //! | [`mac`] | [`MacKey`]: HMAC-SHA-256 over rows | RFC 2104, length-prefixed fields |
+//! | [`wraps`] | [`WrapCount`]: how often an AEK seals | NIST SP 800-38D, section 8.3 |
 //! | [`root`] | [`RootKey`]: one label per purpose | HKDF, RFC 5869 |
 
 pub mod aad;
@@ -28,8 +29,9 @@ pub mod root;
 pub mod seal;
 pub mod secret;
 pub mod wrapped_dek;
+pub mod wraps;
 
-pub use aek::{Aek, Dek, KeyUseError};
+pub use aek::{Aek, Dek, KeyUseError, WrapError};
 pub use commitment::Commitment;
 pub use frame::{FrameOpener, FrameSealError, FrameSealer, SequenceReused};
 pub use lease::{Lease, LeaseOver};
@@ -39,3 +41,4 @@ pub use root::RootKey;
 pub use seal::SealError;
 pub use secret::Key256;
 pub use wrapped_dek::WrappedDek;
+pub use wraps::{WrapCount, WrapsExhausted};

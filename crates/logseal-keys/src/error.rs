@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use logseal_catalog::CatalogError;
 use logseal_core::{AekId, ClusterId, SegmentId, WorkspaceId};
-use logseal_crypto::LeaseOver;
+use logseal_crypto::{LeaseOver, WrapError, WrapsExhausted};
 use logseal_vault::{VaultError, VaultErrorClass};
 use thiserror::Error;
 
@@ -62,6 +62,9 @@ pub enum KeyError {
     /// The key may not be used any more, or not now.
     #[error(transparent)]
     LeaseOver(#[from] LeaseOver),
+    /// The key may not seal before more is reserved for it.
+    #[error(transparent)]
+    Wraps(#[from] WrapsExhausted),
     /// The cluster that the key belongs to does not serve.
     #[error("{0}")]
     Suspended(Arc<Suspension>),
@@ -92,6 +95,15 @@ pub enum KeyError {
     KekName(AekId),
 }
 
+impl From<WrapError> for KeyError {
+    fn from(error: WrapError) -> Self {
+        match error {
+            WrapError::LeaseOver(source) => source.into(),
+            WrapError::Exhausted(source) => source.into(),
+        }
+    }
+}
+
 impl KeyError {
     /// Whether this stays so until somebody repairs a row of the catalog, or what the vault has. What is not lasting may succeed when
     /// it is tried again.
@@ -103,7 +115,7 @@ impl KeyError {
                     || matches!(source, VaultError::BadWrap(_) | VaultError::Integrity { .. } | VaultError::Rsa(_))
             }
             Self::Catalog(error) => matches!(error, CatalogError::Integrity { .. }),
-            Self::Copy(_) | Self::LeaseOver(_) | Self::Suspended(_) => false,
+            Self::Copy(_) | Self::LeaseOver(_) | Self::Wraps(_) | Self::Suspended(_) => false,
             Self::Commitment(_)
             | Self::SegmentKey(_)
             | Self::ColumnName(_)

@@ -1,6 +1,7 @@
 //! Makes, unwraps and hands out account keys (AEKs).
 
 mod held;
+mod wraps;
 
 use std::fmt::{self, Display};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +12,7 @@ use logseal_crypto::{Aek, Commitment, Dek, Key256, KeyUseError, Lease, MacKey, O
 use logseal_vault::{KeyId, KeyName, KeyVersion, VaultError};
 
 use self::held::Unwrapped;
+pub use self::wraps::{UNCOUNTED, WRAPS_LIMIT, Wraps};
 use crate::KeyError;
 use crate::availability::Cause;
 use crate::fault::KeyFault;
@@ -181,15 +183,22 @@ impl Keyring {
         self.current(workspace).await
     }
 
-    /// Where new data of `workspace` goes. A link that the catalog got since is only followed from the next [`Keyring::warm`] on.
+    /// Where new data of `workspace` goes; its key may seal. A link that the catalog got since is only followed from the next [`Keyring::warm`] on.
     ///
     /// # Errors
     ///
-    /// [`KeyError::NoAek`], [`KeyError::Refused`], and as [`Keyring::aek`].
+    /// [`KeyError::NoAek`], [`KeyError::Refused`], and as [`Keyring::aek`] and [`Keyring::reserve_wraps`].
     pub async fn current(&self, workspace: WorkspaceId) -> Result<Link, KeyError> {
-        if let Some(known) = self.unwrapped().link(workspace) {
-            return known;
-        }
+        let known = self.unwrapped().link(workspace);
+        let link = match known {
+            Some(known) => known?,
+            None => self.look_up(workspace).await?,
+        };
+        self.reserve_wraps(&link.aek, 1).await?;
+        Ok(link)
+    }
+
+    async fn look_up(&self, workspace: WorkspaceId) -> Result<Link, KeyError> {
         match self.catalog.aeks_of(workspace).await?.pop() {
             Some(newest) => self.link(&newest).await.inspect_err(|error| {
                 if let KeyError::Suspended(why) = error {
@@ -263,7 +272,7 @@ impl Keyring {
         self.unwrapped().forget(workspace);
     }
 
-    /// The AEK `id`. Rows of other keys do not matter.
+    /// The AEK `id`. Rows of other keys do not matter. Before it seals, [`Keyring::reserve_wraps`] has to allow that.
     ///
     /// # Errors
     ///
@@ -305,12 +314,14 @@ impl Keyring {
         if let Some(known) = self.unwrapped().known(row.id) {
             return known;
         }
-        let aek = Arc::new(self.unwrap(row).await?);
-        self.unwrapped().remember(aek, row.cluster)
+        let aek = self.unwrap(row).await?;
+        let mut unwrapped = self.unwrapped();
+        let count = unwrapped.counted(row.id)?.count();
+        unwrapped.remember(Arc::new(aek.counted_by(count)), row.cluster)
     }
 
     /// Unwraps by the vault and checks the commitment: the vault authenticates no context. The key is under the lease that its cluster had
-    /// before the vault was asked.
+    /// before the vault was asked. What it seals is not counted.
     pub(crate) async fn unwrap(&self, row: &AekRow) -> Result<Aek, KeyError> {
         let lease = self.unwrapped().lease_of(row.cluster)?;
         Ok(Aek::new(row.id, row.workspace, row.generation, self.unwrap_key(row).await?, lease))

@@ -14,12 +14,14 @@
 //! | [`access`] | [`AccessKeys`]: workspace keys of shippers, looked up by HMAC |
 //! | [`probe`] | asking the vault whether it still unwraps for a cluster |
 //! | [`monitor`] | [`Monitor`]: asks again and again, and has the server follow |
+//! | [`account_keys`] | [`AccountKeyGauges`]: what AEKs there are, as metrics |
 //! | [`renewal`] | AEKs under another KEK, column names under another AEK |
 //! | [`schema`] | attribute columns sealed to and from the catalog |
 //! | [`vaults`] | [`ClusterVaults`]: which vault is asked, and as whom |
 //! | [`wrapped_key_copy`] | the copy of a wrapped AEK in the object store |
 
 pub mod access;
+pub mod account_keys;
 pub mod availability;
 pub mod error;
 pub mod fault;
@@ -32,9 +34,10 @@ pub mod vaults;
 pub mod wrapped_key_copy;
 
 pub use access::{AccessKeys, NewWorkspaceKey};
+pub use account_keys::AccountKeyGauges;
 pub use error::KeyError;
 pub use fault::KeyFault;
-pub use keyring::{Keyring, Link, Suspension};
+pub use keyring::{Keyring, Link, Suspension, UNCOUNTED, WRAPS_LIMIT, Wraps};
 pub use monitor::{Holder, KeyStatus, Monitor, MonitorParts};
 pub use renewal::kek_row;
 pub use vaults::{ClusterVaults, OneVault};

@@ -22,7 +22,7 @@ use tracing::{error, info, warn};
 use crate::availability::{Availability, Cause, Command, KeyState, Outcome, Policy};
 use crate::fault::KeyFault;
 use crate::probe::Probe;
-use crate::{Keyring, Suspension};
+use crate::{Keyring, Suspension, account_keys};
 
 /// Who audit records of states are by, and what they are of.
 const ACTOR: &str = "revocation-monitor";
@@ -42,6 +42,7 @@ pub fn describe_metrics() {
     describe_gauge!(REVOKED_IN, Unit::Seconds, "time until a Degraded cluster is revoked; NaN for others");
     describe_counter!(PROBES, "probes of clusters' keys, by outcome: good, or the code of the fault");
     describe_histogram!(PROBE_SECONDS, Unit::Seconds, "time that the key vault took to answer a probe");
+    account_keys::describe();
 }
 
 /// How long the vault may take to answer.

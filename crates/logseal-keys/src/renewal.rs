@@ -47,7 +47,8 @@ impl Keyring {
         if back.ct_eq(&key) { Ok(()) } else { Err(VaultError::BadWrap(kek.clone())) }
     }
 
-    /// `columns` of one workspace with their names sealed under the key of `row` instead.
+    /// `columns` of one workspace with their names sealed under the key of `row` instead, which is not in the catalog yet: whoever adds it
+    /// there counts them.
     ///
     /// # Errors
     ///

@@ -2,7 +2,7 @@
 
 use logseal_catalog::ColumnRow;
 use logseal_core::TableId;
-use logseal_crypto::{Aek, KeyUseError, LeaseOver, OsRandom};
+use logseal_crypto::{Aek, KeyUseError, OsRandom, WrapError};
 
 use crate::KeyError;
 
@@ -10,7 +10,7 @@ use crate::KeyError;
 ///
 /// # Errors
 ///
-/// [`LeaseOver`].
+/// [`WrapError`].
 pub fn seal_column(
     aek: &Aek,
     table: TableId,
@@ -18,7 +18,7 @@ pub fn seal_column(
     container: u8,
     kind: u8,
     key: &str,
-) -> Result<ColumnRow, LeaseOver> {
+) -> Result<ColumnRow, WrapError> {
     Ok(ColumnRow {
         table,
         ordinal,

@@ -373,6 +373,8 @@ impl Rebuild {
                 place.insert(loaded.map_err(Problem::of_key)?)
             }
         };
+        let columns = opened.footer.columns.len() as u64;
+        self.keyring.reserve_wraps(&aek, columns).await.map_err(Problem::of_key)?;
         let additions =
             tables.additions(&opened.footer, &aek).map_err(|reason| Problem::Conflict(reason.to_owned()))?;
         let next_ordinal = additions.next_ordinal;

@@ -98,7 +98,7 @@ impl SegmentWriter {
     ///
     /// # Errors
     ///
-    /// [`SegmentError::Encode`] when Parquet does not take the schema, [`SegmentError::LeaseOver`].
+    /// [`SegmentError::Encode`] when Parquet does not take the schema, [`SegmentError::LeaseOver`], [`SegmentError::Wraps`].
     pub fn begin(
         identity: SegmentIdentity,
         aek: &Aek,

@@ -1,6 +1,6 @@
 //! What can go wrong with a segment.
 
-use logseal_crypto::LeaseOver;
+use logseal_crypto::{LeaseOver, WrapError, WrapsExhausted};
 use object_store::path::Path;
 use thiserror::Error;
 
@@ -14,6 +14,9 @@ pub enum SegmentError {
     /// The segment's key may not be used any more: nothing is wrong with the rows.
     #[error("the key of the segment may not be used")]
     LeaseOver(#[from] LeaseOver),
+    /// The account key may wrap no key for the segment before its count is stored: nothing is wrong with the rows.
+    #[error("no key can be made for the segment now")]
+    Wraps(#[from] WrapsExhausted),
     /// The chunks do not fit one schema.
     #[error("cannot bring chunks under one schema")]
     Schema(#[source] arrow::error::ArrowError),
@@ -100,6 +103,15 @@ pub enum SegmentError {
     /// The file is not a sealed segment.
     #[error("not a sealed segment: {0}")]
     NotASegment(&'static str),
+}
+
+impl From<WrapError> for SegmentError {
+    fn from(error: WrapError) -> Self {
+        match error {
+            WrapError::LeaseOver(source) => source.into(),
+            WrapError::Exhausted(source) => source.into(),
+        }
+    }
 }
 
 impl SegmentError {

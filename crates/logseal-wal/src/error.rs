@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use logseal_core::WalFileId;
-use logseal_crypto::{KeyUseError, LeaseOver, SealError, SequenceReused};
+use logseal_crypto::{KeyUseError, LeaseOver, SealError, SequenceReused, WrapError, WrapsExhausted};
 use thiserror::Error;
 
 use crate::format::HeaderError;
@@ -66,6 +66,9 @@ pub enum WalError {
     /// The entry's key may not be used any more: nothing is wrong with the entry, which comes again.
     #[error("the key of the entry may not be used")]
     KeyLease(#[from] LeaseOver),
+    /// The entry's account key may wrap no key for the file before its count is stored: nothing is wrong with the entry, which comes again.
+    #[error("no key can be made for the entry now")]
+    KeyWraps(#[from] WrapsExhausted),
     /// Neither copy of a file's header is intact.
     #[error("`{path}` has no intact header", path = path.display())]
     Header {
@@ -83,6 +86,15 @@ pub enum WalError {
     },
 }
 
+impl From<WrapError> for WalError {
+    fn from(error: WrapError) -> Self {
+        match error {
+            WrapError::LeaseOver(source) => source.into(),
+            WrapError::Exhausted(source) => source.into(),
+        }
+    }
+}
+
 impl WalError {
     /// Whether the disk has no room: more may come, and then the log works again by itself.
     #[must_use]
@@ -96,7 +108,11 @@ impl WalError {
     pub fn is_entry(&self) -> bool {
         matches!(
             self,
-            Self::EntryTooLarge { .. } | Self::TooManyParts { .. } | Self::TooManyKeys { .. } | Self::KeyLease(_)
+            Self::EntryTooLarge { .. }
+                | Self::TooManyParts { .. }
+                | Self::TooManyKeys { .. }
+                | Self::KeyLease(_)
+                | Self::KeyWraps(_)
         )
     }
 

@@ -6,8 +6,8 @@ use logseal_crypto::Key256;
 use super::*;
 use crate::rows::{KekRow, WalFileState};
 use crate::{
-    AuditHead, AuditRow, CoverageRow, GarbageRow, KekVersionRow, OperationRow, ResourceRow, SegmentCommit, SegmentRow,
-    ShreddedRow, UsageRow,
+    AekWrapsRow, AuditHead, AuditRow, CoverageRow, GarbageRow, KekVersionRow, OperationRow, ResourceRow, SegmentCommit,
+    SegmentRow, ShreddedRow, UsageRow,
 };
 
 mod control;
@@ -185,6 +185,8 @@ async fn every_altered_column_of_every_kind_of_row_is_refused() {
     catalog.apply(Change::RegisterWalFile(WalFileRow { attested: 9, ..wal_file(1, 2) })).await.unwrap();
     catalog.apply(wal::covering(6, vec![coverage(1, 3, 5, Some(6))])).await.unwrap();
     catalog.apply(Change::PutKekVersion(kek_version(5))).await.unwrap();
+    let wraps = AekWrapsRow { aek: AekId::from_bytes([3; 16]), wraps: 7 };
+    catalog.apply(Change::ReserveAekWraps(wraps)).await.unwrap();
     control::fill(&catalog).await;
     shred::fill(&catalog).await;
     catalog.close().await.unwrap();
@@ -192,7 +194,7 @@ async fn every_altered_column_of_every_kind_of_row_is_refused() {
 
     let mut tried = 0;
     let kinds = "clusters workspaces workspace_keys aeks tables columns segments wal_files coverage resources operations audit \
-        audit_head shredded garbage usage kek_versions";
+        audit_head shredded garbage usage kek_versions aek_wraps";
     for table in kinds.split_whitespace() {
         for (column, kind) in columns_of(&file, table).await {
             std::fs::write(&file, &pristine).unwrap();
@@ -208,7 +210,7 @@ async fn every_altered_column_of_every_kind_of_row_is_refused() {
             tried += 1;
         }
     }
-    assert!(tried > 122, "{tried} columns tried");
+    assert!(tried > 125, "{tried} columns tried");
 
     std::fs::write(&file, &pristine).unwrap();
     read_everything(&Catalog::open(&file, mac_key(1)).await.unwrap()).await.expect("the pristine file is fine");
@@ -282,6 +284,7 @@ pub(crate) async fn read_everything(catalog: &Catalog) -> Result<(), CatalogErro
     catalog.all::<GarbageRow>(sqlx::query("SELECT * FROM garbage")).await?;
     catalog.all::<ShreddedRow>(sqlx::query("SELECT * FROM shredded")).await?;
     catalog.all::<UsageRow>(sqlx::query("SELECT * FROM usage")).await?;
+    catalog.all::<AekWrapsRow>(sqlx::query("SELECT * FROM aek_wraps")).await?;
     catalog.all::<KekVersionRow>(sqlx::query("SELECT * FROM kek_versions")).await?;
     Ok(())
 }

@@ -57,6 +57,7 @@ impl Rows<'_> {
             sqlx::query(FORGET_COVERAGE).bind(aek.id.as_bytes().as_slice()).bind(aek.workspace.as_bytes().as_slice());
         self.execute("forget coverage", query).await?;
         self.execute("shred columns", with_id("DELETE FROM columns WHERE aek_id = ?", aek.id.as_bytes())).await?;
+        self.execute("forget wraps", with_id("DELETE FROM aek_wraps WHERE aek_id = ?", aek.id.as_bytes())).await?;
         self.execute("shred AEK", with_id("DELETE FROM aeks WHERE id = ?", aek.id.as_bytes())).await?;
         let shredded = ShreddedRow { aek: aek.id, workspace: aek.workspace, at };
         let query = sqlx::query("INSERT INTO shredded VALUES (?, ?, ?, ?)")

@@ -77,6 +77,15 @@ pub struct AekRow {
     pub created: UnixNanos,
 }
 
+/// How often an AEK may have sealed by now.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AekWrapsRow {
+    /// The AEK.
+    pub aek: AekId,
+    /// Wraps that are reserved for it, all those that it made among them. At most `i64::MAX`.
+    pub wraps: u64,
+}
+
 /// A KEK version that a cluster uses or used.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct KekVersionRow {
@@ -134,6 +143,7 @@ authenticated!(
         r.created.0.to_le_bytes(),
     ]
 );
+authenticated!(AekWrapsRow, "AEK wraps", |r| r.aek.to_string(), [r.aek.as_bytes(), r.wraps.to_le_bytes()]);
 authenticated!(
     KekVersionRow,
     "KEK version",

@@ -281,6 +281,18 @@ fn workspaces(routes: Routes) -> Routes {
             resources::delete_workspace,
         )
         .at(
+            change(
+                Post,
+                format!("{}/rotateKey", path()),
+                "Workspaces_RotateKey",
+                "Has a workspace go on under a new account key; what it has stays as it is sealed.",
+            )
+            .takes(CONDITIONS)
+            .answers(202, "The rotation is an operation now.", Nothing, FOLLOW)
+            .fails(&[403, 412, 413]),
+            resources::rotate_key,
+        )
+        .at(
             arm(
                 Post,
                 format!("{}/sharedKeys", path()),

@@ -111,6 +111,12 @@ pub(super) async fn delete_workspace(State(api): Api, head: Head) -> Result<Resp
     })
 }
 
+pub(super) async fn rotate_key(State(api): Api, head: Head, bytes: Bytes) -> Result<Response, Problem> {
+    let body = arm::body(&bytes)?;
+    let operation = request::rotate_key(&api.operations, head.place(), &body, &head.caller).await?;
+    Ok((StatusCode::ACCEPTED, head.follow(&operation)).into_response())
+}
+
 pub(super) async fn list_workspaces(State(api): Api, head: Head) -> Result<Json<Value>, Problem> {
     let (rows, last) = page(&api.operations, &head, ResourceKind::Workspace).await?;
     let value = rows.iter().map(|row| workspace(&api.operations, row)).collect::<Result<_, _>>()?;

@@ -63,6 +63,7 @@ pub(crate) enum Intent {
     DeleteWorkspace(DeleteWorkspace),
     PurgeWorkspace(PurgeWorkspace),
     MoveWorkspace(MoveWorkspace),
+    RotateKey(RotateKey),
 }
 
 /// A new cluster.
@@ -140,6 +141,13 @@ pub(crate) struct MoveWorkspace {
     pub(crate) aek: AekId,
 }
 
+/// A workspace gets a new account key.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct RotateKey {
+    /// The new account key.
+    pub(crate) aek: AekId,
+}
+
 /// A KEK version.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -179,6 +187,7 @@ impl Intent {
             Self::PurgeWorkspace(_) => "purgeWorkspace",
             Self::MoveWorkspace(intent) if intent.cluster.is_none() => "unlinkWorkspace",
             Self::MoveWorkspace(_) => "linkWorkspace",
+            Self::RotateKey(_) => "rotateWorkspaceKey",
         }
     }
 
@@ -186,7 +195,7 @@ impl Intent {
     fn running(&self) -> &'static str {
         match self {
             Self::CreateCluster(_) | Self::CreateWorkspace(_) | Self::RecoverWorkspace(_) => "InProgress",
-            Self::UpdateCluster(_) | Self::MoveWorkspace(_) => "Updating",
+            Self::UpdateCluster(_) | Self::MoveWorkspace(_) | Self::RotateKey(_) => "Updating",
             Self::DeleteCluster(_) | Self::DeleteWorkspace(_) | Self::PurgeWorkspace(_) => "Deleting",
         }
     }
@@ -207,6 +216,7 @@ impl Intent {
                 "Microsoft.OperationalInsights/workspaces/linkedServices/delete"
             }
             Self::MoveWorkspace(_) => "Microsoft.OperationalInsights/workspaces/linkedServices/write",
+            Self::RotateKey(_) => "Microsoft.OperationalInsights/workspaces/rotateKey/action",
         }
     }
 }

@@ -65,9 +65,10 @@ enum Change {
     DeleteWorkspace,
     RecoverWorkspace,
     PurgeWorkspace,
+    RotateKey,
 }
 
-const ALL: [Change; 10] = [
+const ALL: [Change; 11] = [
     Change::CreateCluster,
     Change::CreateClusterWithKey,
     Change::UpdateCluster,
@@ -78,6 +79,7 @@ const ALL: [Change; 10] = [
     Change::DeleteWorkspace,
     Change::RecoverWorkspace,
     Change::PurgeWorkspace,
+    Change::RotateKey,
 ];
 
 fn cluster_body() -> Value {
@@ -151,6 +153,7 @@ impl Change {
                 request::delete_workspace(operations, place("work"), force, &caller()).await.unwrap().unwrap()
             }
             Self::RecoverWorkspace => put_workspace(operations, "work").await,
+            Self::RotateKey => request::rotate_key(operations, place("default"), &json!({}), &caller()).await.unwrap(),
         }
     }
 
@@ -239,6 +242,7 @@ async fn an_operation_that_fails_at_any_step_is_undone() {
                         "{context}"
                     );
                 }
+                Change::RotateKey if step == "add-key" => assert_eq!(after["keys"], before["keys"], "{context}"),
                 // What is done of these stays, and the same request goes on with it.
                 _ => {
                     let again = change.start(&deployment.operations).await;

@@ -9,6 +9,7 @@ use arrow::record_batch::RecordBatch;
 use logseal_catalog::{Catalog, CatalogError, Change, CoverageRow, SegmentCommit, SegmentRow};
 use logseal_core::{AekId, Clock, ClusterId, IdGenerator, SegmentId, UnixNanos};
 use logseal_crypto::OsRandom;
+use logseal_keys::KeyError;
 use logseal_segment::encode::{SealedRows, SegmentWriter};
 use logseal_segment::footer::{FooterColumn, FooterCoverage, SegmentFooter};
 use logseal_segment::unify::union_schema;
@@ -54,6 +55,9 @@ pub enum CommitError {
     /// The key that it is under was destroyed, and so its rows are.
     #[error("the account key of the segment was destroyed")]
     Shredded,
+    /// What the account key of the segment seals cannot be counted.
+    #[error("the account key of the segment may not seal now")]
+    Count(#[from] KeyError),
     /// The catalog did not take the segment.
     #[error("cannot add the segment to the catalog")]
     Catalog(#[from] CatalogError),
@@ -65,7 +69,7 @@ impl CommitError {
     pub fn is_storage(&self) -> bool {
         match self {
             Self::Segment(error) => error.is_storage(),
-            Self::Panic(_) | Self::NotTaken | Self::Shredded => false,
+            Self::Panic(_) | Self::NotTaken | Self::Shredded | Self::Count(_) => false,
             // Whatever else the catalog says, such as that a row was altered, is no fault of the records: they wait in the log.
             Self::Catalog(error) => !matches!(error, CatalogError::Covered { .. }),
         }
@@ -75,6 +79,12 @@ impl CommitError {
     #[must_use]
     pub fn is_of_lease(&self) -> bool {
         matches!(self, Self::Segment(SegmentError::LeaseOver(_)))
+    }
+
+    /// Whether nothing is wrong but that the account key may not seal before its count is stored.
+    #[must_use]
+    pub fn is_of_count(&self) -> bool {
+        matches!(self, Self::Count(_) | Self::Segment(SegmentError::Wraps(_)))
     }
 
     /// Whether the catalog says that another segment has these frames already.

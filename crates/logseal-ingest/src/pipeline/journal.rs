@@ -296,7 +296,7 @@ impl Work {
             // An entry that no file can take, or none under its key, harms no other one.
             positions.push(match appended {
                 Ok(position) => Ok(position),
-                Err(WalError::KeyLease(_)) => Err(Trouble::Key),
+                Err(WalError::KeyLease(_) | WalError::KeyWraps(_)) => Err(Trouble::Key),
                 Err(error) if error.is_entry() => Err(Trouble::Disk),
                 Err(error) => return Err(error),
             });

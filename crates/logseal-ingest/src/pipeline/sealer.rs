@@ -13,6 +13,7 @@ use std::mem::take;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use arrow::datatypes::SchemaRef;
 use logseal_catalog::{Catalog, CatalogError};
 use logseal_core::{AekId, ClusterId};
 use logseal_wal::Position;
@@ -128,7 +129,7 @@ impl Sealer {
         let mut turn = self.lots.acquire().await.ok();
         let (stream, key) = (lot.stream.clone(), lot.stream.key());
         let mut growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-        let (mut complete, mut columns) = (Vec::new(), None);
+        let (mut complete, mut columns, mut pause) = (Vec::new(), None, PAUSE.0);
         let mut waiting = Vec::from_iter((!lot.parts.is_empty()).then_some((lot.parts, 0)));
         while let Some((mut parts, failures)) = waiting.pop() {
             if self.is_shredded(&stream) {
@@ -136,7 +137,7 @@ impl Sealer {
             }
             let segment = match growing.take() {
                 Some(segment) => Ok(segment),
-                None => self.committer.begin(&stream, &parts, columns.take()).await,
+                None => self.begin(&stream, &parts, columns.take()).await,
             };
             let added = match segment {
                 Ok(segment) => self.add(segment, parts.clone()).await,
@@ -158,6 +159,15 @@ impl Sealer {
                     }
                     self.backlog.grown(key, &parts, segment.memory_bytes());
                     growing = Some(segment);
+                }
+                // Nothing is wrong with the rows: they go on once what their key seals can be counted again.
+                Err(error) if error.is_of_count() => {
+                    warn!(table = %key.table, error = %Chain(&error), "no segment can be begun now, trying again; the log keeps its records");
+                    waiting.push((parts, failures));
+                    drop(turn.take());
+                    sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE.1);
+                    turn = self.lots.acquire().await.ok();
                 }
                 // Nothing is wrong with the rows: whoever ended the lease breaks this off.
                 Err(error) if error.is_of_lease() => pending().await,
@@ -195,6 +205,17 @@ impl Sealer {
         for (closed, segment) in complete {
             self.complete(closed, segment).await;
         }
+    }
+
+    /// Begins a segment, for which the stream's account key wraps a new one.
+    async fn begin(
+        &self,
+        stream: &Stream,
+        parts: &[Arc<Part>],
+        schema: Option<SchemaRef>,
+    ) -> Result<GrowingSegment, CommitError> {
+        self.frames.keyring.reserve_wraps(&stream.aek, 1).await?;
+        self.committer.begin(stream, parts, schema).await
     }
 
     /// Closes the stream's growing segment; without `segment` it is lost. Nothing if it has no rows.
@@ -427,7 +448,7 @@ impl Sealer {
             return Ok(());
         }
         let started = Instant::now();
-        let segment = self.committer.begin(stream, &parts, None).await?;
+        let segment = self.begin(stream, &parts, None).await?;
         let Added::Parts(segment, parts) = self.add(segment, parts).await? else {
             return Err(CommitError::NotTaken.into());
         };

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use logseal_catalog::{Catalog, CatalogError, Change, ColumnRow, TableRow};
 use logseal_core::{Clock, IdGenerator, TableId, TableName, WorkspaceId};
-use logseal_crypto::Aek;
+use logseal_crypto::{Aek, WrapError};
 use logseal_keys::{KeyError, Keyring, schema};
 use logseal_otlp::{AttributeColumn, AttributeContainer, AttributeKind, SchemaLimits, TableSchema, WorkspaceSchema};
 
@@ -187,7 +187,8 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// [`KeyError::Catalog`] when the catalog cannot take the rows, [`KeyError::LeaseOver`], and as [`Keyring::newest`].
+    /// [`KeyError::Catalog`] when the catalog cannot take the rows, [`KeyError::LeaseOver`], and as [`Keyring::newest`] and
+    /// [`Keyring::reserve_wraps`].
     pub async fn make_durable(&self, catalog: &Catalog, keyring: &Keyring, aek: &Arc<Aek>) -> Result<(), KeyError> {
         let needed = self.schema.column_count() + 1;
         if self.durable.load(Ordering::Acquire) >= needed {
@@ -199,6 +200,7 @@ impl Table {
         let mut aek = Arc::clone(aek);
         let mut links = 0;
         loop {
+            keyring.reserve_wraps(&aek, columns.len() as u64).await?;
             let seal = |(index, column): (usize, &AttributeColumn)| {
                 let ordinal = u32::try_from(first + index).unwrap_or(u32::MAX);
                 schema::seal_column(
@@ -210,7 +212,7 @@ impl Table {
                     &column.key,
                 )
             };
-            let rows: Vec<ColumnRow> = columns.iter().enumerate().map(seal).collect::<Result<_, _>>()?;
+            let rows: Vec<ColumnRow> = columns.iter().enumerate().map(seal).collect::<Result<_, WrapError>>()?;
             match catalog.apply(Change::AddTable { table: self.row.clone(), columns: rows }).await {
                 // The workspace was linked to another cluster since the request took its key.
                 Err(CatalogError::Stale { .. }) if links < LINKS => {

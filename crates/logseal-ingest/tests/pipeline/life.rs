@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::join_all;
-use logseal_catalog::{Catalog, CatalogError, Change, ClusterRow, ColumnRow, SegmentRow, WalFileRow};
+use logseal_catalog::{AekWrapsRow, Catalog, CatalogError, Change, ClusterRow, ColumnRow, SegmentRow, WalFileRow};
 use logseal_core::{AekId, ClusterId, IdGenerator, SystemClock, UnixNanos};
 use logseal_crypto::{Aek, Lease, OsRandom, WrappedDek, aad};
 use logseal_ingest::grpc::{Lifecycle, Services, serve};
@@ -280,7 +280,15 @@ impl Parts {
             columns.push(seal_column(&sealer, table, ordinal, container, kind, &name).unwrap());
         }
         let (from, rewrapped) = (row.cluster, Vec::new());
-        self.catalog.apply(Change::MoveWorkspace { workspace: row.id, from, to, aek, rewrapped, columns }).await
+        let counted = Change::ReserveAekWraps(AekWrapsRow { aek: id, wraps: columns.len() as u64 });
+        let moved = Change::MoveWorkspace { workspace: row.id, from, to, aek, rewrapped, columns };
+        self.catalog.apply(Change::All(vec![moved, counted])).await
+    }
+
+    /// Gives workspace `n` a new account key of the cluster that it is linked to, as an operation does.
+    pub(crate) async fn rotate_key(&self, n: u8) {
+        let row = self.catalog.workspace(workspace(n)).await.unwrap().unwrap();
+        self.link(n, row.cluster).await;
     }
 
     /// The account keys of workspace `n`.

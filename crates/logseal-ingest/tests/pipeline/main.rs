@@ -14,6 +14,7 @@ mod once;
 mod quarantine;
 mod records;
 mod recovering;
+mod rotating;
 mod settings;
 mod shredding;
 mod space;

@@ -16,7 +16,7 @@ use crate::settings::{NEVER, Settings};
 use crate::world::{World, cluster, soon, until, workspace};
 
 /// Whose log has frames under each account key, as the files that are on the disk say.
-fn logs_of_keys(world: &World) -> HashMap<AekId, Vec<ClusterId>> {
+pub(crate) fn logs_of_keys(world: &World) -> HashMap<AekId, Vec<ClusterId>> {
     let mut logs: HashMap<AekId, Vec<ClusterId>> = HashMap::new();
     for cluster in [0, 1].map(cluster) {
         for path in world.log_files(cluster) {
@@ -34,7 +34,7 @@ fn logs_of_keys(world: &World) -> HashMap<AekId, Vec<ClusterId>> {
 
 /// Ships records of workspace 0 until told to stop, or twenty requests, ever new columns among them: seven at first, seven more after ten requests. How many there
 /// were.
-async fn ship_until(parts: &Parts, stop: &AtomicBool, name: &str) -> usize {
+pub(crate) async fn ship_until(parts: &Parts, stop: &AtomicBool, name: &str) -> usize {
     let mut requests = 0;
     while !stop.load(Ordering::Relaxed) && requests < 20 {
         let records = parts.new_records(0, 3);
@@ -102,7 +102,7 @@ fn a_link_loses_and_doubles_nothing() {
 }
 
 /// The catalog has the columns of workspace 0 that memory has, in their order; those that were there at the last link under its key.
-async fn columns_are_whole(parts: &Parts) {
+pub(crate) async fn columns_are_whole(parts: &Parts) {
     let schema = parts.catalog.schema(workspace(0)).await.unwrap();
     let tables = parts.frames.tables.workspace(workspace(0)).unwrap();
     let newest = parts.catalog.aeks_of(workspace(0)).await.unwrap().pop().unwrap().id;

@@ -34,7 +34,7 @@ impl Altered {
 }
 
 /// Puts `to` in the place of `from` in the catalog's file, which no life has open.
-fn exchange(world: &World, from: &[u8], to: &[u8]) {
+pub(crate) fn exchange(world: &World, from: &[u8], to: &[u8]) {
     let journal = world.catalog_file().with_extension("sqlite-wal");
     let folded = until("the journal in the file", async || {
         world.catalog().await.close().await.unwrap();

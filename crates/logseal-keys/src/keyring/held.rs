@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use logseal_core::{AekId, ClusterId, WorkspaceId};
 use logseal_crypto::{Aek, Lease};
 
+use super::wraps::Counted;
 use super::{Link, Suspension};
 use crate::KeyError;
 
@@ -37,6 +38,8 @@ pub(super) struct Unwrapped {
     refused: HashMap<WorkspaceId, Arc<str>>,
     /// Keys that were destroyed, with what may still hold them. Whoever read a row before that must not bring its key back.
     shredded: HashMap<AekId, Weak<Aek>>,
+    /// One for each key, also for one that is unwrapped anew.
+    pub(super) counts: HashMap<AekId, Arc<Counted>>,
 }
 
 impl Unwrapped {
@@ -50,6 +53,7 @@ impl Unwrapped {
             away: HashMap::new(),
             refused: HashMap::new(),
             shredded: HashMap::new(),
+            counts: HashMap::new(),
         }
     }
 
@@ -104,6 +108,14 @@ impl Unwrapped {
         }
         let aek = &self.by_id.get(&id)?.aek;
         Some(aek.lease().check().map(|()| Arc::clone(aek)).map_err(KeyError::from))
+    }
+
+    /// The count of the key `id`.
+    pub(super) fn counted(&mut self, id: AekId) -> Result<Arc<Counted>, KeyError> {
+        if self.shredded.contains_key(&id) {
+            return Err(KeyError::Shredded(id));
+        }
+        Ok(Arc::clone(self.counts.entry(id).or_default()))
     }
 
     /// Keeps `aek`, which was unwrapped for `cluster` under the lease that it names.
@@ -167,6 +179,7 @@ impl Unwrapped {
         self.links.retain(|_, link| !aeks.contains(&link.aek.id()));
         for id in aeks {
             let users = self.by_id.remove(id).map(|held| Arc::downgrade(&held.aek));
+            self.counts.remove(id);
             let known = self.shredded.entry(*id).or_default();
             if let Some(users) = users {
                 *known = users;

@@ -14,7 +14,7 @@ use logseal_catalog::KekRow;
 use super::*;
 use crate::OneVault;
 
-const WORKSPACE: WorkspaceId = WorkspaceId::from_bytes([1; 16]);
+pub(super) const WORKSPACE: WorkspaceId = WorkspaceId::from_bytes([1; 16]);
 const CLUSTER: ClusterId = ClusterId::from_bytes([2; 16]);
 
 #[derive(Debug, Default)]
@@ -33,16 +33,16 @@ impl WrappedKeyStore for Copies {
     }
 }
 
-struct Deployment {
+pub(super) struct Deployment {
     dir: tempfile::TempDir,
     vault: Arc<EmbeddedVault>,
-    catalog: Catalog,
+    pub(super) catalog: Catalog,
     copies: Arc<Copies>,
-    kek: KeyId,
+    pub(super) kek: KeyId,
 }
 
 impl Deployment {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = Self::root();
         let vault = EmbeddedVault::open(dir.path().join("vault"), "https://v", &root, Arc::new(SystemClock)).unwrap();
@@ -60,7 +60,7 @@ impl Deployment {
     }
 
     /// A keyring over the catalog's file as it is now.
-    async fn reopened(&self) -> Keyring {
+    pub(super) async fn reopened(&self) -> Keyring {
         Keyring { catalog: Self::catalog(&self.dir).await, ..self.keyring() }
     }
 
@@ -69,13 +69,13 @@ impl Deployment {
     }
 
     /// A keyring with nothing unwrapped yet, as after a restart.
-    fn keyring(&self) -> Keyring {
+    pub(super) fn keyring(&self) -> Keyring {
         let mac_key = MacKey::new(Key256::copy_from_slice(&[8; 32]).unwrap());
         let (vault, copies) = (Arc::clone(&self.vault), Arc::clone(&self.copies));
         Keyring::new(Arc::new(OneVault::embedded(&vault)), self.catalog.clone(), copies, mac_key, Arc::new(SystemClock))
     }
 
-    async fn provision(&self, aek: AekRow) {
+    pub(super) async fn provision(&self, aek: AekRow) {
         let (name, created) = ("w".to_owned(), UnixNanos(0));
         let kek = aek.kek.clone();
         self.catalog
@@ -89,20 +89,20 @@ impl Deployment {
     }
 }
 
-fn cluster() -> ClusterRow {
+pub(super) fn cluster() -> ClusterRow {
     let kek = KekRow { vault_uri: String::new(), name: String::new(), version: String::new() };
     ClusterRow { id: CLUSTER, name: "c".into(), created: UnixNanos(0), kek }
 }
 
-fn workspace() -> WorkspaceRow {
+pub(super) fn workspace() -> WorkspaceRow {
     WorkspaceRow { id: WORKSPACE, name: "w".into(), cluster: CLUSTER, created: UnixNanos(0) }
 }
 
-fn owner<'r>(cluster: &'r ClusterRow, workspace: &'r WorkspaceRow) -> AekOwner<'r> {
+pub(super) fn owner<'r>(cluster: &'r ClusterRow, workspace: &'r WorkspaceRow) -> AekOwner<'r> {
     AekOwner { cluster, workspace, tables: &[] }
 }
 
-fn aek_id(byte: u8) -> AekId {
+pub(super) fn aek_id(byte: u8) -> AekId {
     AekId::from_bytes([byte; 16])
 }
 

@@ -318,6 +318,36 @@ fn a_new_generation_of_an_aek_gets_a_slot_of_its_own() {
     assert_eq!(opened, 6);
 }
 
+/// Scenario: in a group there is an entry under a key that may wrap nothing more; later it may. Guarantee: that entry alone is refused, for a
+/// reason that passes; what came before it in the group is written, and later the entry is, too.
+#[test]
+fn an_entry_whose_key_may_wrap_nothing_is_refused_alone() {
+    let log = Log::default();
+    let mut writer = log.writer(None, LARGE);
+    let wraps = logseal_crypto::WrapCount::unreserved();
+    let key = logseal_crypto::Key256::copy_from_slice(&[0x77; 32]).unwrap();
+    let id = logseal_core::AekId::from_bytes([0x77; 16]);
+    let counted = logseal_crypto::Aek::new(id, workspace(1), 2, key, Lease::unlimited());
+    let counted = Arc::new(counted.counted_by(Arc::clone(&wraps)));
+    writer.append(&entry(0)).unwrap();
+    let refused = writer.append(&Entry { aek: Arc::clone(&counted), ..entry(0) }).unwrap_err();
+    assert!(matches!(refused, WalError::KeyWraps(_)) && refused.is_entry(), "{refused:?}");
+    writer.append(&entry(0)).unwrap();
+    writer.sync().unwrap();
+    wraps.reserve(0, 1);
+    for _ in 0..3 {
+        writer.append(&Entry { aek: Arc::clone(&counted), ..entry(0) }).unwrap();
+    }
+    writer.sync().unwrap();
+    assert_eq!(wraps.left(), 0, "one data key for all entries of a file");
+    let mut reader = FileReader::open(&log.disk, &path_of(writer.file().unwrap())).unwrap();
+    let mut entries = 0;
+    while let Some(item) = reader.next_item().unwrap() {
+        entries += usize::from(matches!(item, Item::Entry(_)));
+    }
+    assert_eq!(entries, 5);
+}
+
 #[test]
 fn it_works_on_the_system_s_disk() {
     let home = tempfile::tempdir().unwrap();

@@ -182,6 +182,14 @@ pub(crate) enum WorkspaceCommand {
         #[command(flatten)]
         following: Following,
     },
+    /// Have a workspace go on under a new account key; what it has stays as it is sealed
+    RotateKey {
+        /// The workspace
+        #[arg(value_parser = resource_name)]
+        name: String,
+        #[command(flatten)]
+        following: Following,
+    },
     /// Delete a workspace; `workspace create` brings it back for some time
     Delete {
         /// The workspace

@@ -78,6 +78,10 @@ async fn carry_out(management: &Management, command: &WorkspaceCommand) -> Resul
             let answer = send(Method::DELETE, name, LINK).send().await?;
             finish(management, name, change(management, &answer, *following).await?, *following).await
         }
+        WorkspaceCommand::RotateKey { name, following } => {
+            let answer = send(Method::POST, name, "/rotateKey").send().await?;
+            finish(management, name, change(management, &answer, *following).await?, *following).await
+        }
         WorkspaceCommand::Delete { name, force, following } => {
             let query = if *force { "&force=true" } else { "" };
             let path = format!("{}{query}", management.resource(COLLECTION, name, ""));

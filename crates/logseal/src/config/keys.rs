@@ -67,8 +67,9 @@ pub(crate) const KEYS: &[Key] = &[
     key(
         "keys.autorotation_interval_ms",
         "ms",
-        "how often newer versions of clusters' keys are looked for; at most an hour",
+        "how often newer versions of clusters' keys, and account keys that are to be replaced, are looked for; at most an hour",
     ),
+    key("keys.aek_max_age_days", "days", "age at which a workspace gets a new account key; 0 means never"),
     key(
         "query.memory_bytes",
         "bytes",

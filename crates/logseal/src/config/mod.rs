@@ -100,6 +100,7 @@ pub(crate) struct Keys {
     pub(crate) min_state_interval_ms: u64,
     pub(crate) autorotation_interval_ms: u64,
     pub(crate) allow_service_managed: bool,
+    pub(crate) aek_max_age_days: u32,
 }
 
 impl Default for Keys {
@@ -113,6 +114,8 @@ impl Default for Keys {
             // A twelfth of the hour within which Azure's products say that they notice.
             autorotation_interval_ms: 300_000,
             allow_service_managed: false,
+            // A year: NIST SP 800-57 allows two for a symmetric key that wraps keys.
+            aek_max_age_days: 365,
         }
     }
 }
@@ -126,6 +129,11 @@ impl Keys {
                 "`keys.autorotation_interval_ms` is {millis}; it can be 1000 to 3600000"
             ))),
         }
+    }
+
+    /// The age at which account keys are replaced; `None` for never.
+    pub(crate) fn aek_max_age(&self) -> Option<Duration> {
+        (self.aek_max_age_days > 0).then(|| Duration::from_secs(u64::from(self.aek_max_age_days) * 86_400))
     }
 
     /// The times of the monitor.

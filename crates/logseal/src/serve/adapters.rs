@@ -176,7 +176,8 @@ fn key_trouble(error: &KeyError) -> PortError {
         | KeyError::Copy(_)
         | KeyError::Refused { .. }
         | KeyError::Suspended(_)
-        | KeyError::LeaseOver(_) => PortErrorKind::Unavailable,
+        | KeyError::LeaseOver(_)
+        | KeyError::Wraps(_) => PortErrorKind::Unavailable,
         _ => PortErrorKind::Corrupt,
     };
     PortError::new(kind, Chain(error).to_string())

@@ -107,7 +107,8 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
         Upkeep { operations: Arc::clone(&operations), audit: audit.clone(), settings: upkeep_settings(&config) };
     tokio::spawn(upkeep.run());
     let period = config.keys.autorotation()?;
-    tokio::spawn(RotationCoordinator { operations: Arc::clone(&operations), period }.run());
+    let aek_max_age = config.keys.aek_max_age();
+    tokio::spawn(RotationCoordinator { operations: Arc::clone(&operations), period, aek_max_age }.run());
     let api = state.management(
         &config,
         &ingest,

@@ -143,7 +143,7 @@ pub(crate) fn metrics(server: &Server) -> String {
     http_get(server.credential("/endpoints/management"), "/metrics", Some(server.credential("/managementToken")))
 }
 
-fn http_get(endpoint: &str, path: &str, token: Option<&str>) -> String {
+pub(crate) fn http_get(endpoint: &str, path: &str, token: Option<&str>) -> String {
     use std::io::{Read as _, Write as _};
     let address = endpoint.strip_prefix("http://").expect("an http URL");
     let mut stream = std::net::TcpStream::connect(address).expect("it listens");

@@ -11,7 +11,7 @@ use prost::Message as _;
 use serde_json::Value;
 
 use crate::Deployment;
-use crate::lifecycle::request;
+use crate::lifecycle::{http_get, request};
 
 fn run(server: &Server, arguments: &[&str]) -> String {
     let output = server.run(arguments);
@@ -97,6 +97,67 @@ async fn links_that_change_under_load_lose_and_double_nothing() {
     Arc::into_inner(server).expect("nobody else uses it").kill();
     let server = deployment.start();
     assert_eq!(count(&server, "default"), acknowledged, "after a kill, too");
+}
+
+/// The metrics of `server` with this name, each with its labels and value.
+fn metrics(server: &Server, name: &str) -> Vec<String> {
+    let token = server.credential("/managementToken");
+    let all = http_get(server.credential("/endpoints/management"), "/metrics", Some(token));
+    all.lines().filter(|line| line.starts_with(&format!("{name}{{"))).map(str::to_owned).collect()
+}
+
+/// Scenario: a workspace gets three new account keys while records come in; then the server is killed. Guarantee: each acknowledged record is
+/// there exactly once, before the kill and after it; every key has its copy in the store, all under the cluster's key version; how many
+/// there are and how much the newest one sealed is shown; each rotation is in the audit trail.
+#[tokio::test(flavor = "multi_thread")]
+async fn new_account_keys_under_load_lose_and_double_nothing() {
+    let deployment = Deployment::new();
+    let server = Arc::new(deployment.start());
+    let stop = Arc::new(AtomicBool::new(false));
+    let shipping = {
+        let (server, stop) = (Arc::clone(&server), Arc::clone(&stop));
+        tokio::spawn(async move { ship_until(&server, server.workspace_key(), &stop).await })
+    };
+    let rotating = {
+        let server = Arc::clone(&server);
+        tokio::task::spawn_blocking(move || {
+            let shown = json(&server, &["workspace", "rotate-key", "default"]);
+            assert_eq!(shown["properties"]["provisioningState"], "Succeeded", "{shown}");
+            let printed = run(&server, &["workspace", "rotate-key", "default"]);
+            assert!(printed.contains("provisioning state") && printed.contains("Succeeded"), "{printed}");
+            let begun = json(&server, &["workspace", "rotate-key", "default", "--no-wait"]);
+            assert_eq!(begun["kind"], "rotateWorkspaceKey", "{begun}");
+            let ended = json(&server, &["operation", "wait", begun["name"].as_str().expect("an id")]);
+            assert_eq!(ended["properties"]["generation"], 4, "{ended}");
+        })
+    };
+    rotating.await.expect("the keys change");
+    stop.store(true, Ordering::Relaxed);
+    let acknowledged = shipping.await.expect("the shipper ends");
+    assert!(acknowledged > 3, "records came in meanwhile: {acknowledged}");
+    assert_eq!(count(&server, "default"), acknowledged);
+    assert_eq!(wraps(&deployment).len(), 4);
+    let audit = json(&server, &["audit", "list"]);
+    let action = "Microsoft.OperationalInsights/workspaces/rotateKey/action";
+    let ended = audit.as_array().expect("records").iter().filter(|record| record["action"] == action);
+    assert_eq!(ended.filter(|record| record["outcome"] == "Succeeded").count(), 3, "{audit}");
+    Arc::into_inner(server).expect("nobody else uses it").kill();
+
+    // The coordinator looks at each start.
+    let server = deployment.start();
+    assert_eq!(count(&server, "default"), acknowledged, "after a kill, too");
+    let versions = json(&server, &["cluster", "show", "local"])["properties"]["keyState"]["versions"].clone();
+    assert_eq!(versions[0]["wrappedKeys"], 4, "{versions}");
+    let version = versions[0]["version"].as_str().expect("a version");
+    let expected = format!("logseal_key_aeks{{cluster=\"local\",version=\"{version}\"}} 4");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while metrics(&server, "logseal_key_aeks") != [expected.as_str()] {
+        assert!(std::time::Instant::now() < deadline, "{:?}", metrics(&server, "logseal_key_aeks"));
+    }
+    let sealed = metrics(&server, "logseal_key_aek_wraps");
+    let sealed = sealed.iter().find(|line| line.contains("\"local\"")).expect("a number of wraps");
+    let sealed: f64 = sealed.rsplit(' ').next().and_then(|number| number.parse().ok()).expect("a number");
+    assert!(sealed >= 1.0, "the newest key sealed a segment: {sealed}");
 }
 
 /// Scenario: a cluster whose key protects records is deleted, first politely. Guarantee: it is refused with counts; with force, the records

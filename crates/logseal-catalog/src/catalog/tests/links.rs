@@ -167,6 +167,43 @@ async fn a_workspace_moves_with_all_its_columns_or_stays() {
     assert!(matches!(repeated, Err(CatalogError::Stale { .. })), "not the very same: {repeated:?}");
 }
 
+/// Scenario: a workspace gets a new generation without moving: first made from what it had some time ago, then from exactly what it has, twice;
+/// then another one is made from what it had before. Guarantee: it stays where it is, with all its generations, and its columns are under the
+/// newest one; what is out of date is refused and changes nothing.
+#[tokio::test]
+async fn a_workspace_gets_its_next_generation_where_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = linked(&dir).await;
+    let id = cluster().id;
+    let next = |aek: AekRow, columns| Change::MoveWorkspace {
+        workspace: WORKSPACE,
+        from: id,
+        to: id,
+        aek,
+        rewrapped: Vec::new(),
+        columns,
+    };
+    let under = |byte: u8, ordinal| ColumnRow { aek: AekId::from_bytes([byte; 16]), ..resealed(ordinal) };
+    let stale = [
+        next(aek(7, 3), vec![under(7, 0)]),
+        next(aek(7, 2), vec![under(7, 0), under(7, 1)]),
+        next(AekRow { kek: kek_version('c'), ..aek(7, 3) }, vec![under(7, 0), under(7, 1)]),
+    ];
+    for change in stale {
+        let refused = catalog.apply(change.clone()).await;
+        assert!(matches!(refused, Err(CatalogError::Stale { kind: "workspace", .. })), "{change:?}: {refused:?}");
+    }
+    assert_eq!(catalog.aeks_of(WORKSPACE).await.unwrap(), [aek(3, 1), aek(5, 2)]);
+    for _ in 0..2 {
+        catalog.apply(next(aek(7, 3), vec![under(7, 0), under(7, 1)])).await.unwrap();
+    }
+    let refused = catalog.apply(next(aek(8, 3), vec![under(8, 0), under(8, 1)])).await;
+    assert!(matches!(refused, Err(CatalogError::Stale { .. })), "{refused:?}");
+    assert_eq!(catalog.workspace(WORKSPACE).await.unwrap().unwrap().cluster, id);
+    assert_eq!(catalog.aeks_of_cluster(id).await.unwrap(), [aek(3, 1), aek(5, 2), aek(7, 3)]);
+    assert_eq!(catalog.schema(WORKSPACE).await.unwrap().columns, [under(7, 0), under(7, 1)]);
+}
+
 /// Scenario: an access key is replaced, also by one that another workspace has; clusters are removed. Guarantee: the old key is
 /// gone, a key belongs to one slot, and a cluster goes only when nothing is left that its KEK protects.
 #[tokio::test]

@@ -186,6 +186,7 @@ fn errors() -> Value {
     json!({
         "Error400": error("The path, a parameter or the body has what it cannot have: `target` says where.", &[]),
         "Error401": error("The management token is missing or wrong.", &["WWW-Authenticate"]),
+        "Error403": error("The key of the cluster that this takes was revoked: the code says why.", &[]),
         "Error404": error("There is no such resource, operation or path.", &[]),
         "Error406": error("Results come in none of the forms of `Accept`.", &[]),
         "Error409": error("The state of the resource does not admit it; with `Retry-After` when it will.", &["Retry-After"]),

@@ -123,6 +123,46 @@ async fn a_workspace_is_linked_and_unlinked_deleted_and_recovered() {
     assert_ne!(new["properties"]["customerId"], made["properties"]["customerId"], "its name was free at once");
 }
 
+/// Scenario: a workspace is asked to go on under a new account key: without a body, with one that says something, in a state that it is not in
+/// any more, with a stale address, and while its cluster's key is revoked. Guarantee: the first is an operation that can be followed and tells
+/// which generation it made; the others are refused and begin nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workspace_gets_a_new_account_key() {
+    let api = api().await;
+    let rotate = path("workspaces/default/rotateKey");
+    let asked = |condition: Option<&str>| {
+        let request = Request::builder().method("POST").uri(&rotate).header(header::AUTHORIZATION, "Bearer token");
+        let request = request.header(header::HOST, "logs.test:8430");
+        let request = condition.into_iter().fold(request, |request, tag| request.header(header::IF_MATCH, tag));
+        api.send(request.body(Body::empty()).unwrap())
+    };
+    let (status, shown, headers) = asked(None).await;
+    assert_eq!((status, shown.as_str(), &headers["retry-after"]), (StatusCode::ACCEPTED, "", &"1".parse().unwrap()));
+    assert!(headers["location"].to_str().unwrap().starts_with("http://logs.test:8430/subscriptions/"));
+    let ended = api.follow(&headers).await;
+    assert_eq!((&ended["status"], &ended["properties"]["generation"]), (&json!("Succeeded"), &json!(2)), "{ended}");
+    let (_, listed) = api.get("/v1/operations").await;
+    assert_eq!(listed["value"][0]["kind"], "rotateWorkspaceKey", "{listed}");
+    let (_, workspace) = api.get(&path("workspaces/default")).await;
+    assert_eq!(workspace["properties"]["provisioningState"], "Succeeded");
+
+    let (status, _, refused) = api.json("POST", &rotate, &json!({"generation": 7})).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{refused}");
+    let (status, refused, _) = asked(Some("\"0\"")).await;
+    assert_eq!((status, refused.contains("PreconditionFailed")), (StatusCode::PRECONDITION_FAILED, true), "{refused}");
+    let (status, _, refused) = api.json("POST", &path("workspaces/none/rotateKey"), &json!({})).await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "{refused}");
+    let cluster = api.deployment.catalog.workspaces().await.unwrap().remove(0).cluster;
+    let cause = logseal_keys::availability::Cause { fault: logseal_keys::KeyFault::KeyDisabled, definitive: true };
+    let why = logseal_keys::Suspension { cluster, name: "local".into(), cause };
+    api.deployment.operations.world().keyring.suspend(std::sync::Arc::new(why));
+    let (status, _, refused) = api.json("POST", &rotate, &json!({})).await;
+    let code = &refused["error"]["code"];
+    assert_eq!((status, code), (StatusCode::FORBIDDEN, &json!(cause.fault.code())), "{refused}");
+    assert_eq!(api.deployment.catalog.aeks().await.unwrap().len(), 2);
+    assert_eq!(api.deployment.catalog.running_operations().await.unwrap().len(), 0);
+}
+
 /// Scenario: requests that cannot be served. Guarantee: each is refused with its status and its code, and nothing is begun.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_a_request_is_said() {

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod delete_cluster;
+mod rotate_key;
 mod workspace;
 
 pub(crate) use delete_cluster::refuse_live_data;
@@ -33,6 +34,7 @@ pub(crate) fn steps(intent: &Intent) -> &'static [&'static str] {
         Intent::DeleteWorkspace(_) => &["suspend", FINISH],
         Intent::PurgeWorkspace(_) => &["suspend", "shred-keys", "forget", FINISH],
         Intent::MoveWorkspace(_) => &["check", "move", "open", FINISH],
+        Intent::RotateKey(_) => &[rotate_key::ADD_KEY, "open", FINISH],
     }
 }
 
@@ -42,6 +44,7 @@ pub(crate) fn cancelable(intent: &Intent) -> usize {
         Intent::CreateCluster(_) | Intent::CreateWorkspace(_) => steps(intent).len(),
         Intent::UpdateCluster(_) => 3,
         Intent::MoveWorkspace(_) => 2,
+        Intent::RotateKey(_) => 1,
         Intent::DeleteCluster(_)
         | Intent::RecoverWorkspace(_)
         | Intent::DeleteWorkspace(_)
@@ -58,6 +61,7 @@ pub(crate) async fn run(
     match operation.document.intent {
         Intent::CreateCluster(_) | Intent::UpdateCluster(_) => cluster::run(operation, step, context).await,
         Intent::DeleteCluster(_) => delete_cluster::run(operation, step, context).await,
+        Intent::RotateKey(_) => rotate_key::run(operation, step, context).await,
         _ => workspace::run(operation, step, context).await,
     }
 }
@@ -84,6 +88,7 @@ pub(crate) async fn undone(operation: &Operation, context: &Context<'_>) -> Resu
         Intent::CreateCluster(_) | Intent::UpdateCluster(_) | Intent::DeleteCluster(_) => {
             cluster::undone(operation, context).await
         }
+        Intent::RotateKey(_) => rotate_key::undone(operation, context).await,
         _ => workspace::undone(operation, context).await,
     }
 }
@@ -92,6 +97,7 @@ pub(crate) async fn undone(operation: &Operation, context: &Context<'_>) -> Resu
 pub(crate) async fn renew(operation: &mut Operation, world: &World) -> Result<(), StepError> {
     match &mut operation.document.intent {
         Intent::MoveWorkspace(intent) => workspace::renew(intent, operation.row.resource.workspace(), world).await,
+        Intent::RotateKey(intent) => rotate_key::renew(intent, operation.row.resource.workspace(), world).await,
         _ => Ok(()),
     }
 }
@@ -102,6 +108,7 @@ pub(crate) fn refused(intent: &Intent, error: CatalogError) -> StepError {
         // Keys, columns or workspaces came meanwhile.
         (Intent::UpdateCluster(_), CatalogError::Stale { .. }) => StepError::Back("switch-key"),
         (Intent::MoveWorkspace(_), CatalogError::Stale { .. }) => StepError::Back("check"),
+        (Intent::RotateKey(_), CatalogError::Stale { .. }) => StepError::Back(rotate_key::ADD_KEY),
         (Intent::DeleteCluster(_), CatalogError::Stale { .. } | CatalogError::Invalid { .. }) => {
             StepError::Back("unlink-workspaces")
         }

@@ -1,6 +1,6 @@
 //! Workspaces are made, linked, deleted and recovered.
 
-use logseal_catalog::{AekRow, Change, ClusterRow, ResourceKind, TableRow, WorkspaceRow};
+use logseal_catalog::{AekRow, AekWrapsRow, Change, ClusterRow, ColumnRow, ResourceKind, TableRow, WorkspaceRow};
 use logseal_core::{AekId, ResourceId, TableName, UnixNanos, WorkspaceId};
 use logseal_keys::AekOwner;
 use logseal_keys::access::SLOTS;
@@ -155,7 +155,8 @@ async fn add(world: &World, id: WorkspaceId, intent: &CreateWorkspace) -> Result
     let owner = AekOwner { cluster: &cluster, workspace: &workspace, tables: &tables };
     let aek = world.keyring.new_aek(intent.aek, owner, 1, &kek).await?;
     let keys = SLOTS.map(|slot| world.access.generate(id, slot, row.created).row).to_vec();
-    Ok(vec![Change::AddWorkspace { workspace, keys, aek, tables }])
+    let counted = Change::ReserveAekWraps(AekWrapsRow { aek: aek.id, wraps: 0 });
+    Ok(vec![Change::AddWorkspace { workspace, keys, aek, tables }, counted])
 }
 
 /// The cluster that a workspace is to be linked to, if it can be.
@@ -183,8 +184,7 @@ async fn relocate(
     intent: &MoveWorkspace,
     cluster: &ClusterRow,
 ) -> Result<Effects, StepError> {
-    let gone = || StepError::failed("WorkspaceNotFound", "the workspace is no longer there");
-    let workspace = world.catalog.workspace(id).await?.ok_or_else(gone)?;
+    let workspace = workspace(world, id).await?;
     let from = workspace.cluster;
     if from == cluster.id {
         return Ok(Effects::new());
@@ -197,9 +197,7 @@ async fn relocate(
     for key in keys.iter().filter(|key| from == SERVICE_CLUSTER && key.cluster == from) {
         rewrapped.push(world.keyring.rewrap(key, owner, &kek).await?);
     }
-    let generation = keys.last().map_or(0, |key| key.generation) + 1;
-    let aek = world.keyring.new_aek(intent.aek, owner, generation, &kek).await?;
-    let columns = world.keyring.reseal(&schema.columns, &aek).await?;
+    let NextKey { aek, columns, counted } = next_key(world, intent.aek, owner, &keys, &schema.columns).await?;
     let (row, mut document) = resource::<WorkspaceDocument>(world, ResourceId::from(id)).await?;
     let now = world.clock.now();
     document.link = intent.cluster.as_ref().map(|cluster| Link {
@@ -209,8 +207,39 @@ async fn relocate(
     });
     Ok(vec![
         Change::MoveWorkspace { workspace: id, from, to: cluster.id, aek, rewrapped, columns },
+        counted,
         put(&row, &document, now),
     ])
+}
+
+/// The row of the workspace `id`.
+pub(super) async fn workspace(world: &World, id: WorkspaceId) -> Result<WorkspaceRow, StepError> {
+    let gone = || StepError::failed("WorkspaceNotFound", "the workspace is no longer there");
+    world.catalog.workspace(id).await?.ok_or_else(gone)
+}
+
+/// The next generation of a workspace's key, with what it seals from the beginning.
+pub(super) struct NextKey {
+    pub(super) aek: AekRow,
+    /// All columns of the workspace.
+    pub(super) columns: Vec<ColumnRow>,
+    /// Counts what the key has sealed; it comes after the change that adds the key.
+    pub(super) counted: Change,
+}
+
+/// The key `id` for `owner`, whose workspace has `keys` and `columns`, wrapped by the KEK of `owner`'s cluster.
+pub(super) async fn next_key(
+    world: &World,
+    id: AekId,
+    owner: AekOwner<'_>,
+    keys: &[AekRow],
+    columns: &[ColumnRow],
+) -> Result<NextKey, StepError> {
+    let generation = keys.last().map_or(0, |key| key.generation) + 1;
+    let aek = world.keyring.new_aek(id, owner, generation, &kek_of(owner.cluster)?).await?;
+    let columns = world.keyring.reseal(columns, &aek).await?;
+    let counted = Change::ReserveAekWraps(AekWrapsRow { aek: id, wraps: columns.len() as u64 });
+    Ok(NextKey { aek, columns, counted })
 }
 
 fn kek_of(cluster: &ClusterRow) -> Result<KeyId, StepError> {
