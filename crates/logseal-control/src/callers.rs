@@ -159,7 +159,10 @@ mod tests {
         patch(&deployment, back).await.unwrap();
         let second = asks(&deployment).await;
         assert!(second != first && matches!(second, Caller::Principal(_)), "{second:?}");
-        let unknown = json!({"identity": {"type": "UserAssigned", "userAssignedIdentities": {"/none": {}}}});
+        let unknown = json!({
+            "identity": {"type": "UserAssigned", "userAssignedIdentities": {"/none": {}}},
+            "properties": {"defaultIdentity": "FirstPartyIdentity"},
+        });
         assert_eq!(patch(&deployment, unknown).await.unwrap_err().code(), "UserAssignedIdentityNotFound");
     }
 

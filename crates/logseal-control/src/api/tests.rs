@@ -119,7 +119,10 @@ async fn every_route_but_health_needs_the_token_before_anything_else() {
     assert_eq!(api.send(open("/readyz")).await.0, StatusCode::SERVICE_UNAVAILABLE);
     api.ready.send(true).unwrap();
     let (status, body, _) = api.send(open("/readyz")).await;
-    assert_eq!((status, body.as_str()), (StatusCode::OK, "ready\ncluster local Active\n"));
+    assert_eq!(
+        (status, body.as_str()),
+        (StatusCode::OK, "ready\ncluster local Active\ncluster service-managed Active\n")
+    );
 }
 
 #[tokio::test]

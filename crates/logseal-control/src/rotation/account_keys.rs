@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(look(&deployment, Some(90 * DAY)).await.len(), 0);
         let row = request::find(&deployment.operations, ResourceKind::Workspace, place("default")).await.unwrap();
         assert!(row.is_some_and(|row| row.deleted.is_some()));
-        let body = serde_json::json!({"location": "x"});
+        let body = serde_json::json!({"location": "local"});
         let put = crate::resource::Method::Put;
         let back = request::write_workspace(&deployment.operations, place("default"), &body, put, &caller()).await;
         let request::Written::Started { operation, .. } = back.unwrap() else { panic!("it comes back") };
