@@ -96,7 +96,7 @@ async fn each_identity_is_proved_with_its_own_credential() {
     let policy = VaultUriPolicy::default().allow_host("kv.internal:8443", Some(Audience::Public)).unwrap();
     let network = Arc::new(ScriptedNetwork::default());
     network.names(&[&[PUBLIC]]);
-    let parts = parts(network.clone(), &Authority::new(), settings());
+    let parts = parts(Arc::<ScriptedNetwork>::clone(&network), &Authority::new(), settings());
     let sources = [(); 3].map(|()| Arc::new(NumberedTokens { fails: true, ..NumberedTokens::default() }));
     let [own, system, file] = sources.clone();
     let directory = |source| Some(Credential::of_directory(source, Arc::clone(&parts.clock)));

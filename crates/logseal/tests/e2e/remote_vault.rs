@@ -14,7 +14,7 @@ use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use data_encoding::BASE64URL_NOPAD;
-use logseal_core::{SystemClock, SystemSteadyClock};
+use logseal_core::{Clock as _, SystemClock, SystemSteadyClock};
 use logseal_crypto::{Key256, RootKey};
 use logseal_testkit::{Server, ship};
 use logseal_tls::{Acceptor, Authority, Limits, acceptor, serve};
@@ -58,10 +58,10 @@ enum Spoil {
 type Spoiling = Arc<Mutex<Spoil>>;
 
 async fn spoil(State(spoiling): State<Spoiling>, request: Request, next: Next) -> Response {
-    let now = *spoiling.lock().unwrap();
+    let now = *spoiling.lock().expect("no test panicked in it");
     let answer = |status: u16, body: String| {
         let answer = Response::builder().status(status).header("content-type", "application/json");
-        answer.body(Body::from(body)).unwrap()
+        answer.body(Body::from(body)).expect("an answer")
     };
     match now {
         Spoil::Nothing => next.run(request).await,
@@ -74,7 +74,8 @@ async fn spoil(State(spoiling): State<Spoiling>, request: Request, next: Next) -
         Spoil::WrongBytes => {
             let good = next.run(request).await;
             let status = good.status().as_u16();
-            let mut body: Value = serde_json::from_slice(&to_bytes(good.into_body(), 1 << 16).await.unwrap()).unwrap();
+            let body = to_bytes(good.into_body(), 1 << 16).await.expect("a body");
+            let mut body: Value = serde_json::from_slice(&body).expect("JSON");
             body["value"] = BASE64URL_NOPAD.encode(&[9; 32]).into();
             answer(status, body.to_string())
         }
@@ -112,18 +113,21 @@ impl Remote {
     /// A vault with the key `kek`.
     fn new() -> Self {
         acceptor::install_provider();
-        let dir = tempfile::tempdir().unwrap();
-        let root = RootKey::new(Key256::copy_from_slice(&[7; 32]).unwrap());
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let root = RootKey::new(Key256::copy_from_slice(&[7; 32]).expect("256 bits"));
         let clock = Arc::new(SystemClock);
-        let authority = Authority::open(dir.path(), &root, logseal_core::Clock::now(&*clock)).unwrap();
-        let vault = EmbeddedVault::open(dir.path().join("vault"), "https://vault.test", &root, clock).unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        runtime.block_on(vault.create_key(&KeyName::parse("kek").unwrap(), 2048)).unwrap();
-        std::fs::write(dir.path().join("token"), TOKEN).unwrap();
+        let authority = Authority::open(dir.path(), &root, clock.now()).expect("an empty folder");
+        let vault = EmbeddedVault::open(dir.path().join("vault"), "https://vault.test", &root, clock);
+        let vault = vault.expect("an empty folder");
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("threads");
+        let name = KeyName::parse("kek").expect("a name");
+        runtime.block_on(vault.create_key(&name, 2048)).expect("a key");
+        std::fs::write(dir.path().join("token"), TOKEN).expect("written");
         let token = dir.path().join("token").display().to_string();
         let identities =
             format!("[[identity]]\nid = 'SystemAssignedIdentity'\ncredential = 'token-file'\ntoken_file = '{token}'\n");
-        std::fs::write(dir.path().join("identities.toml"), identities).unwrap();
+        std::fs::write(dir.path().join("identities.toml"), identities).expect("written");
         let spoiling = Arc::new(Mutex::new(Spoil::Nothing));
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut remote = Self { runtime, vault: Arc::new(vault), authority, spoiling, address, open: None, dir };
@@ -139,25 +143,25 @@ impl Remote {
             clock: Arc::new(SystemSteadyClock),
         };
         let router: Router = rest::router(face).layer(from_fn_with_state(Arc::clone(&self.spoiling), spoil));
-        let identity = self.authority.issue(&[], logseal_core::Clock::now(&SystemClock)).unwrap();
-        let acceptor = Acceptor::new(identity, &serve::PROTOCOLS).unwrap();
-        let listener = self.runtime.block_on(TcpListener::bind(self.address)).unwrap();
-        self.address = listener.local_addr().unwrap();
+        let identity = self.authority.issue(&[], SystemClock.now()).expect("a certificate");
+        let acceptor = Acceptor::new(identity, &serve::PROTOCOLS).expect("an acceptor");
+        let listener = self.runtime.block_on(TcpListener::bind(self.address)).expect("the address is free");
+        self.address = listener.local_addr().expect("it is bound");
         let (stop, stopped) = watch::channel(false);
         let serving = self.runtime.spawn(async move {
-            serve(listener, acceptor, router, Limits::default(), stopped).await.unwrap();
+            serve(listener, acceptor, router, Limits::default(), stopped).await.expect("it is stopped");
         });
         self.open = Some((stop, serving));
     }
 
     fn down(&mut self) {
         let (stop, serving) = self.open.take().expect("it is open");
-        stop.send(true).unwrap();
-        self.runtime.block_on(serving).unwrap();
+        stop.send(true).expect("it serves");
+        self.runtime.block_on(serving).expect("it ends");
     }
 
     fn spoil(&self, spoil: Spoil) {
-        *self.spoiling.lock().unwrap() = spoil;
+        *self.spoiling.lock().expect("no test panicked in it") = spoil;
     }
 
     fn file(&self, name: &str) -> PathBuf {
