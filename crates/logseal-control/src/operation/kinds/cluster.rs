@@ -1,5 +1,6 @@
 //! Clusters are made and changed.
 
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use logseal_catalog::{AekRow, Change, ClusterRow};
 use logseal_core::{ClusterId, ResourceId, UnixNanos};
 use logseal_keys::fault::Entry;
@@ -10,7 +11,7 @@ use super::super::document::{CreateCluster, Kek, UpdateCluster};
 use super::super::runner::Context;
 use super::super::world::World;
 use super::super::{Effects, Intent, Operation, StepError};
-use super::{FINISH, put, remove_outdated_copies, resource};
+use super::{FINISH, KEYS_AT_ONCE, put, remove_outdated_copies, resource};
 use crate::callers::{caller, caller_of};
 use crate::resource::ProvisioningState;
 use crate::resource::cluster::{ClusterDocument, ClusterSettings};
@@ -217,20 +218,24 @@ async fn rewrap(context: &Context<'_>, id: ClusterId, kek: &Kek) -> Result<Effec
     let cluster = world.catalog.cluster(id).await?;
     let cluster = cluster.ok_or_else(|| StepError::failed("ClusterNotFound", "the cluster is no longer there"))?;
     let keys = world.catalog.aeks_of_cluster(id).await?;
-    let mut renewed: Vec<AekRow> = Vec::with_capacity(keys.len());
-    for (index, key) in keys.iter().enumerate() {
-        context.within.set(index, keys.len());
+    let renew = async |key: &AekRow| {
         if key.kek == kek.row() {
-            renewed.push(key.clone());
-            continue;
+            return Ok(key.clone());
         }
         let workspace = world.catalog.workspace(key.workspace).await?;
         // A workspace that goes takes its keys with it.
         let workspace = workspace.ok_or(StepError::Back("switch-key"))?;
         let tables = world.catalog.schema(key.workspace).await?.tables;
         let owner = AekOwner { cluster: &cluster, workspace: &workspace, tables: &tables };
-        renewed.push(world.keyring.rewrap(key, owner, &to).await.map_err(|error| old_key_trouble(error, key))?);
+        world.keyring.rewrap(key, owner, &to).await.map_err(|error| old_key_trouble(error, key))
+    };
+    let mut renewing = stream::iter(keys.iter().map(renew)).buffered(KEYS_AT_ONCE);
+    let mut renewed: Vec<AekRow> = Vec::with_capacity(keys.len());
+    while let Some(key) = renewing.try_next().await? {
+        renewed.push(key);
+        context.within.set(renewed.len(), keys.len());
     }
+    drop(renewing);
     Ok(vec![Change::SwitchKek { cluster: id, kek: kek.row(), aeks: renewed }])
 }
 

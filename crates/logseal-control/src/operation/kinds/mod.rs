@@ -7,6 +7,7 @@ mod workspace;
 
 pub(crate) use delete_cluster::refuse_live_data;
 
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use logseal_catalog::{AekRow, CatalogError, Change, ResourceKind, ResourceRow};
 use logseal_core::{AekId, ClusterId, ResourceId, UnixNanos};
 use logseal_keys::wrapped_key_copy::{copies_of, path_of};
@@ -19,6 +20,10 @@ use super::runner::Context;
 use super::world::World;
 use super::{Effects, Intent, Operation, StepError};
 use crate::Problem;
+
+/// Account keys of a cluster that are worked on at the same time: vault and store take most of the time of each, and Azure's vaults throttle
+/// whoever asks more than some hundred times a second.
+const KEYS_AT_ONCE: usize = 4;
 
 /// The last step of every kind: the resource shows what was done, in the transaction that ends the operation.
 const FINISH: &str = "finish";
@@ -179,16 +184,18 @@ async fn remove_copies(world: &World, keys: &[(ClusterId, AekId)]) -> Result<(),
 
 /// Removes the copies of `keys` that are wrapped otherwise than their rows say.
 async fn remove_outdated_copies(world: &World, keys: &[AekRow]) -> Result<(), StepError> {
-    for key in keys {
+    let remove = async |key: &AekRow| {
         let current = path_of(key).to_string();
         let folder = copies_of(key.cluster, key.id);
-        for path in world.objects.list(folder.as_ref()).await.map_err(StepError::Passing)? {
+        for path in world.objects.list(folder.as_ref()).await? {
             if path != current {
-                world.objects.delete(&path).await.map_err(StepError::Passing)?;
+                world.objects.delete(&path).await?;
             }
         }
-    }
-    Ok(())
+        Ok(())
+    };
+    let removed = stream::iter(keys.iter().map(remove)).buffered(KEYS_AT_ONCE);
+    removed.try_collect::<()>().await.map_err(StepError::Passing)
 }
 
 /// What the result of an operation says of keys that it shredded: copies of the catalog from before hold them as these versions wrapped
