@@ -153,7 +153,7 @@ impl Deployment {
     }
 }
 
-/// The catalog of `data_dir`, which no server uses now.
+/// The catalog of `data_dir`; a server that runs may only be read beside.
 async fn catalog(data_dir: &std::path::Path) -> Catalog {
     let text = std::fs::read_to_string(data_dir.join("vault/root.key")).expect("a generated root key");
     let bytes = HEXLOWER.decode(text.trim().as_bytes()).expect("hexadecimal digits");
