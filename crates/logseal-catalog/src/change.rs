@@ -175,7 +175,7 @@ impl Change {
             Self::AddWorkspace { workspace, .. } => Concerned::one(workspace.cluster),
             Self::AddAek(aek) => Concerned::one(aek.cluster),
             Self::SwitchKek { cluster, .. } | Self::RemoveCluster { cluster } => Concerned::one(*cluster),
-            Self::MoveWorkspace { from, to, .. } => Concerned::Some(BTreeSet::from([*from, *to])),
+            Self::MoveWorkspace { from, to, .. } => Concerned::Only(BTreeSet::from([*from, *to])),
             Self::PutKekVersion(version) => Concerned::one(version.cluster),
             // They do not say whose keys and workspaces they take away.
             Self::RemoveResource { .. } | Self::ShredAeks { .. } | Self::ShredWorkspace { .. } => Concerned::All,
@@ -204,29 +204,29 @@ impl Change {
 /// Clusters of which a change may change what they show: themselves, their keys or their links.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Concerned {
-    /// These.
-    Some(BTreeSet<ClusterId>),
+    /// These, and no other.
+    Only(BTreeSet<ClusterId>),
     /// Whichever there are.
     All,
 }
 
 impl Concerned {
     pub(crate) fn one(cluster: ClusterId) -> Self {
-        Self::Some(BTreeSet::from([cluster]))
+        Self::Only(BTreeSet::from([cluster]))
     }
 
     pub(crate) fn add(&mut self, other: Self) {
         match (&mut *self, other) {
-            (Self::Some(these), Self::Some(more)) => these.extend(more),
+            (Self::Only(these), Self::Only(more)) => these.extend(more),
             (_, Self::All) => *self = Self::All,
-            (Self::All, Self::Some(_)) => {}
+            (Self::All, Self::Only(_)) => {}
         }
     }
 }
 
 impl Default for Concerned {
     fn default() -> Self {
-        Self::Some(BTreeSet::new())
+        Self::Only(BTreeSet::new())
     }
 }
 

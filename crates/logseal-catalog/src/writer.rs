@@ -77,7 +77,7 @@ impl ClusterVersions {
             Concerned::All => {
                 self.all.fetch_add(1, Ordering::SeqCst);
             }
-            Concerned::Some(clusters) => {
+            Concerned::Only(clusters) => {
                 let mut each = self.each();
                 clusters.into_iter().for_each(|cluster| *each.entry(cluster).or_default() += 1);
             }
