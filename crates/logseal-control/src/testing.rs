@@ -1,6 +1,7 @@
 //! A control plane over a real catalog and a real vault, with a store and a server that only remember.
 
 pub(crate) mod management;
+pub(crate) mod vault;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -16,7 +17,7 @@ use logseal_keys::availability::KeyState;
 use logseal_keys::wrapped_key_copy::path_of;
 use logseal_keys::{AccessKeys, KeyStatus, Keyring, WrappedKeyStore};
 use logseal_vault::{
-    Caller as VaultCaller, EmbeddedClient, EmbeddedVault, KeyId, KeyName, KeyVault, PrincipalId, VaultError,
+    Caller as VaultCaller, EmbeddedClient, EmbeddedVault, KeyId, KeyName, KeyVault, KeyVersion, PrincipalId, VaultError,
 };
 use object_store::path::Path;
 use serde_json::{Value, json};
@@ -28,6 +29,7 @@ use crate::operation::{Operation, kinds};
 use crate::port::{DataPlane, DataPlaneError, Objects, QuotaStatus, UserAssignedIdentity, Vaults};
 use crate::provision::{DEFAULT_RESOURCE_GROUP, DEFAULT_SUBSCRIPTION, Provision};
 use crate::request::{Caller, Place};
+use crate::testing::vault::{TroubledVault, VaultTrouble};
 
 pub(crate) const VAULT: &str = "https://vault.test";
 
@@ -44,6 +46,8 @@ pub(crate) struct Deployment {
     file: PathBuf,
     root: RootKey,
     pub(crate) vault: Arc<EmbeddedVault>,
+    /// What the vault does to the control plane; not to the test.
+    pub(crate) trouble: Arc<VaultTrouble>,
     service_key: KeyId,
     pub(crate) store: Arc<Store>,
     pub(crate) server: Arc<Server>,
@@ -189,6 +193,7 @@ impl DataPlane for Server {
 #[derive(Debug)]
 struct TheVault {
     vault: Arc<EmbeddedVault>,
+    trouble: Arc<VaultTrouble>,
     server: Arc<Server>,
     service_key: KeyId,
 }
@@ -199,7 +204,8 @@ impl Vaults for TheVault {
         if uri.trim_end_matches('/') != VAULT {
             return Err(VaultError::Invalid(format!("there is no `{uri}`")));
         }
-        Ok((VAULT.into(), Arc::new(EmbeddedClient::new(Arc::clone(&self.vault), caller.clone()))))
+        let vault = EmbeddedClient::new(Arc::clone(&self.vault), caller.clone());
+        Ok((VAULT.into(), Arc::new(TroubledVault { vault, trouble: Arc::clone(&self.trouble) })))
     }
 
     fn user_assigned(&self, id: &str) -> Option<UserAssignedIdentity> {
@@ -247,8 +253,10 @@ impl Deployment {
         let service_key = deployment(&vault).key(&KeyName::parse("service").unwrap(), None).await.unwrap().id;
         let file = dir.path().join("catalog.sqlite");
         let (store, server) = (Arc::<Store>::default(), Arc::<Server>::default());
+        let trouble = Arc::<VaultTrouble>::default();
         let catalog = Catalog::open(&file, root.catalog_mac()).await.unwrap();
-        let world = world(&catalog, &root, &vault, &service_key, &store, &server, &clock, Arc::new(NoFaults));
+        let world =
+            world(&catalog, &root, (&vault, &trouble), &service_key, &store, &server, &clock, Arc::new(NoFaults));
         let provision = Provision {
             catalog: &catalog,
             keyring: &world.keyring,
@@ -263,7 +271,20 @@ impl Deployment {
         }
         let access = Arc::clone(&world.access);
         let operations = Operations::new(world);
-        Self { _dir: dir, file, root, vault, service_key, store, server, clock: hands, catalog, access, operations }
+        Self {
+            _dir: dir,
+            file,
+            root,
+            vault,
+            trouble,
+            service_key,
+            store,
+            server,
+            clock: hands,
+            catalog,
+            access,
+            operations,
+        }
     }
 
     /// The same deployment in another life, in which `faults` happen; operations that were under way go on.
@@ -276,9 +297,10 @@ impl Deployment {
     pub(crate) async fn restart_later(&mut self, faults: Arc<dyn Faults>) {
         self.catalog.close().await.unwrap();
         self.catalog = Catalog::open(&self.file, self.root.catalog_mac()).await.unwrap();
-        let Self { catalog, root, vault, service_key, store, server, clock, .. } = self;
+        let Self { catalog, root, vault, trouble, service_key, store, server, clock, .. } = self;
         let clock: Arc<dyn Clock> = Arc::clone(clock) as _;
-        self.operations = Operations::new(world(catalog, root, vault, service_key, store, server, &clock, faults));
+        self.operations =
+            Operations::new(world(catalog, root, (vault, trouble), service_key, store, server, &clock, faults));
     }
 
     /// The newest version of a key of the vault.
@@ -295,6 +317,20 @@ impl Deployment {
     pub(crate) async fn succeed(&self, operation: &Operation) {
         let ended = self.end(operation.row.id).await;
         assert_eq!(ended.row.state, OperationState::Succeeded, "{:?}", ended.document.failure);
+    }
+
+    /// Every account key opens with the key version that its row names.
+    pub(crate) async fn unwrap_all(&self) -> Result<(), String> {
+        for key in self.catalog.aeks().await.unwrap() {
+            let kek = KeyId {
+                vault_uri: key.kek.vault_uri.as_str().into(),
+                name: KeyName::parse(&key.kek.name).unwrap(),
+                version: KeyVersion::parse(&key.kek.version).unwrap(),
+            };
+            let opened = deployment(&self.vault).unwrap(&kek, &key.wrapped).await;
+            opened.map_err(|error| format!("{} by {kek}: {error}", key.id))?;
+        }
+        Ok(())
     }
 
     /// What there is, without ids and times: equal for two deployments to which the same was done.
@@ -362,15 +398,19 @@ async fn vault_with_keys(folder: &std::path::Path, root: &RootKey, clock: &Arc<d
 fn world(
     catalog: &Catalog,
     root: &RootKey,
-    vault: &Arc<EmbeddedVault>,
+    (vault, trouble): (&Arc<EmbeddedVault>, &Arc<VaultTrouble>),
     service_key: &KeyId,
     store: &Arc<Store>,
     server: &Arc<Server>,
     clock: &Arc<dyn Clock>,
     faults: Arc<dyn Faults>,
 ) -> World {
-    let vaults: Arc<dyn Vaults> =
-        Arc::new(TheVault { vault: Arc::clone(vault), server: Arc::clone(server), service_key: service_key.clone() });
+    let vaults: Arc<dyn Vaults> = Arc::new(TheVault {
+        vault: Arc::clone(vault),
+        trouble: Arc::clone(trouble),
+        server: Arc::clone(server),
+        service_key: service_key.clone(),
+    });
     let callers = Arc::new(ClusterCallers::new(catalog.clone(), Arc::clone(&vaults)));
     let copies = Arc::clone(store) as _;
     let keyring = Keyring::new(callers, catalog.clone(), copies, root.catalog_mac(), Arc::clone(clock));

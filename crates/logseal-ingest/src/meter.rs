@@ -36,6 +36,8 @@ pub const REPLACED_UTF8: &str = "logseal_ingest_replaced_utf8_total";
 pub const IGNORED_REFERENCES: &str = "logseal_ingest_ignored_string_references_total";
 /// Records that were taken in and are in no segment yet.
 pub const UNSEALED_RECORDS: &str = "logseal_ingest_unsealed_records";
+/// Records of suspended clusters that are in no segment yet: they are in these clusters' logs.
+pub const SUSPENDED_RECORDS: &str = "logseal_ingest_suspended_records";
 /// Attempts to make a batch a segment, by `outcome`: `stored`, `failed`, or `covered` by another one.
 pub const SEGMENTS: &str = "logseal_segments_total";
 /// Bytes of stored segments.
@@ -53,7 +55,8 @@ pub const EVICTED_BYTES: &str = "logseal_ingest_evicted_bytes_total";
 pub const QUARANTINED: &str = "logseal_quarantined_total";
 /// Files of the log.
 pub const WAL_FILES: &str = "logseal_wal_files";
-/// Bytes of the log by `state`: `loaded` (its records are in memory too) or `parked` (only in the log).
+/// Bytes of the log by `state`: `loaded` (its records are in memory too), `parked` (only in the log), or `suspended` (of a cluster whose keys
+/// may not be used).
 pub const WAL_BYTES: &str = "logseal_wal_bytes";
 /// Bytes of files that the log ended.
 pub const WAL_APPENDED_BYTES: &str = "logseal_wal_ended_bytes_total";
@@ -82,6 +85,7 @@ pub fn describe() {
     describe_counter!(REPLACED_UTF8, Unit::Count, "string values that were not UTF-8 and are kept as bytes");
     describe_counter!(IGNORED_REFERENCES, Unit::Count, "references to a string table, treated as absent");
     describe_gauge!(UNSEALED_RECORDS, Unit::Count, "records taken in that are in no segment yet");
+    describe_gauge!(SUSPENDED_RECORDS, Unit::Count, "records of suspended clusters that are in no segment yet");
     describe_counter!(SEGMENTS, Unit::Count, "attempts to make a batch a segment");
     describe_counter!(SEGMENT_BYTES, Unit::Bytes, "bytes of stored segments");
     describe_histogram!(SEGMENT_SECONDS, Unit::Seconds, "time from cutting a batch to its visible segment");
@@ -106,7 +110,10 @@ pub fn refresh(backlog: &Backlog, now: UnixNanos) {
     gauge!(UNSEALED_RECORDS).set(totals.records as f64);
     gauge!(OLDEST_UNSEALED).set(age as f64 / 1e9);
     gauge!(WAL_FILES).set(totals.files as f64);
-    gauge!(WAL_BYTES, "state" => "loaded").set(totals.bytes.saturating_sub(totals.parked_bytes) as f64);
+    gauge!(SUSPENDED_RECORDS).set(totals.suspended_records as f64);
+    let loaded = totals.bytes.saturating_sub(totals.parked_bytes + totals.suspended_bytes);
+    gauge!(WAL_BYTES, "state" => "loaded").set(loaded as f64);
+    gauge!(WAL_BYTES, "state" => "suspended").set(totals.suspended_bytes as f64);
     gauge!(WAL_BYTES, "state" => "parked").set(totals.parked_bytes as f64);
 }
 

@@ -18,7 +18,8 @@
 //! * A *refusal* is the vault's own word that the key may not be used (see [`VaultErrorClass`]). Two of them, at least
 //!   [`Policy::confirmation`] apart and with no success between, revoke. Everything else is a *trouble*: the keys in memory serve on until
 //!   [`Policy::grace`] after the last good unwrap.
-//! * A start begins in Resuming: nothing is in memory yet. Service begins with the first good unwrap.
+//! * A start begins in Resuming: nothing is in memory yet. Service begins with the first good unwrap. Of a cluster that was Revoked before, this
+//!   is a resumption like others.
 //! * Revoked ends with the first good unwrap: the shell is told to resume, and says when it has. A further resumption comes no sooner than
 //!   [`Policy::min_state_interval`] after the one before; the first one, and revocations, are never held back.
 //!
@@ -149,6 +150,11 @@ impl Availability {
             was_active: false,
             next_probe: now,
         }
+    }
+
+    /// The cluster was Revoked when the last life of this process ended; `resumed` is when it last resumed before that.
+    pub fn was_revoked(&mut self, resumed: Option<Duration>) {
+        (self.was_active, self.resumed) = (true, resumed);
     }
 
     /// The state.

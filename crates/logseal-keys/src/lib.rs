@@ -14,6 +14,7 @@
 //! | [`access`] | [`AccessKeys`]: workspace keys of shippers, looked up by HMAC |
 //! | [`probe`] | asking the vault whether it still unwraps for a cluster |
 //! | [`monitor`] | [`Monitor`]: asks again and again, and has the server follow |
+//! | `past` | what the audit trail tells a start about clusters that were revoked before it |
 //! | [`account_keys`] | [`AccountKeyGauges`]: what AEKs there are, as metrics |
 //! | [`renewal`] | AEKs under another KEK, column names under another AEK |
 //! | [`schema`] | attribute columns sealed to and from the catalog |
@@ -27,6 +28,7 @@ pub mod error;
 pub mod fault;
 pub mod keyring;
 pub mod monitor;
+mod past;
 pub mod probe;
 pub mod renewal;
 pub mod schema;

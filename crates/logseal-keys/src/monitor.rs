@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use logseal_catalog::{AuditEntry, Catalog, Change, ClusterRow};
+use logseal_catalog::{AuditEntry, Catalog, CatalogError, Change, ClusterRow};
 use logseal_core::{Chain, Clock, ClusterId, RandomSource, SteadyClock, UnixNanos};
 use logseal_crypto::Lease;
 use logseal_vault::VaultErrorClass;
@@ -21,12 +21,12 @@ use tracing::{error, info, warn};
 
 use crate::availability::{Availability, Cause, Command, KeyState, Outcome, Policy};
 use crate::fault::KeyFault;
+use crate::past::Past;
 use crate::probe::Probe;
-use crate::{Keyring, Suspension, account_keys};
+use crate::{Keyring, Suspension, account_keys, past};
 
-/// Who audit records of states are by, and what they are of.
+/// Who audit records of states are by.
 const ACTOR: &str = "revocation-monitor";
-const ACTION: &str = "logseal/clusters/keyState";
 
 /// Names of metrics.
 const STATE: &str = "logseal_key_state";
@@ -99,6 +99,8 @@ pub struct MonitorParts {
 pub struct Monitor {
     parts: MonitorParts,
     watched: Mutex<HashMap<ClusterId, Watched>>,
+    /// Of clusters that were Revoked before, and are not watched yet.
+    past: Mutex<HashMap<ClusterId, Past>>,
     /// Counts changes of what [`Monitor::status`] says.
     version: AtomicU64,
 }
@@ -120,7 +122,19 @@ impl Monitor {
     /// A monitor that watches nothing yet.
     #[must_use]
     pub fn new(parts: MonitorParts) -> Arc<Self> {
-        Arc::new(Self { parts, watched: Mutex::default(), version: AtomicU64::new(0) })
+        Arc::new(Self { parts, watched: Mutex::default(), past: Mutex::default(), version: AtomicU64::new(0) })
+    }
+
+    /// Recalls from the audit trail which clusters were Revoked when the last life of this process ended. To be called once, before any is
+    /// watched.
+    ///
+    /// # Errors
+    ///
+    /// As [`Catalog::audit_of`].
+    pub async fn recall(&self) -> Result<(), CatalogError> {
+        let past = Past::of_all(&self.parts.catalog).await?;
+        *self.past.lock().unwrap_or_else(PoisonError::into_inner) = past;
+        Ok(())
     }
 
     /// Watches `cluster` from now on: it is resumed after the first good answer. Nothing is done when it is watched already. Returns what says
@@ -130,7 +144,13 @@ impl Monitor {
         if let Some(known) = watched.get(&cluster) {
             return known.status.clone();
         }
-        let machine = Availability::new(self.parts.policy, self.parts.steady.now());
+        let now = self.parts.steady.now();
+        let mut machine = Availability::new(self.parts.policy, now);
+        let past = self.past.lock().unwrap_or_else(PoisonError::into_inner).remove(&cluster);
+        if let Some(past) = &past {
+            let ago = |at: UnixNanos| Duration::from_nanos(self.parts.clock.now().0.abs_diff(at.0));
+            machine.was_revoked(past.resumed.map(|at| now.saturating_sub(ago(at))));
+        }
         let (status, is_status) = watch::channel(self.status_of(&machine));
         let nudge = Arc::<Notify>::default();
         let task = Task {
@@ -142,7 +162,8 @@ impl Monitor {
             nudge: Arc::clone(&nudge),
             probe: Probe::default(),
             lease: None,
-            audited: None,
+            audited: past.as_ref().map(|_| KeyState::Revoked),
+            revoked_since: past.map(|past| past.revoked),
         };
         let task = tokio::spawn(task.run());
         watched.insert(cluster, Watched { status: is_status.clone(), nudge, task });
@@ -222,6 +243,8 @@ struct Task {
     lease: Option<Arc<Lease>>,
     /// The state that the audit trail has: Revoked, or nothing worth a record.
     audited: Option<KeyState>,
+    /// Since when the cluster is Revoked, when that was so before the start already.
+    revoked_since: Option<UnixNanos>,
 }
 
 impl Task {
@@ -302,12 +325,13 @@ impl Task {
             return;
         }
         let shown = |state: KeyState, cause: Option<Cause>| {
-            json!({"state": state.as_str(), "code": cause.map(|cause| cause.fault.code())}).to_string()
+            let (state, code) = (state.as_str(), cause.map(|cause| cause.fault.code()));
+            json!({"clusterId": self.cluster.to_string(), "state": state, "code": code}).to_string()
         };
         let entry = AuditEntry {
             at: monitor.parts.clock.now(),
             actor: ACTOR.to_owned(),
-            action: ACTION.to_owned(),
+            action: past::ACTION.to_owned(),
             resource: format!("clusters/{}", self.name),
             operation: None,
             outcome: state.as_str().to_owned(),
@@ -355,7 +379,7 @@ impl Task {
         monitor.parts.keyring.suspend(Arc::new(why));
     }
 
-    fn publish(&self, monitor: &Monitor) {
+    fn publish(&mut self, monitor: &Monitor) {
         let news = self.has_news();
         if news {
             let (name, state) = (&*self.name, self.machine.state().as_str());
@@ -367,7 +391,12 @@ impl Task {
                 Some(Cause { fault, .. }) => warn!(cluster = name, state, %fault, "the state of a cluster's key"),
             }
         }
-        let status = monitor.status_of(&self.machine);
+        let mut status = monitor.status_of(&self.machine);
+        match status.state {
+            KeyState::Active => self.revoked_since = None,
+            KeyState::Revoked => status.since = self.revoked_since.unwrap_or(status.since),
+            KeyState::Degraded | KeyState::Resuming => {}
+        }
         self.measure(monitor, &status);
         self.status.send_replace(status);
         if news || self.machine.state() == KeyState::Degraded {

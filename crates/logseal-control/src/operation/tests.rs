@@ -1,5 +1,7 @@
 //! Every kind of operation, broken off, repeated and failed at each of its steps.
 
+mod vault;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -320,7 +320,13 @@ impl Backlog {
         self.state().left(cluster)
     }
 
-    /// The log of `cluster` is gone, is suspended, or was never started: nothing of it is in memory any more.
+    /// The log of `cluster` is suspended: nothing of it is in memory any more but how much there was.
+    pub fn suspend(&self, cluster: ClusterId) {
+        let gone = self.state().suspend(cluster);
+        cpu::discard(gone);
+    }
+
+    /// The log of `cluster` is gone, or was never started: nothing of it is in memory any more.
     pub fn close(&self, cluster: ClusterId) {
         let gone = self.state().remove(cluster);
         cpu::discard(gone);

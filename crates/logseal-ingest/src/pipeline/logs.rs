@@ -245,6 +245,9 @@ impl Logs {
                 backlog.close(cluster);
                 info!(%cluster, "the log of a cluster is closed for good");
             }
+        } else {
+            // It may have been suspended.
+            self.parts.backlog.close(cluster);
         }
         self.remove_folder(cluster).await
     }
@@ -268,7 +271,7 @@ impl Logs {
             log.replay.abort();
             let _ = log.replay.await;
             cutter.suspend(cluster).await;
-            self.parts.backlog.close(cluster);
+            self.parts.backlog.suspend(cluster);
             info!(%cluster, "the log of a cluster is suspended");
         }
         Ok(())

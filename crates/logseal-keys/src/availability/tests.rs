@@ -80,6 +80,24 @@ fn a_start_with_a_revoked_key_says_so() {
 }
 
 #[test]
+fn a_start_of_a_cluster_that_was_revoked_is_a_resumption() {
+    let resumed = |ago: Option<u64>| {
+        let mut driven = Driven::new();
+        driven.machine.was_revoked(ago.map(|ago| driven.now - Duration::from_secs(ago)));
+        driven.run(12, DISABLED);
+        driven.check(KeyState::Revoked, Some((KeyFault::KeyDisabled, true)));
+        let good = driven.now;
+        driven.run(120, Outcome::Good);
+        driven.check(KeyState::Active, None);
+        driven.resumed[0] - good
+    };
+    assert!(resumed(None) <= Duration::from_secs(5), "the first one is not held back");
+    assert!(resumed(Some(900)) <= Duration::from_secs(5));
+    let held = resumed(Some(20));
+    assert!(held >= Duration::from_secs(60 - 20 - 12) && held <= Duration::from_secs(60 - 20 - 12 + 5), "{held:?}");
+}
+
+#[test]
 fn two_refusals_revoke_well_within_a_minute() {
     let mut driven = Driven::active();
     let changed = driven.now;

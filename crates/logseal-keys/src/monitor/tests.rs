@@ -81,16 +81,10 @@ impl World {
             grace,
             min_state_interval: Duration::ZERO,
         };
-        let monitor = Monitor::new(MonitorParts {
-            catalog,
-            keyring: Arc::clone(&keyring),
-            holder: Arc::clone(&told) as _,
-            policy,
-            steady: Arc::new(SystemSteadyClock),
-            clock: Arc::new(SystemClock),
-            random: Arc::new(OsRandom),
-        });
+        let monitor = watching(&keyring, &told, policy).await;
         let status = monitor.watch(CLUSTER, "local");
+        let first = status.borrow().cause.map(|cause| cause.fault);
+        assert_eq!(first, Some(KeyFault::NotYetUnwrapped), "until the vault has been asked");
         let mut world = Self { _dir: dir, vault, keyring, told, monitor, status };
         world.until(KeyState::Active).await;
         world
@@ -104,6 +98,21 @@ impl World {
     async fn key(&self) -> Result<Arc<logseal_crypto::Aek>, KeyError> {
         self.keyring.aek(AEK).await
     }
+}
+
+/// A monitor at its start.
+async fn watching(keyring: &Arc<Keyring>, told: &Arc<Told>, policy: Policy) -> Arc<Monitor> {
+    let monitor = Monitor::new(MonitorParts {
+        catalog: keyring.catalog().clone(),
+        keyring: Arc::clone(keyring),
+        holder: Arc::clone(told) as _,
+        policy,
+        steady: Arc::new(SystemSteadyClock),
+        clock: Arc::new(SystemClock),
+        random: Arc::new(OsRandom),
+    });
+    monitor.recall().await.unwrap();
+    monitor
 }
 
 async fn provision(catalog: &Catalog, keyring: &Keyring, kek: &KeyId) {
@@ -178,6 +187,48 @@ async fn each_refusal_revokes_and_a_good_answer_resumes() {
     let outcomes: Vec<_> = records.iter().rev().map(|record| record.entry.outcome.as_str()).collect();
     assert_eq!(outcomes, ["Revoked", "Active"].repeat(4));
     assert!(records[7].entry.after.contains("KeyDisabled"), "{:?}", records[7].entry);
+}
+
+/// Scenario: a cluster that resumed a moment before is revoked; the process starts again, twice, and then the key is back. Guarantee: it is
+/// Revoked since it was, and the trail says so once; its resumption is held back as if there had been no start, and is recorded.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_knows_since_when_a_cluster_is_revoked() {
+    let mut world = World::new(Duration::from_secs(3_600)).await;
+    let disabled = || failing(|| VaultError::KeyDisabled(kek()));
+    world.vault.play(disabled());
+    world.until(KeyState::Revoked).await;
+    world.vault.play(Script::Good);
+    let resumed = world.until(KeyState::Active).await;
+    world.vault.play(disabled());
+    let revoked = world.until(KeyState::Revoked).await;
+    let catalog = world.keyring.catalog().clone();
+    let outcomes = async |expected: &[&str]| {
+        loop {
+            let records = catalog.audit_of(past::ACTION, 100).await.unwrap();
+            let found: Vec<_> = records.iter().rev().map(|record| record.entry.outcome.as_str()).collect();
+            if found == expected {
+                return;
+            }
+            assert!(found.len() < expected.len(), "{found:?}");
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, outcomes(&["Revoked", "Active", "Revoked"])).await.expect("both are recorded");
+    let distance = Duration::from_secs(3);
+    for _ in 0..2 {
+        let policy = Policy { min_state_interval: distance, ..world.monitor.parts.policy };
+        world.monitor = watching(&world.keyring, &world.told, policy).await;
+        world.status = world.monitor.watch(CLUSTER, "local");
+        let again = world.until(KeyState::Revoked).await;
+        // What was written down is when it was recorded, a moment after it was so.
+        let later = again.since.0 - revoked.since.0;
+        assert!((0..1_000_000_000).contains(&later) && again.cause == revoked.cause, "{later} ns, {:?}", again.cause);
+    }
+    world.vault.play(Script::Good);
+    let back = world.until(KeyState::Active).await;
+    let waited = Duration::from_nanos(back.since.0.abs_diff(resumed.since.0));
+    assert!(waited >= distance - Duration::from_millis(500), "{waited:?}");
+    timeout(PATIENCE, outcomes(&["Revoked", "Active", "Revoked", "Active"])).await.expect("its end is recorded, once");
 }
 
 /// Scenario: the vault is in trouble, in each way that it can be. Guarantee: the cluster serves on, Degraded with the trouble's code, and nothing is

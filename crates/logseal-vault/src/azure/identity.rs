@@ -86,7 +86,7 @@ impl IdentityTokens {
     ///
     /// # Errors
     ///
-    /// [`VaultError::Invalid`] when TLS cannot be set up, for example without any certificate authority.
+    /// [`VaultError::Unreachable`] when TLS cannot be set up, for example without any certificate authority.
     pub fn new(identity: AzureIdentity, parts: &AzureParts) -> Result<Self, VaultError> {
         let tls = parts.trust.client_config(Arc::clone(&parts.clock))?;
         let dialer = Dialer::new(Arc::clone(&parts.network), tls, parts.settings.connect_timeout);

@@ -20,6 +20,7 @@
 //! | 403 `KeyExpired`, `KeyNotYetValid` to a wrap | [`OutsideValidity`](VaultError::OutsideValidity) | trouble | no |
 //! | 403 `KeyOperationForbidden` | [`OperationNotAllowed`](VaultError::OperationNotAllowed) | trouble | no |
 //! | 404 `KeyNotFound` | [`NotFound`](VaultError::NotFound) | refusal | no |
+//! | 404 `VaultNotFound` | [`VaultNotFound`](VaultError::VaultNotFound) | trouble | no |
 //! | any other status, and 403 and 404 whose body is no Key Vault error | [`Malformed`](VaultError::Malformed) | trouble | no |
 //! | 429 | [`Throttled`](VaultError::Throttled) | trouble | yes, not before `Retry-After` |
 //! | 408, 5xx | [`Server`](VaultError::Server) | trouble | yes, not before `Retry-After` |
@@ -130,7 +131,7 @@ impl AzureKeyVault {
     ///
     /// # Errors
     ///
-    /// [`VaultError::Invalid`] when TLS cannot be set up, for example without any certificate authority.
+    /// [`VaultError::Unreachable`] when TLS cannot be set up, for example without any certificate authority.
     pub fn new(
         uri: VaultUri,
         caller: PrincipalId,

@@ -51,6 +51,13 @@ impl Ask<'_> {
         format!("/keys/{name}/{version}{operation}?api-version={API_VERSION}")
     }
 
+    fn vault(&self) -> &str {
+        match self {
+            Self::Get { vault, .. } => vault.as_str(),
+            Self::Wrap(kek) | Self::Unwrap(kek) => &kek.vault_uri,
+        }
+    }
+
     fn permission(&self) -> Permission {
         match self {
             Self::Get { .. } => Permission::Get,
@@ -177,6 +184,7 @@ fn by_code(ask: &Ask<'_>, status: StatusCode, code: &str, caller: &PrincipalId) 
     let is = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(code));
     match status {
         StatusCode::NOT_FOUND if is(&["KeyNotFound"]) => Some(VaultError::NotFound(ask.key())),
+        StatusCode::NOT_FOUND if is(&["VaultNotFound"]) => Some(VaultError::VaultNotFound(ask.vault().into())),
         StatusCode::FORBIDDEN if is(&["KeyDisabled"]) => Some(ask.version().map_or(
             // Which version is the newest is not said.
             VaultError::Malformed("it says that a version is disabled which was not asked for"),

@@ -61,14 +61,22 @@ impl TlsTrust {
     }
 
     /// The configuration of TLS connections; `clock` says which certificates have expired.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError::Unreachable`] when no authority is trusted.
     pub(super) fn client_config(&self, clock: Arc<dyn Clock>) -> Result<ClientConfig, VaultError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let failed = |_| VaultError::Invalid("TLS cannot be set up".into());
+        let failed = |_| VaultError::Unreachable("TLS cannot be set up".into());
         // Built by hand for its error: a store without authorities is refused by it.
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(self.0.clone()), Arc::clone(&provider))
             .build()
             .map_err(|_| {
-                VaultError::Invalid("there is no certificate authority that could vouch for a key vault".into())
+                VaultError::Unreachable(
+                    "no certificate authority is known that could vouch for it: install the machine's (on most systems the package \
+                     `ca-certificates`), or name a file of your own"
+                        .into(),
+                )
             })?;
         let mut config = ClientConfig::builder_with_details(provider, Arc::new(Time(clock)))
             .with_safe_default_protocol_versions()

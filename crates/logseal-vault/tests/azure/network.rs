@@ -209,5 +209,5 @@ fn authorities_are_read_from_pem_and_never_silently_none() {
     let tokens = CachedTokens::new(Arc::new(NumberedTokens::default()), Arc::clone(&none.clock));
     let caller = PrincipalId::parse("me").unwrap();
     let refused = AzureKeyVault::new(uri(), caller, Arc::new(tokens), &none);
-    assert!(matches!(refused, Err(VaultError::Invalid(_))), "{refused:?}");
+    assert!(matches!(refused, Err(VaultError::Unreachable(_))), "{refused:?}");
 }

@@ -155,3 +155,35 @@ async fn a_disabled_newest_version_is_a_revocation_and_no_rollback() {
     assert_eq!(count(&server), 1, "the newest version is no longer needed");
     assert!(server.stop().success());
 }
+
+/// Scenario: a key is disabled and enabled twice. Guarantee: the first resumption comes at once; the next one not before its time, which the state
+/// says; revocations are never held back, and no record is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn resumptions_of_a_flapping_key_keep_their_distance() {
+    const DISTANCE: Duration = Duration::from_secs(40);
+    let deployment = Deployment::new();
+    let server = deployment.start_with(&["keys.probe_interval_ms=1000", "keys.min_state_interval_ms=40000"]);
+    done(&server, &["vault", "key", "create", "kek", "--size", "2048"]);
+    done(&server, &["cluster", "update", "local", "--key-name", "kek"]);
+    ship::export(&server, &request(&["one"])).await.unwrap();
+    done(&server, &["vault", "key", "disable", "kek"]);
+    until(&server, "Revoked");
+    done(&server, &["vault", "key", "enable", "kek"]);
+    let enabled = Instant::now();
+    until(&server, "Active");
+    let first = Instant::now();
+    assert!(first - enabled < DISTANCE / 2, "the first one is not held back");
+    ship::export(&server, &request(&["two"])).await.unwrap();
+
+    done(&server, &["vault", "key", "disable", "kek"]);
+    until(&server, "Revoked");
+    assert!(first.elapsed() < DISTANCE, "a revocation is not held back");
+    done(&server, &["vault", "key", "enable", "kek"]);
+    let held = until(&server, "Resuming");
+    assert!(held["until"].as_str() > held["since"].as_str(), "it says when: {held}");
+    assert_eq!(ship::export(&server, &request(&["lost"])).await.unwrap_err().code(), Code::Unavailable);
+    until(&server, "Active");
+    assert!(first.elapsed() + Duration::from_secs(2) > DISTANCE, "it came after {:?}", first.elapsed());
+    assert_eq!(count(&server), 2);
+    assert!(server.stop().success());
+}

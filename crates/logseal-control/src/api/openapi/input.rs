@@ -100,7 +100,7 @@ fn with_head(kind: &str, mut properties: Map<String, Value>) -> Value {
 
 fn cluster() -> Value {
     let mut user_assigned =
-        json!({"type": ["object", "null"], "maxProperties": 1, "additionalProperties": {"type": ["object", "null"]}});
+        json!({"type": ["object", "null"], "maxProperties": 2, "additionalProperties": {"type": ["object", "null"]}});
     user_assigned["description"] = "With the type UserAssigned: the resource id of the one identity.".into();
     let identity = closed(
         &["type"],

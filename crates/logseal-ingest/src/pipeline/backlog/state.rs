@@ -29,6 +29,10 @@ pub struct Totals {
     pub parked_bytes: u64,
     /// Memory that growing segments take, in bytes.
     pub growing_bytes: usize,
+    /// Records of logs that were suspended, as far as they were counted; `records` and `oldest` are without them.
+    pub suspended_records: u64,
+    /// Bytes of these logs; `files` and `bytes` are with them.
+    pub suspended_bytes: u64,
 }
 
 /// What became of a group.
@@ -55,6 +59,8 @@ pub(super) struct State {
     shredded: HashSet<AekId>,
     /// Clusters whose log is being closed: what comes is sealed at once.
     draining: HashSet<ClusterId>,
+    /// What clusters had when their log was suspended.
+    suspended: HashMap<ClusterId, Totals>,
     /// Segments that were closed so far.
     closed: u64,
     store_fails: bool,
@@ -62,6 +68,7 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn open(&mut self, cluster: ClusterId, files: Vec<LogFile>) {
+        self.suspended.remove(&cluster);
         let parked_from = files.first().map(|file| Position { file: file.id, sequence: 1 });
         self.feeds.insert(cluster, Feed { files: files.into(), parked_from, ..Feed::default() });
     }
@@ -317,8 +324,17 @@ impl State {
         self.draining.insert(cluster);
     }
 
-    /// The log of `cluster` is gone, or suspended. What its streams were.
+    /// The log of `cluster` leaves memory, and stays where it is. What its streams were.
+    pub(super) fn suspend(&mut self, cluster: ClusterId) -> Vec<StreamState> {
+        let left = self.totals_of(|any| any == cluster);
+        let gone = self.remove(cluster);
+        self.suspended.insert(cluster, left);
+        gone
+    }
+
+    /// The log of `cluster` is gone. What its streams were.
     pub(super) fn remove(&mut self, cluster: ClusterId) -> Vec<StreamState> {
+        self.suspended.remove(&cluster);
         self.feeds.remove(&cluster);
         self.draining.remove(&cluster);
         let gone: HashMap<_, _> = self.streams.extract_if(|_, stream| stream.stream.cluster == cluster).collect();
@@ -380,15 +396,28 @@ impl State {
     }
 
     pub(super) fn totals(&self) -> Totals {
+        let mut totals = self.totals_of(|_| true);
+        for suspended in self.suspended.values() {
+            totals.files += suspended.files;
+            totals.bytes += suspended.bytes;
+            totals.suspended_records += suspended.records;
+            totals.suspended_bytes += suspended.bytes;
+        }
+        totals
+    }
+
+    /// Sums over the open logs that are `wanted`.
+    fn totals_of(&self, wanted: impl Fn(ClusterId) -> bool) -> Totals {
         let mut totals = Totals::default();
-        let streams = self.streams.values().map(StreamState::unsealed);
-        let parked = self.feeds.values().map(|feed| (feed.parked_records(), feed.parked_since));
-        for (records, oldest) in streams.chain(parked) {
+        let streams = || self.streams.values().filter(|stream| wanted(stream.stream.cluster));
+        let feeds = || self.feeds.iter().filter(|(cluster, _)| wanted(**cluster)).map(|(_, feed)| feed);
+        let parked = feeds().map(|feed| (feed.parked_records(), feed.parked_since));
+        for (records, oldest) in streams().map(StreamState::unsealed).chain(parked) {
             totals.records += records;
             totals.oldest = totals.oldest.into_iter().chain(oldest).min();
         }
-        totals.growing_bytes = self.streams.values().map(StreamState::growing_bytes).sum();
-        for feed in self.feeds.values() {
+        totals.growing_bytes = streams().map(StreamState::growing_bytes).sum();
+        for feed in feeds() {
             totals.files += feed.files.len();
             totals.bytes += feed.files.iter().map(|file| file.bytes).sum::<u64>();
             if let Some(index) = feed.parked_from.and_then(|next| feed.index(next.file)) {

@@ -73,6 +73,7 @@ fn every_answer_says_what_the_table_says() {
         (unwrap, 404, error("KeyNotFound", ""), not_found, Refusal, never),
         (get, 404, error("KeyNotFound", ""), not_found, Refusal, never),
         (newest, 404, error("keynotfound", ""), not_found, Refusal, never),
+        (unwrap, 404, error("VaultNotFound", ""), |e| matches!(e, VaultError::VaultNotFound(_)), Trouble, never),
         (unwrap, 404, html.clone(), malformed, Trouble, never),
         (unwrap, 404, error("ResourceNotFound", ""), malformed, Trouble, never),
         (unwrap, 404, error("KeyDisabled", ""), malformed, Trouble, never),

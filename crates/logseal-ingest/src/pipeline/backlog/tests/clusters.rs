@@ -156,3 +156,26 @@ async fn a_log_that_is_closed_is_sealed_at_once() {
     fixture.backlog.close(OTHER_CLUSTER);
     assert_eq!((fixture.backlog.left(OTHER_CLUSTER), fixture.backlog.left(CLUSTER)), ((0, 0), (1, 1)));
 }
+
+/// Scenario: one of two logs is suspended and opened again. Guarantee: its records and files are still counted, apart from those that wait
+/// for a segment; nothing of it is counted twice, nor after it is gone.
+#[test]
+fn a_suspended_log_is_still_counted() {
+    let fixture = Fixture::new(PLENTY);
+    fixture.join(1, 1, &[("a", 1)]);
+    fixture.backlog.open(OTHER_CLUSTER, Vec::new());
+    fixture.join_under(OTHER_CLUSTER, &aek(5), 2, 1, &[("a", 4)]);
+    let bytes = fixture.backlog.log_bytes(OTHER_CLUSTER);
+    let counted = || {
+        let totals = fixture.backlog.totals();
+        (totals.records, totals.files, totals.suspended_records, totals.suspended_bytes)
+    };
+    assert_eq!(counted(), (5, 2, 0, 0));
+    fixture.backlog.suspend(OTHER_CLUSTER);
+    assert_eq!(counted(), (1, 2, 4, bytes));
+    fixture.backlog.open(OTHER_CLUSTER, vec![file(2, Some(1))]);
+    assert_eq!(counted(), (1, 2, 0, 0), "until it is surveyed");
+    fixture.backlog.suspend(OTHER_CLUSTER);
+    fixture.backlog.close(OTHER_CLUSTER);
+    assert_eq!(counted(), (1, 1, 0, 0));
+}
