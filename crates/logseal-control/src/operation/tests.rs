@@ -303,6 +303,44 @@ async fn one_operation_at_a_time_changes_a_resource() {
     assert!(problem.message().contains(&first.row.id.to_string()), "{}", problem.message());
 }
 
+/// Scenario: a workspace is linked to a second cluster; a link, an update and a deletion stand still while others ask for changes that they
+/// exclude. Guarantee: each is refused with a conflict of its own code.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_exclude_each_other_are_told_apart() {
+    let mut deployment = Deployment::new().await;
+    deployment.succeed(&Change::CreateCluster.start(&deployment.operations).await).await;
+    deployment.succeed(&put_workspace(&deployment.operations, "work").await).await;
+    let try_link = async |deployment: &Deployment, name: &str, cluster: &str| {
+        let id = format!(
+            "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/default/providers/\
+             Microsoft.OperationalInsights/clusters/{cluster}"
+        );
+        let body = json!({"properties": {"writeAccessResourceId": id}});
+        let problem = request::link(&deployment.operations, place(name), &body, &caller()).await.unwrap_err();
+        (problem.status(), problem.code().to_owned())
+    };
+    let conflict = |code: &str| (StatusCode::CONFLICT, code.to_owned());
+    assert_eq!(try_link(&deployment, "default", "another").await, conflict("AlreadyLinked"));
+    let not_there = (StatusCode::BAD_REQUEST, "ClusterNotFound".to_owned());
+    assert_eq!(try_link(&deployment, "work", "nowhere").await, not_there);
+    assert_eq!(try_link(&deployment, "nobody", "local").await.0, StatusCode::NOT_FOUND);
+
+    deployment.restart(Once::of("linkWorkspace", "move", Point::Before, Fault::Crash)).await;
+    let linking = link(&deployment.operations, "work", "local").await;
+    deployment.operations.wait(linking.row.id, std::time::Duration::from_secs(60)).await.unwrap();
+    assert_eq!(try_link(&deployment, "work", "another").await, conflict("OperationInProgress"));
+    deployment.restart(Once::new("validate-key", Point::Before, Fault::Crash)).await;
+    deployment.end(linking.row.id).await;
+    let updating = Change::UpdateCluster.start(&deployment.operations).await;
+    let delete = request::delete_cluster(&deployment.operations, place("local"), true, &caller()).await;
+    assert_eq!(delete.unwrap_err().code(), "OperationInProgress");
+    deployment.restart(Once::new("shred-keys", Point::Before, Fault::Crash)).await;
+    deployment.end(updating.row.id).await;
+    Change::DeleteCluster.start(&deployment.operations).await;
+    let update = request::write_cluster(&deployment.operations, place("local"), &key(), Method::Patch, &caller()).await;
+    assert_eq!(update.unwrap_err().code(), "ClusterDeleting");
+}
+
 /// Scenario: an update is canceled before and after its keys are switched. Guarantee: before, nothing is changed; after, it is too late
 /// and the caller is told so.
 #[tokio::test(flavor = "multi_thread")]
