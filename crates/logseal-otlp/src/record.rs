@@ -1,7 +1,7 @@
 //! One log record's fields, borrowed from the request, before anything is appended to a column.
 //!
 //! A record may be rejected for its last byte; collecting its fields first means that nothing has to be taken back. The
-//! list of attributes is reused from record to record.
+//! list of attributes is reused from record to record, and its keys are what the next record is expected to have.
 
 use crate::value::{Findings, Flaw, Source, Value, check, check_key_value, read};
 use crate::wire::{FIXED32, FIXED64, LENGTH_DELIMITED, VARINT, Wire, WireError, key};
@@ -65,8 +65,8 @@ impl<'a> Record<'a> {
     /// Replaces the content by that of `message`.
     pub(crate) fn parse(&mut self, message: &'a [u8], bounds: Bounds) -> Result<(), WireError> {
         let mut attributes = std::mem::take(&mut self.attributes);
-        attributes.clear();
-        let mut record = Self { attributes, ..Self::default() };
+        let mut count = 0;
+        let mut record = Self::default();
         let mut bodies = 0;
         let mut wire = Wire::new(message);
         while let Some(field) = wire.next_key()? {
@@ -79,7 +79,19 @@ impl<'a> Record<'a> {
                     record.body = Some(check(wire.bytes()?, bounds.nesting, &mut record.findings)?);
                     bodies += 1;
                 }
-                ATTRIBUTES => push_attribute(&mut record.attributes, wire.bytes()?, bounds, &mut record.findings)?,
+                ATTRIBUTES => {
+                    let before = attributes.get(count).map_or("", |attribute| attribute.key);
+                    let attribute = check_attribute(wire.bytes()?, before, bounds, &mut record.findings)?;
+                    if count >= bounds.attributes {
+                        record.findings.reject(Flaw::TooManyAttributes);
+                        continue;
+                    }
+                    match attributes.get_mut(count) {
+                        Some(place) => *place = attribute,
+                        None => attributes.push(attribute),
+                    }
+                    count += 1;
+                }
                 DROPPED_ATTRIBUTES_COUNT => record.dropped_attributes_count = wire.uint32()?,
                 FLAGS => record.flags = wire.fixed32()?,
                 TRACE_ID => record.trace_id = wire.bytes()?,
@@ -93,24 +105,35 @@ impl<'a> Record<'a> {
             // Each part was checked on its own; together they may mean something else.
             record.body = Some(read(Source::Split { bytes: message, field: BODY_NUMBER }));
         }
-        *self = record;
+        attributes.truncate(count);
+        *self = Self { attributes, ..record };
         Ok(())
     }
 }
 
 /// Checks a `KeyValue` and adds it, unless there are too many already.
-#[inline]
 pub(crate) fn push_attribute<'a>(
     attributes: &mut Vec<Attribute<'a>>,
     message: &'a [u8],
     bounds: Bounds,
     findings: &mut Findings,
 ) -> Result<(), WireError> {
-    let (key, value) = check_key_value(message, bounds.nesting, findings)?;
+    let attribute = check_attribute(message, "", bounds, findings)?;
     if attributes.len() < bounds.attributes {
-        attributes.push(Attribute { key, value, slot: NO_SLOT });
+        attributes.push(attribute);
     } else {
         findings.reject(Flaw::TooManyAttributes);
     }
     Ok(())
+}
+
+#[inline]
+fn check_attribute<'a>(
+    message: &'a [u8],
+    expected: &'a str,
+    bounds: Bounds,
+    findings: &mut Findings,
+) -> Result<Attribute<'a>, WireError> {
+    let (key, value) = check_key_value(message, expected, bounds.nesting, findings)?;
+    Ok(Attribute { key, value, slot: NO_SLOT })
 }

@@ -182,7 +182,8 @@ impl<'a> Table<'a> {
         mint: bool,
     ) -> Option<u32> {
         let guess = self.guesses[container.index()].get(position).copied().unwrap_or(NO_SLOT);
-        if self.slots.get(guess as usize).is_some_and(|slot| slot.key == key) {
+        // The key of an expected attribute is the very text of the record before.
+        if self.slots.get(guess as usize).is_some_and(|slot| std::ptr::eq(slot.key, key) || slot.key == key) {
             return Some(guess);
         }
         let found =

@@ -166,6 +166,9 @@ impl<'a, I: Iterator<Item = &'a [u8]>> Iterator for Payloads<'a, I> {
 /// The value of one message, with everything in it checked: wire format, keys' UTF-8, nesting.
 #[inline]
 pub(crate) fn check<'a>(message: &'a [u8], nesting: usize, findings: &mut Findings) -> Result<Value<'a>, WireError> {
+    if let Some((bytes, [])) = short_field(message, STRING) {
+        return Ok(text(bytes, findings));
+    }
     let mut wire = Wire::new(message);
     // A value is nearly always a single field.
     let Some(field) = next_field(&mut wire)? else { return Ok(Value::Empty) };
@@ -290,7 +293,7 @@ fn check_kvlist(list: &[u8], nesting: usize, findings: &mut Findings) -> Result<
         if field.0 == ELEMENT {
             let element = wire.bytes()?;
             match nesting.checked_sub(1) {
-                Some(nesting) => check_key_value(element, nesting, findings).map(drop)?,
+                Some(nesting) => check_key_value(element, "", nesting, findings).map(drop)?,
                 None => findings.reject(Flaw::TooDeep),
             }
         } else {
@@ -300,13 +303,57 @@ fn check_kvlist(list: &[u8], nesting: usize, findings: &mut Findings) -> Result<
     Ok(())
 }
 
-/// Key and value of a `KeyValue`, all of it checked. A key that is not UTF-8 is a flaw, and empty here.
+/// Key and value of a `KeyValue`, all of it checked. A key that is not UTF-8 is a flaw, and empty here. A key equal to `expected`, which is
+/// valid, is not validated again: records of one source have the same keys in the same order.
 #[inline]
 pub(crate) fn check_key_value<'a>(
     message: &'a [u8],
+    expected: &'a str,
     nesting: usize,
     findings: &mut Findings,
 ) -> Result<(&'a str, Value<'a>), WireError> {
+    let (name, value) = match usual_key_value(message) {
+        Some((name, value)) => (name, check(value, nesting, findings)?),
+        None => check_fields(message, nesting, findings)?,
+    };
+    if name == expected.as_bytes() {
+        return Ok((expected, value));
+    }
+    match std::str::from_utf8(name) {
+        Ok(name) => Ok((name, value)),
+        Err(_) => {
+            findings.reject(Flaw::KeyNotUtf8);
+            Ok(("", value))
+        }
+    }
+}
+
+/// The content of a length-delimited field at the front of `message`, and what follows; nothing when another field is there, or its length
+/// takes more than one byte.
+#[inline]
+fn short_field(message: &[u8], key: u32) -> Option<(&[u8], &[u8])> {
+    match message {
+        [first, length, rest @ ..] if u32::from(*first) == key && *length < 0x80 => {
+            rest.split_at_checked(usize::from(*length))
+        }
+        _ => None,
+    }
+}
+
+/// Key and value of a `KeyValue` as nearly every sender writes it: each once, in this order and short.
+#[inline]
+fn usual_key_value(message: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (name, rest) = short_field(message, KEY)?;
+    let (value, rest) = short_field(rest, VALUE)?;
+    rest.is_empty().then_some((name, value))
+}
+
+/// Key and value of any other `KeyValue`; the key's UTF-8 is not looked at.
+fn check_fields<'a>(
+    message: &'a [u8],
+    nesting: usize,
+    findings: &mut Findings,
+) -> Result<(&'a [u8], Value<'a>), WireError> {
     let mut wire = Wire::new(message);
     let mut name: &[u8] = &[];
     let mut value = Value::Empty;
@@ -327,13 +374,7 @@ pub(crate) fn check_key_value<'a>(
         // Each part was checked on its own; together they may mean something else.
         value = read(Source::Split { bytes: message, field: 2 });
     }
-    match std::str::from_utf8(name) {
-        Ok(name) => Ok((name, value)),
-        Err(_) => {
-            findings.reject(Flaw::KeyNotUtf8);
-            Ok(("", value))
-        }
-    }
+    Ok((name, value))
 }
 
 /// Key and value of a `KeyValue` that was checked before.
