@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use logseal_catalog::{AuditEntry, Catalog, CatalogError, Change, ClusterRow};
+use logseal_catalog::{AuditEntry, Catalog, Change, ClusterRow};
 use logseal_core::{Chain, Clock, ClusterId, RandomSource, SteadyClock, UnixNanos};
 use logseal_crypto::Lease;
 use logseal_vault::VaultErrorClass;
@@ -126,15 +126,14 @@ impl Monitor {
     }
 
     /// Recalls from the audit trail which clusters were Revoked when the last life of this process ended. To be called once, before any is
-    /// watched.
-    ///
-    /// # Errors
-    ///
-    /// As [`Catalog::audit_of`].
-    pub async fn recall(&self) -> Result<(), CatalogError> {
-        let past = Past::of_all(&self.parts.catalog).await?;
-        *self.past.lock().unwrap_or_else(PoisonError::into_inner) = past;
-        Ok(())
+    /// watched. A trail that cannot be read, or was altered, keeps nobody from being served: what is lost is only since when.
+    pub async fn recall(&self) {
+        match Past::of_all(&self.parts.catalog).await {
+            Ok(past) => *self.past.lock().unwrap_or_else(PoisonError::into_inner) = past,
+            Err(error) => {
+                error!(error = %Chain(&error), "the audit trail does not tell since when clusters are revoked");
+            }
+        }
     }
 
     /// Watches `cluster` from now on: it is resumed after the first good answer. Nothing is done when it is watched already. Returns what says

@@ -111,7 +111,7 @@ async fn watching(keyring: &Arc<Keyring>, told: &Arc<Told>, policy: Policy) -> A
         clock: Arc::new(SystemClock),
         random: Arc::new(OsRandom),
     });
-    monitor.recall().await.unwrap();
+    monitor.recall().await;
     monitor
 }
 
