@@ -10,7 +10,9 @@ use logseal_testkit::Server;
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
 use tonic::{Code, Request};
 
+use crate::cli::done;
 use crate::lifecycle::request;
+use crate::revocation::until;
 use crate::{Deployment, tenants};
 
 /// What `key` is answered for one record.
@@ -97,5 +99,31 @@ async fn altered_keys_of_one_workspace_leave_the_others_served() {
         assert_eq!(ship(&server, key).await, Code::Ok, "{workspace}");
     }
     assert_eq!(ship(&server, "nobody's").await, Code::Unauthenticated);
+    assert!(server.stop().success());
+}
+
+/// Scenario: the record of a revocation is altered while the server is stopped. Guarantee: the server starts and serves as if the record were not
+/// there; who verifies the trail is told.
+#[test]
+fn an_altered_record_of_a_revocation_keeps_nobody_from_being_served() {
+    let deployment = Deployment::new();
+    let settings = ["keys.probe_interval_ms=1000", "keys.min_state_interval_ms=0"];
+    let server = deployment.start_with(&settings);
+    done(&server, &["vault", "key", "create", "kek", "--size", "2048"]);
+    done(&server, &["cluster", "update", "local", "--key-name", "kek"]);
+    done(&server, &["vault", "key", "disable", "kek"]);
+    until(&server, "Revoked");
+    done(&server, &["vault", "key", "enable", "kek"]);
+    until(&server, "Active");
+    assert!(server.stop().success());
+
+    let mut record = *br#""code":"KeyDisabled","state":"Revoked""#;
+    flip(&deployment.data_dir().join("catalog.sqlite"), &mut record);
+    let server = deployment.start_with(&settings);
+    assert_eq!(until(&server, "Active")["code"], serde_json::Value::Null);
+    assert!(server.log().contains("the audit trail does not tell"), "{}", server.log());
+    let verified = server.run(&["audit", "verify", "--json"]);
+    let verdict: serde_json::Value = serde_json::from_slice(&verified.stdout).expect("JSON");
+    assert!(verdict["faults"].as_array().is_some_and(|faults| !faults.is_empty()), "{verdict}");
     assert!(server.stop().success());
 }
