@@ -1,6 +1,5 @@
 //! A cluster that is revoked while its log is full, beside a busy one.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,9 +10,9 @@ use logseal_testkit::{Server, ship};
 use tokio::runtime::Runtime;
 use tonic::Code;
 
-use crate::Deployment;
 use crate::cli::{done, json};
 use crate::revocation::until;
+use crate::{Deployment, report};
 
 /// The log of a cluster is full soon; segments are large enough for a throughput that means something.
 const SETTINGS: [&str; 5] = [
@@ -40,7 +39,7 @@ fn message(number: u64) -> Bytes {
 }
 
 /// Ships with `key` as fast as it goes for the time of `WINDOW`; records a second. Each request must be taken.
-fn throughput(runtime: &Runtime, server: &Server, key: &str, shipped: &Arc<AtomicU64>) -> f64 {
+fn throughput(runtime: &Runtime, server: &Server, key: &str, shipped: &AtomicU64) -> f64 {
     let started = Instant::now();
     let before = shipped.load(Ordering::SeqCst);
     runtime.block_on(async {
@@ -59,13 +58,8 @@ fn throughput(runtime: &Runtime, server: &Server, key: &str, shipped: &Arc<Atomi
     records / started.elapsed().as_secs_f64()
 }
 
-fn best(runtime: &Runtime, server: &Server, key: &str, shipped: &Arc<AtomicU64>) -> f64 {
+fn best(runtime: &Runtime, server: &Server, key: &str, shipped: &AtomicU64) -> f64 {
     (0..WINDOWS).map(|_| throughput(runtime, server, key, shipped)).fold(0.0, f64::max)
-}
-
-#[expect(clippy::print_stderr, reason = "figures for whoever runs this test for them")]
-fn report(text: &str) {
-    eprintln!("{text}");
 }
 
 /// Scenario: the store is away until the log of a cluster is full; then its key is disabled and the store comes back; another cluster's
@@ -81,7 +75,7 @@ fn a_revoked_cluster_with_a_full_log_costs_another_one_nothing() {
     let keys = json(&server, &["workspace", "keys", "busy"]);
     let busy = keys["primarySharedKey"].as_str().expect("a key").to_owned();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let shipped = Arc::<AtomicU64>::default();
+    let shipped = AtomicU64::new(0);
     let control = best(&runtime, &server, &busy, &shipped);
 
     let (store, away) = (deployment.data_dir().join("store"), deployment.dir.path().join("away"));

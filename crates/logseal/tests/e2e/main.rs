@@ -50,3 +50,8 @@ impl Deployment {
         Server::start(env!("CARGO_BIN_EXE_logseal"), &self.data_dir(), &arguments)
     }
 }
+
+#[expect(clippy::print_stderr, reason = "figures for whoever runs a test for them, with `--nocapture`")]
+fn report(text: &str) {
+    eprintln!("{text}");
+}

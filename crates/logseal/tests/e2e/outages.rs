@@ -11,11 +11,12 @@ use logseal_testkit::Server;
 use serde_json::{Value, json};
 
 use self::clients::{Clients, TURN, first_after, lock, longest_pause};
-use crate::Deployment;
 use crate::cli::{done, json as shown};
 use crate::hosts::Hosts;
 use crate::remote::{Remote, Spoil};
-use crate::revocation::{key_state, until};
+use crate::remote_vault::probes;
+use crate::revocation::{key_state, until, until_degraded};
+use crate::{Deployment, report};
 
 /// Within this time a refusal of the vault ends everything that the key protects.
 const STOPPED_WITHIN: Duration = Duration::from_secs(60);
@@ -254,9 +255,8 @@ impl Outage {
             }
             Effect::Serves(code) => {
                 match code {
-                    Some(code) => self.until_degraded(&bed.server, code),
-                    // Two probes have been good since.
-                    None => thread::sleep(Duration::from_secs(50)),
+                    Some(code) => until_degraded(&bed.server, code, STOPPED_WITHIN),
+                    None => until_probed_twice(&bed.server),
                 }
                 let state = key_state(&bed.server)["state"].clone();
                 assert_eq!(state, if code.is_some() { "Degraded" } else { "Active" }, "{}", self.name);
@@ -282,19 +282,14 @@ impl Outage {
         let refused = seen.refused;
         Some(Measured { name: self.name, effect: self.effect, stopped, resumed, records, refused, missing })
     }
+}
 
-    /// Waits until the key is Degraded for the reason `code`; it may not be Revoked.
-    fn until_degraded(&self, server: &Server, code: &str) {
-        let started = Instant::now();
-        loop {
-            let shown = key_state(server);
-            if shown["state"] == "Degraded" && shown["code"] == code {
-                return;
-            }
-            assert!(shown["state"] == "Active" || shown["state"] == "Degraded", "{}: {shown}", self.name);
-            assert!(started.elapsed() < STOPPED_WITHIN, "{}: {shown}", self.name);
-            thread::sleep(TURN);
-        }
+/// Waits until two more probes of the key were good.
+fn until_probed_twice(server: &Server) {
+    let (before, started) = (probes(server), Instant::now());
+    while probes(server) < before + 2 {
+        assert!(started.elapsed() < STOPPED_WITHIN, "no good probes: {}", key_state(server));
+        thread::sleep(TURN);
     }
 }
 
@@ -313,11 +308,6 @@ fn table(measured: &[Measured]) -> String {
         let _ = writeln!(table, "| {name} | {word} | {stop} | {resumed} | {records} | {refused} | {missing} |");
     }
     table
-}
-
-#[expect(clippy::print_stderr, reason = "figures for whoever runs this test for them")]
-fn report(text: &str) {
-    eprintln!("{text}");
 }
 
 /// Scenario: each way for a key to get out of reach and back, with the settings that everybody has, while clients ship and ask. Guarantee: the

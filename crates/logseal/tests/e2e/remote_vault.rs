@@ -12,27 +12,13 @@ use crate::Deployment;
 use crate::cli::{done, failed, json as shown};
 use crate::lifecycle::request;
 use crate::remote::{Remote, Spoil};
-use crate::revocation::{count, key_state, until};
+use crate::revocation::{count, key_state, until, until_degraded};
 
 /// How long keys in memory serve: the shortest time that there is.
 const SHORT_GRACE: Duration = Duration::from_secs(10);
 
 /// The longest call of a probe, a record and a query fit in, also on a busy machine.
 const GRACE: Duration = Duration::from_secs(25);
-
-/// Waits until the key is Degraded for the reason `code`, as long as keys in memory serve at most.
-fn until_degraded(server: &Server, code: &str) {
-    let started = Instant::now();
-    loop {
-        let shown = key_state(server);
-        assert!(shown["state"] == "Active" || shown["state"] == "Degraded", "keys in memory serve on: {shown}");
-        if shown["state"] == "Degraded" && shown["code"] == code {
-            return;
-        }
-        assert!(started.elapsed() < GRACE, "not Degraded for {code}: {shown}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-}
 
 /// Scenario: the vault answers 401, 403 by its firewall, 429, 500, garbage, another key than was wrapped, or not at all, one after the other;
 /// then nobody listens at its address for longer than the grace, and the server is killed and started meanwhile. Guarantee: each trouble is told
@@ -54,7 +40,7 @@ fn trouble_with_a_vault_is_told_apart_and_waited_out() {
     let mut acknowledged = 0;
     for (spoil, code) in troubles {
         remote.spoil(spoil);
-        until_degraded(&server, code);
+        until_degraded(&server, code, GRACE);
         remote.export(&server, code).unwrap();
         acknowledged += 1;
         assert_eq!(count(&server), acknowledged, "{code}: queries go on");
@@ -63,7 +49,7 @@ fn trouble_with_a_vault_is_told_apart_and_waited_out() {
     }
 
     remote.down();
-    until_degraded(&server, "KeyVaultUnreachable");
+    until_degraded(&server, "KeyVaultUnreachable", GRACE);
     remote.export(&server, "down").unwrap();
     let shown = until(&server, "Revoked");
     assert_eq!(shown["code"], "KeyVaultUnreachable");
@@ -118,7 +104,7 @@ fn an_expired_key_serves_on_and_is_not_adopted() {
 }
 
 /// Probes of the cluster's key that were good.
-fn probes(server: &Server) -> u64 {
+pub(crate) fn probes(server: &Server) -> u64 {
     let metrics = crate::lifecycle::metrics(server);
     let line = metrics.lines().find(|line| {
         line.starts_with("logseal_key_probes_total{") && line.contains("\"local\"") && line.contains("\"good\"")

@@ -30,6 +30,20 @@ pub(crate) fn until(server: &Server, state: &str) -> Value {
     }
 }
 
+/// Waits until the key is Degraded for the reason `code`, as long as `limit`; it serves all the time.
+pub(crate) fn until_degraded(server: &Server, code: &str, limit: Duration) {
+    let started = Instant::now();
+    loop {
+        let shown = key_state(server);
+        assert!(shown["state"] == "Active" || shown["state"] == "Degraded", "keys in memory serve on: {shown}");
+        if shown["state"] == "Degraded" && shown["code"] == code {
+            return;
+        }
+        assert!(started.elapsed() < limit, "not Degraded for {code}: {shown}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
 fn with_customers_key(deployment: &Deployment) -> Server {
     let server = deployment.start_with(&SETTINGS);
     done(&server, &["vault", "key", "create", "kek", "--size", "2048"]);
