@@ -101,7 +101,7 @@ fn with_head(kind: &str, mut properties: Map<String, Value>) -> Value {
 fn cluster() -> Value {
     let mut user_assigned =
         json!({"type": ["object", "null"], "maxProperties": 2, "additionalProperties": {"type": ["object", "null"]}});
-    user_assigned["description"] = "With the type UserAssigned: the resource id of the one identity.".into();
+    user_assigned["description"] = "With the type UserAssigned: the resource id of the one identity; beside it, with null, one that it takes the place of.".into();
     let identity = closed(
         &["type"],
         json!({
