@@ -5,6 +5,7 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use logseal_alloc::WipingAllocator;
 use logseal_bench::Payload;
 use logseal_benches::{IDENTITY, aek, chunks, footer, request, schema};
 use logseal_core::{SegmentId, UnixNanos};
@@ -12,6 +13,10 @@ use logseal_crypto::OsRandom;
 use logseal_otlp::ScanLimits;
 use logseal_segment::{SegmentSettings, encode};
 use logseal_wal::CompressedBody;
+
+/// As in the server.
+#[global_allocator]
+static ALLOCATOR: WipingAllocator = WipingAllocator::new();
 
 fn scan(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("scan");

@@ -1,5 +1,8 @@
 //! What the criterion stages share: generated requests, scanned chunks, and a key to seal with.
 
+mod real;
+
+use arrow::array::RecordBatch;
 use logseal_bench::Payload;
 use logseal_core::{AekId, ClusterId, SegmentId, TableId, TableName, UnixNanos, WorkspaceId};
 use logseal_crypto::{Aek, Key256, Lease, OsRandom};
@@ -61,6 +64,48 @@ pub fn footer(aek: &Aek, rows: u64) -> SegmentFooter {
         created: UnixNanos(0),
         columns: Vec::new(),
         coverage: Vec::new(),
+    }
+}
+
+/// Records to measure with.
+#[derive(Clone, Copy, Debug)]
+pub struct Source {
+    /// What tables call it.
+    pub name: &'static str,
+    payload: Option<Payload>,
+}
+
+/// The payloads of `logseal bench`, and the real logs of `testdata/real`.
+pub const SOURCES: [Source; 4] = [
+    Source { name: "a", payload: Some(Payload::A) },
+    Source { name: "b", payload: Some(Payload::B) },
+    Source { name: "c", payload: Some(Payload::C) },
+    Source { name: "real", payload: None },
+];
+
+impl Source {
+    /// Requests with about `records` records.
+    #[must_use]
+    pub fn requests(&self, records: usize) -> Vec<Vec<u8>> {
+        match self.payload {
+            Some(payload) => {
+                (0..records.div_ceil(payload.default_batch()) as u64).map(|n| request(payload, n)).collect()
+            }
+            None => real::requests(records),
+        }
+    }
+
+    /// About `rows` rows.
+    ///
+    /// # Panics
+    ///
+    /// When a request cannot be scanned: a bug.
+    #[must_use]
+    pub fn chunks(&self, rows: usize) -> Vec<RecordBatch> {
+        let schema = schema();
+        let scan = |request: Vec<u8>| logseal_otlp::scan(&request, &schema, UnixNanos(0), &ScanLimits::default());
+        let scanned = self.requests(rows).into_iter().map(scan);
+        scanned.flat_map(|scanned| scanned.expect("requests are well-formed").chunks).map(|chunk| chunk.batch).collect()
     }
 }
 

@@ -8,8 +8,8 @@ use std::fmt::{self, Debug};
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray};
+use arrow::datatypes::{DataType, Field, Fields, SchemaRef};
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use logseal_core::{AekId, ClusterId, SegmentId, TableId, UnixNanos, WorkspaceId};
@@ -23,6 +23,7 @@ use parquet::file::writer::SerializedFileWriter;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::encoding;
 use crate::unify::{conform, distinct, includes, join as join_batches, union_schema};
 use crate::{SegmentError, SegmentFooter, SegmentPath, properties};
 
@@ -94,7 +95,8 @@ pub struct SealedRows {
 }
 
 impl SegmentWriter {
-    /// Begins a segment with the columns of `schema` under a new DEK wrapped by `aek`.
+    /// Begins a segment with the columns of `schema` under a new DEK wrapped by `aek`. By the rows of `sample`, which are like those to come,
+    /// it is chosen how the columns are encoded.
     ///
     /// # Errors
     ///
@@ -103,12 +105,14 @@ impl SegmentWriter {
         identity: SegmentIdentity,
         aek: &Aek,
         schema: SchemaRef,
+        sample: &[RecordBatch],
         settings: &SegmentSettings,
         random: OsRandom,
     ) -> Result<Self, SegmentError> {
         let (dek, wrapped) = aek.new_dek(identity.segment, random)?;
         let aad_prefix = aad::segment_file(identity.workspace, identity.table, identity.segment);
-        let options = properties::writer_options(&dek, &wrapped, &aad_prefix, settings.zstd_level)?;
+        let encodings = encoding::choose(&schema, sample);
+        let options = properties::writer_options(&dek, &wrapped, &aad_prefix, settings.zstd_level, encodings)?;
         let writer = ArrowWriter::try_new_with_options(Pieces::default(), Arc::clone(&schema), options);
         let (file, factory) = writer.and_then(ArrowWriter::into_serialized_writer).map_err(SegmentError::Encode)?;
         let leaves = schema.fields().iter().map(|field| leaves(field)).sum();
@@ -279,7 +283,7 @@ pub fn seal(
     random: OsRandom,
 ) -> Result<SealedSegment, SegmentError> {
     let schema = union_schema(chunks.iter().map(RecordBatch::schema_ref)).map_err(SegmentError::Schema)?;
-    let mut writer = SegmentWriter::begin(*identity, aek, schema, settings, random)?;
+    let mut writer = SegmentWriter::begin(*identity, aek, schema, chunks, settings, random)?;
     let rows = writer.encode(chunks)?;
     writer.append(rows)?;
     writer.finish(footer)
@@ -357,26 +361,37 @@ fn encode_columns(
     group: &[RecordBatch],
     schema: &SchemaRef,
 ) -> parquet::errors::Result<Vec<ArrowColumnChunk>> {
-    // One list of leaves per writer: a struct column has one writer for each of its children.
-    let mut leaves: Vec<Vec<ArrowLeafColumn>> = writers.iter().map(|_| Vec::with_capacity(group.len())).collect();
-    for batch in group {
-        let mut next = leaves.iter_mut();
-        for (field, array) in schema.fields().iter().zip(batch.columns()) {
-            for (leaf, list) in compute_leaves(field, array)?.into_iter().zip(&mut next) {
-                list.push(leaf);
-            }
-        }
-    }
+    let leaves = schema.fields().iter().enumerate().flat_map(|(index, field)| match field.data_type() {
+        DataType::Struct(children) => (0..children.len()).map(|child| (index, Some(child))).collect(),
+        _ => vec![(index, None)],
+    });
+    let leaves: Vec<(usize, Option<usize>)> = leaves.collect();
     writers
         .into_par_iter()
         .zip(leaves)
-        .map(|(mut writer, leaves)| {
-            for leaf in &leaves {
-                writer.write(leaf)?;
+        .map(|(mut writer, leaf)| {
+            for batch in group {
+                // Levels and positions of one column of one chunk: made, written and given back while they are in the cache.
+                for part in leaf_of(batch, leaf)? {
+                    writer.write(&part)?;
+                }
             }
             writer.close()
         })
         .collect()
+}
+
+/// One leaf column of a batch, by the number of its column and, inside a struct, of its child.
+fn leaf_of(batch: &RecordBatch, leaf: (usize, Option<usize>)) -> parquet::errors::Result<Vec<ArrowLeafColumn>> {
+    let (index, child) = leaf;
+    let (field, column) = (batch.schema_ref().field(index), batch.column(index));
+    let Some(child) = child else { return compute_leaves(field, column) };
+    let structure = column.as_struct();
+    let fields = Fields::from(vec![Arc::clone(&structure.fields()[child])]);
+    let alone =
+        StructArray::try_new(fields.clone(), vec![Arc::clone(structure.column(child))], structure.nulls().cloned())?;
+    let field = Field::new(field.name(), DataType::Struct(fields), field.is_nullable());
+    compute_leaves(&field, &(Arc::new(alone) as ArrayRef))
 }
 
 #[cfg(test)]

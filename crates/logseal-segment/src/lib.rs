@@ -8,6 +8,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`encode`] | [`SegmentWriter`](encode::SegmentWriter): rows to file bytes, columns in parallel on rayon workers |
+//! | `encoding` | which Parquet encoding each column gets |
 //! | [`unify`] | one schema for the chunks of a segment |
 //! | [`properties`] | the only file that holds Parquet's own key-bearing property types |
 //! | [`footer`] | [`SegmentFooter`]: what a segment says about itself, in the encrypted footer |
@@ -17,6 +18,7 @@
 //! | [`store`] | [`SegmentStore`]: durable, create-only puts; listing, reading, deleting |
 
 pub mod encode;
+mod encoding;
 pub mod error;
 pub mod footer;
 pub mod inspect;

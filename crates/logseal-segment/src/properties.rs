@@ -17,11 +17,12 @@ use parquet::schema::types::ColumnPath;
 use zeroize::Zeroizing;
 
 use crate::SegmentError;
+use crate::encoding::ColumnEncoding;
 use crate::key_metadata::KeyMetadata;
 
 /// Rows a page at the most. Together with the size limit of a page it keeps a column chunk of a row group (16 MiB of Arrow)
 /// far below the 32,767 pages that Parquet Modular Encryption can number (`Encryption.md`, section 4.4.1).
-const PAGE_ROWS: usize = 20_000;
+const PAGE_ROWS: usize = 8_192;
 
 /// Bytes a page at the most, before compression.
 const PAGE_BYTES: usize = 1024 * 1024;
@@ -32,6 +33,7 @@ pub(crate) fn writer_options(
     wrapped: &WrappedDek,
     aad_prefix: &Aad,
     zstd_level: i32,
+    columns: Vec<ColumnEncoding>,
 ) -> Result<ArrowWriterOptions, SegmentError> {
     let encryption = FileEncryptionProperties::builder(dek.key()?.expose().to_vec())
         .with_footer_key_metadata(KeyMetadata::new(wrapped).to_json())
@@ -39,7 +41,7 @@ pub(crate) fn writer_options(
         .with_aad_prefix_storage(true)
         .build()
         .map_err(SegmentError::Encode)?;
-    let properties = WriterProperties::builder()
+    let mut properties = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_1_0) // data page V1: readers of version 2 are rarer
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(zstd_level).map_err(SegmentError::Encode)?))
         .set_statistics_enabled(EnabledStatistics::Page)
@@ -47,8 +49,16 @@ pub(crate) fn writer_options(
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_data_page_size_limit(PAGE_BYTES)
         .set_created_by(concat!("logseal ", env!("CARGO_PKG_VERSION")).to_owned())
-        .with_file_encryption_properties(encryption)
-        .build();
+        .with_file_encryption_properties(encryption);
+    for ColumnEncoding { path, encoding, dictionary, statistics } in columns {
+        properties = properties
+            .set_column_encoding(path.clone(), encoding)
+            .set_column_dictionary_enabled(path.clone(), dictionary);
+        if !statistics {
+            properties = properties.set_column_statistics_enabled(path, EnabledStatistics::None);
+        }
+    }
+    let properties = properties.build();
     assert_safe(&properties)?;
     // The Arrow schema in the footer's metadata would only repeat what Parquet's own types say.
     Ok(ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true))

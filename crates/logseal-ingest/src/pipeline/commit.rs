@@ -212,7 +212,7 @@ impl Committer {
         let job = move |_: &cpu::Awaited<'_>| {
             let chunks = parts.iter().flat_map(|part| &part.chunks).map(|chunk| chunk.batch.schema_ref());
             let schema = union_schema(chunks.chain(&schema)).map_err(SegmentError::Schema)?;
-            SegmentWriter::begin(identity, &aek, schema, &settings, OsRandom)
+            SegmentWriter::begin(identity, &aek, schema, &self::chunks(&parts), &settings, OsRandom)
         };
         let writer = cpu::run_in_background(job).await??;
         let permit = self.budget.overdraw(writer.memory_bytes());

@@ -231,7 +231,8 @@ fn a_segment_has_what_was_added_and_nothing_else() {
     let aek = aek();
     let parts = [chunk(0, 100, "a"), chunk(100, 150, "b"), chunk(150, 400, "a")];
     let schema = union_schema(parts.iter().map(RecordBatch::schema_ref)).unwrap();
-    let mut writer = SegmentWriter::begin(identity(), &aek, schema, &SegmentSettings::default(), OsRandom).unwrap();
+    let mut writer =
+        SegmentWriter::begin(identity(), &aek, schema, &[], &SegmentSettings::default(), OsRandom).unwrap();
     let mut bytes = writer.memory_bytes();
     for part in &parts {
         let unknown = [part.clone(), chunk(0, 10, "c")];
@@ -258,6 +259,7 @@ fn a_footer_that_counts_other_rows_is_refused() {
         identity(),
         &aek(),
         Arc::clone(parts[0].schema_ref()),
+        &parts,
         &SegmentSettings::default(),
         OsRandom,
     )
