@@ -34,28 +34,51 @@ pub(crate) fn chunk_estimate(bytes: usize) -> usize {
 
 /// Bytes of memory that requests and what grows out of them may take together.
 ///
-/// Fair: a large request is not starved by small ones that come later.
+/// Fair: a large request is not starved by small ones that come later. A part may be reserved for what is overdrawn: the more rows wait to be
+/// sealed, the more of them are in no cache any more when their turn comes.
 #[derive(Debug)]
 pub struct Budget {
     free: Semaphore,
-    /// Bytes that were overdrawn; what is given back goes here first.
+    /// Bytes that were overdrawn beyond all there are; what is given back goes here first.
     debt: Mutex<usize>,
+    /// Bytes that are left to be overdrawn without taking from others.
+    reserve: Mutex<usize>,
     total: usize,
+    all: usize,
     taken: Gauge,
 }
 
 impl Budget {
-    /// A budget of `total` bytes.
+    /// A budget of `total` bytes, without a reserve.
     #[must_use]
     pub fn new(total: usize) -> Arc<Self> {
-        let total = total.min(Semaphore::MAX_PERMITS);
-        Arc::new(Self { free: Semaphore::new(total), debt: Mutex::new(0), total, taken: gauge!(IN_FLIGHT_BYTES) })
+        Self::with_reserve(total, 0)
     }
 
-    /// All bytes, free or taken.
+    /// A budget of `total` bytes to be taken, and `reserve` more to be overdrawn.
+    #[must_use]
+    pub fn with_reserve(total: usize, reserve: usize) -> Arc<Self> {
+        let total = total.min(Semaphore::MAX_PERMITS);
+        Arc::new(Self {
+            free: Semaphore::new(total),
+            debt: Mutex::new(0),
+            reserve: Mutex::new(reserve),
+            total,
+            all: total.saturating_add(reserve),
+            taken: gauge!(IN_FLIGHT_BYTES),
+        })
+    }
+
+    /// The bytes that can be taken, free or not.
     #[must_use]
     pub fn total(&self) -> usize {
         self.total
+    }
+
+    /// All bytes, with the reserve.
+    #[must_use]
+    pub fn all(&self) -> usize {
+        self.all
     }
 
     /// Bytes that nobody holds.
@@ -69,29 +92,36 @@ impl Budget {
     pub fn try_take(self: &Arc<Self>, bytes: usize) -> Option<BudgetPermit> {
         let permits = u32::try_from(bytes).ok()?;
         self.free.try_acquire_many(permits).ok()?.forget();
-        Some(BudgetPermit::new(self, bytes))
+        Some(BudgetPermit::new(self, bytes, 0))
     }
 
     /// Waits for `bytes`, first come, first served; a need beyond the whole budget takes the whole budget.
     pub async fn take(self: &Arc<Self>, bytes: usize) -> BudgetPermit {
         let permits = u32::try_from(bytes.min(self.total)).unwrap_or(u32::MAX);
         self.free.acquire_many(permits).await.expect("the semaphore is never closed").forget();
-        BudgetPermit::new(self, permits as usize)
+        BudgetPermit::new(self, permits as usize, 0)
     }
 
-    /// Takes `bytes` at once, also beyond what is free: for memory that frees more than it takes. Nobody else gets any until the
-    /// debt is paid by what is given back.
+    /// Takes `bytes` at once, from the reserve as far as it goes, and also beyond what is free: for memory that frees more than it takes. Nobody
+    /// else gets any until the debt is paid by what is given back.
     pub fn overdraw(self: &Arc<Self>, bytes: usize) -> BudgetPermit {
+        let mut reserve = self.reserve.lock().unwrap_or_else(PoisonError::into_inner);
+        let reserved = bytes.min(*reserve);
+        *reserve -= reserved;
+        drop(reserve);
+        let rest = bytes - reserved;
         let mut debt = self.debt.lock().unwrap_or_else(PoisonError::into_inner);
-        *debt += bytes - self.free.forget_permits(bytes);
-        BudgetPermit::new(self, bytes)
+        *debt += rest - self.free.forget_permits(rest);
+        BudgetPermit::new(self, bytes, reserved)
     }
 
-    fn give_back(&self, bytes: usize) {
+    /// Gives back `bytes`, of which `reserved` go to the reserve.
+    fn give_back(&self, bytes: usize, reserved: usize) {
+        *self.reserve.lock().unwrap_or_else(PoisonError::into_inner) += reserved;
         let mut debt = self.debt.lock().unwrap_or_else(PoisonError::into_inner);
-        let paid = bytes.min(*debt);
+        let paid = (bytes - reserved).min(*debt);
         *debt -= paid;
-        self.free.add_permits(bytes - paid);
+        self.free.add_permits(bytes - reserved - paid);
         self.taken.decrement(bytes as f64);
     }
 }
@@ -102,12 +132,14 @@ impl Budget {
 pub struct BudgetPermit {
     budget: Arc<Budget>,
     bytes: usize,
+    /// How many of them are the reserve's.
+    reserved: usize,
 }
 
 impl BudgetPermit {
-    fn new(budget: &Arc<Budget>, bytes: usize) -> Self {
+    fn new(budget: &Arc<Budget>, bytes: usize, reserved: usize) -> Self {
         budget.taken.increment(bytes as f64);
-        Self { budget: Arc::clone(budget), bytes }
+        Self { budget: Arc::clone(budget), bytes, reserved }
     }
 
     /// Bytes that this permit holds.
@@ -116,7 +148,7 @@ impl BudgetPermit {
         self.bytes
     }
 
-    /// All bytes of the budget that this permit draws on.
+    /// All bytes that can be taken from the budget that this permit draws on.
     #[must_use]
     pub fn budget_total(&self) -> usize {
         self.budget.total()
@@ -146,11 +178,13 @@ impl BudgetPermit {
         drop(self.split(self.bytes.saturating_sub(bytes)));
     }
 
-    /// Moves `bytes`, or all that there are, into a permit of their own.
+    /// Moves `bytes`, or all that there are, into a permit of their own; those of the reserve last, since others wait for the rest.
     pub fn split(&mut self, bytes: usize) -> Self {
         let bytes = bytes.min(self.bytes);
+        let reserved = bytes.saturating_sub(self.bytes - self.reserved);
         self.bytes -= bytes;
-        Self { budget: Arc::clone(&self.budget), bytes }
+        self.reserved -= reserved;
+        Self { budget: Arc::clone(&self.budget), bytes, reserved }
     }
 
     /// Adds the bytes of `other`, a permit of the same budget.
@@ -161,14 +195,15 @@ impl BudgetPermit {
     pub fn merge(&mut self, mut other: Self) {
         assert!(Arc::ptr_eq(&self.budget, &other.budget), "permits of two budgets do not mix");
         self.bytes += other.bytes;
-        other.bytes = 0;
+        self.reserved += other.reserved;
+        (other.bytes, other.reserved) = (0, 0);
     }
 }
 
 impl Drop for BudgetPermit {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.budget.give_back(self.bytes);
+            self.budget.give_back(self.bytes, self.reserved);
         }
     }
 }
@@ -464,6 +499,29 @@ mod tests {
         pages.overdraw_to(20);
         assert_eq!(budget.free(), 80);
         drop(pages);
+        assert_eq!(budget.free(), 100);
+    }
+
+    /// Scenario: a budget with a reserve, of which more is overdrawn than it has. Guarantee: what can be taken is only touched by what goes
+    /// beyond it, and everything goes back to where it came from, whatever comes back first.
+    #[test]
+    fn the_reserve_is_overdrawn_first() {
+        let budget = Budget::with_reserve(100, 50);
+        assert_eq!((budget.total(), budget.all()), (100, 150));
+        let rows = budget.try_take(60).expect("free");
+        let mut pages = budget.overdraw(40);
+        assert_eq!(budget.free(), 40);
+        pages.overdraw_to(70);
+        assert_eq!(budget.free(), 20);
+        drop(rows);
+        assert_eq!(budget.free(), 80);
+        pages.overdraw_to(55);
+        assert_eq!(budget.free(), 95, "what others can take comes back first");
+        let part = pages.split(10);
+        drop(pages);
+        assert_eq!(budget.free(), 95, "the reserve's");
+        drop(part);
+        assert_eq!((budget.free(), budget.overdraw(50).bytes()), (100, 50));
         assert_eq!(budget.free(), 100);
     }
 

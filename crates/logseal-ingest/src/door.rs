@@ -226,8 +226,8 @@ impl Door {
         random: Arc<dyn RandomSource>,
     ) -> Result<Self, IngestError> {
         let limits = settings.check()?;
-        if budget.total() != limits.budget_bytes {
-            let problem = format!("the shared budget has `{}` bytes", budget.total());
+        if budget.all() != limits.budget_bytes {
+            let problem = format!("the shared budget has `{}` bytes", budget.all());
             return Err(IngestError::Setting { name: "ingest.memory_budget_bytes", problem });
         }
         let admission = Arc::new(Admission::new(limits, budget));

@@ -13,7 +13,7 @@ mod serve;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use logseal_alloc::WipingAllocator;
+use logseal_alloc::{WipingAllocator, keep_freed_pages};
 use logseal_core::stack;
 
 use crate::cli::{Cli, Command};
@@ -26,7 +26,11 @@ static ALLOCATOR: WipingAllocator = WipingAllocator::new();
 /// What of its stack an async thread wipes before it waits for work: bodies and keys went through it. A busy thread never waits.
 const WIPED_BYTES: usize = 64 * 1024;
 
+/// Long enough that a server under load finds most of the memory that it freed; after a burst it is given back within a second or two.
+const FREED_PAGES_KEPT_MS: u16 = 100;
+
 fn main() -> ExitCode {
+    keep_freed_pages(FREED_PAGES_KEPT_MS);
     quiet_panics();
     // clap answers usage errors with exit code 2, and --help and --version with 0.
     let cli = Cli::of_process();

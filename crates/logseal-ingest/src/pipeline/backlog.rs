@@ -34,6 +34,10 @@ use super::stream::{CutRule, Part, Rows, Runs, Stream, StreamKey};
 use crate::admission::Budget;
 use crate::{cpu, meter};
 
+/// Of the budget at most one in so many bytes is for rows that are sealed, and only stay for queries to find them at once. Memory that is soon
+/// used again is in the caches and mapped: with all that the budget has, each new row would take memory that neither is.
+const SEALED_SHARE: usize = 8;
+
 /// A request whose frame is durable.
 #[derive(Debug)]
 pub struct Durable {
@@ -217,23 +221,27 @@ impl Backlog {
     pub fn lots(&self, rule: &CutRule, now: Instant, everything: bool) -> Vec<Lot> {
         let total = self.budget.total();
         let wanted = self.room_wanted.swap(false, Ordering::Relaxed) && !self.has_room_for_replay();
-        if wanted {
-            self.evict(total / 8 * 5);
-        } else if self.is_pressed() {
-            self.evict(total / 8 * 3);
-        }
+        self.evict(match (wanted, self.is_pressed()) {
+            (true, _) => total / 8 * 5,
+            (false, true) => total / 8 * 3,
+            (false, false) => 0,
+        });
         let free = self.budget.free() + self.evicting.load(Ordering::Relaxed);
         let pressed = (self.is_pressed() || (wanted && free <= total / 2)).then_some(total);
         let mut state = self.state();
         let mut lots = state.lots(rule, now, everything, pressed);
-        lots.extend(state.close_largest(total / 8 * 3, now));
+        lots.extend(state.close_largest(self.budget.all() / 8 * 3, now));
         lots
     }
 
-    /// Evicts sealed rows until `free` bytes of the budget are free, or will be soon.
+    /// Evicts sealed rows that are more than may stay, and others until `free` bytes of the budget are free, or will be soon.
     fn evict(&self, free: usize) {
         let on_their_way = self.evicting.load(Ordering::Relaxed);
-        let evicted = self.state().evict(free.saturating_sub(self.budget.free() + on_their_way));
+        let missing = free.saturating_sub(self.budget.free() + on_their_way);
+        let mut state = self.state();
+        let beyond = state.resident_bytes().saturating_sub(self.budget.all() / SEALED_SHARE);
+        let evicted = state.evict(missing.max(beyond));
+        drop(state);
         if evicted.is_empty() {
             return;
         }

@@ -237,6 +237,11 @@ impl State {
         lots
     }
 
+    /// Bytes of rows that are in memory although they are sealed.
+    pub(super) fn resident_bytes(&self) -> usize {
+        self.streams.values().map(StreamState::resident_bytes).sum()
+    }
+
     /// Moves rows out of memory that are sealed, those of the largest streams first, until `bytes` of them are out.
     pub(super) fn evict(&mut self, bytes: usize) -> Vec<Arc<Part>> {
         let mut streams: Vec<_> = self.streams.values_mut().map(|stream| (stream.resident_bytes(), stream)).collect();
