@@ -12,6 +12,7 @@
 //! | [`schema`] | the table's columns: [`AttributeContainer`], [`AttributeKind`], [`AttributeColumn`], [`arrow_schema`] |
 //! | [`workspace`] | the tables of a workspace and their attribute columns: [`WorkspaceSchema`], [`TableSchema`] |
 //! | [`scan`](mod@scan) | the entry point [`scan()`], its limits, its result; how columns are assigned |
+//! | `count` | [`framed_records`]: how many records a request has |
 //! | [`merge`](mod@merge) | chunks with different attribute columns made into one batch: [`merge()`] |
 //! | `request` | the walk over request, resources and scopes |
 //! | `record` | one log record's fields |
@@ -24,6 +25,7 @@
 //! | `columns` | Arrow builders of the fixed and of the attribute columns |
 
 mod columns;
+mod count;
 mod json;
 pub mod merge;
 mod overflow;
@@ -37,6 +39,7 @@ mod value;
 mod wire;
 pub mod workspace;
 
+pub use count::framed_records;
 pub use merge::merge;
 pub use scan::{ScanError, ScanLimits, Scanned, TableChunk, scan};
 pub use schema::{AttributeColumn, AttributeContainer, AttributeKind, arrow_schema};

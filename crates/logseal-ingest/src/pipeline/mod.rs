@@ -5,6 +5,7 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
+//! | [`gather`] | small requests that wait for the log together |
 //! | [`tables`] | the tables and columns of each workspace |
 //! | [`request`] | one request's bytes to rows, and to what the log keeps of it |
 //! | [`journal`] | the thread that writes a cluster's log |
@@ -26,6 +27,7 @@ pub mod backlog;
 pub mod commit;
 pub mod cutter;
 pub mod frames;
+pub mod gather;
 pub mod journal;
 pub mod logs;
 pub mod quarantine;
@@ -43,8 +45,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use futures::future::join_all;
 use logseal_catalog::Catalog;
-use logseal_core::{Clock, ClusterId};
+use logseal_core::{Clock, ClusterId, WorkspaceId};
 use logseal_keys::{KeyError, Keyring, Link};
 use logseal_otlp::ScanLimits;
 use logseal_wal::{Entry, Part as FramePart};
@@ -52,10 +56,12 @@ use metrics::counter;
 use tokio::sync::oneshot;
 use tracing::debug;
 
+use self::gather::{GATHERED_BYTES, Gatherer, Lot, Waiting};
 use self::journal::{Journal, Submission, Trouble};
 use self::request::{ScannedRequest, scan};
 use self::stream::{Rows, Stream, memory_bytes};
-use self::tables::Tables;
+use self::tables::{Tables, WorkspaceTables};
+use crate::admission::BudgetPermit;
 use crate::door::{Accepted, Intake, IntakeError, IntakeRequest};
 use crate::meter;
 
@@ -90,7 +96,7 @@ impl Journals {
 }
 
 /// The intake that logs requests and gives their rows to the backlog.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Pipeline {
     /// The tables that scans assign.
     pub tables: Arc<Tables>,
@@ -104,14 +110,47 @@ pub struct Pipeline {
     pub limits: Arc<ScanLimits>,
     /// Tells when a request was received.
     pub clock: Arc<dyn Clock>,
+    /// Where small requests wait for each other.
+    pub gatherer: Arc<Gatherer>,
+}
+
+/// Where a workspace's requests go at this time. Found once for a request: when the workspace is linked to another cluster meanwhile, it ends where
+/// it began.
+#[derive(Debug)]
+struct Place {
+    link: Link,
+    tables: Arc<WorkspaceTables>,
+    journal: Journal,
 }
 
 #[async_trait]
 impl Intake for Pipeline {
     async fn take(&self, request: IntakeRequest) -> Result<Accepted, IntakeError> {
         let IntakeRequest { workspace, body, permit, hold } = request;
-        // Taken once: when the workspace is linked to another cluster meanwhile, this request ends where it began.
-        let Link { cluster, aek } = self.keyring.current(workspace).await.map_err(|error| match error {
+        let mut place = self.place(workspace).await?;
+        if let Some(trouble) = place.journal.trouble() {
+            // Refused before anything is spent on it, unless the trouble passes while the call may be held.
+            hold.wait(place.journal.taking()).await.map_err(|_| refused(trouble))?;
+            // The workspace may have been linked to another cluster meanwhile.
+            place = self.place(workspace).await?;
+        }
+        if body.len() > GATHERED_BYTES {
+            let scanned = self.scan(&place, body, permit).await?;
+            return self.log(place, scanned).await;
+        }
+        drop(place);
+        let (outcome, result) = oneshot::channel();
+        if let Some(lot) = self.gatherer.add(workspace, Waiting { body, permit, outcome }) {
+            // On its own: others wait behind it, also when this client goes away.
+            tokio::spawn(self.clone().take_lots(lot));
+        }
+        result.await.unwrap_or_else(|_| Err(unavailable("defect", "the request could not be taken in now")))
+    }
+}
+
+impl Pipeline {
+    async fn place(&self, workspace: WorkspaceId) -> Result<Place, IntakeError> {
+        let link = self.keyring.current(workspace).await.map_err(|error| match error {
             // Whose key it is may read why.
             KeyError::Suspended(why) => unavailable("key", &format!("the workspace's {why}")),
             error => {
@@ -119,19 +158,76 @@ impl Intake for Pipeline {
                 unavailable("key", "the workspace's key is not available now")
             }
         })?;
-        let tables = self
-            .tables
-            .workspace(workspace)
-            .ok_or_else(|| unavailable("not_ready", "the workspace is not ready yet"))?;
-        let journal =
-            self.journals.of(cluster).ok_or_else(|| unavailable("not_ready", "the workspace is not ready yet"))?;
-        if let Some(trouble) = journal.trouble() {
-            // Refused before anything is spent on it, unless the trouble passes while the call may be held.
-            hold.wait(journal.taking()).await.map_err(|_| refused(trouble))?;
+        let not_ready = || unavailable("not_ready", "the workspace is not ready yet");
+        let tables = self.tables.workspace(workspace).ok_or_else(not_ready)?;
+        let journal = self.journals.of(link.cluster).ok_or_else(not_ready)?;
+        Ok(Place { link, tables, journal })
+    }
+
+    /// Brings `lot`, and what comes behind it, to its end.
+    async fn take_lots(self, lot: Lot) {
+        let mut next = Some(lot);
+        while let Some(mut lot) = next {
+            self.take_together(lot.workspace(), lot.requests()).await;
+            next = lot.next();
         }
-        let received = self.clock.now();
-        let scanned = scan(Arc::clone(&tables), body, permit, received, Arc::clone(&self.limits)).await?;
-        let ScannedRequest { chunks, body, mut permit, accepted, rejected, rejection } = scanned;
+    }
+
+    /// Takes in requests that go on together: as one, if nothing is wrong with any of them.
+    async fn take_together(&self, workspace: WorkspaceId, mut requests: Vec<Waiting>) {
+        if requests.len() > 1 {
+            requests = self.take_as_one(workspace, requests).await;
+        }
+        let each = requests.into_iter().map(|Waiting { body, permit, outcome }| async move {
+            // A client that went away no longer wants to know.
+            let _ = outcome.send(self.take_one(workspace, body, permit).await);
+        });
+        join_all(each).await;
+    }
+
+    async fn take_one(
+        &self,
+        workspace: WorkspaceId,
+        body: Bytes,
+        permit: BudgetPermit,
+    ) -> Result<Accepted, IntakeError> {
+        let place = self.place(workspace).await?;
+        let scanned = self.scan(&place, body, permit).await?;
+        self.log(place, scanned).await
+    }
+
+    /// Takes in `requests` as one and answers them. Returns those that must be taken one by one, so that each is told what is wrong with it.
+    async fn take_as_one(&self, workspace: WorkspaceId, mut requests: Vec<Waiting>) -> Vec<Waiting> {
+        let counts: Option<Vec<u64>> =
+            requests.iter().map(|request| logseal_otlp::framed_records(&request.body)).collect();
+        let Some(counts) = counts else { return requests };
+        let Ok(place) = self.place(workspace).await else { return requests };
+        let (body, permit) = gather::join(&mut requests);
+        let scanned = match self.scan(&place, body, permit).await {
+            Ok(scanned) if scanned.rejected == 0 && scanned.accepted == counts.iter().sum::<u64>() => scanned,
+            _ => {
+                gather::part(&mut requests);
+                return requests;
+            }
+        };
+        let outcomes: Vec<_> = requests.into_iter().map(|request| request.outcome).collect();
+        let taken = self.log(place, scanned).await;
+        for (outcome, accepted) in outcomes.into_iter().zip(counts) {
+            let _ = outcome.send(taken.clone().map(|_| Accepted { accepted, ..Accepted::default() }));
+        }
+        Vec::new()
+    }
+
+    async fn scan(&self, place: &Place, body: Bytes, permit: BudgetPermit) -> Result<ScannedRequest, IntakeError> {
+        scan(Arc::clone(&place.tables), body, permit, self.clock.now(), Arc::clone(&self.limits)).await
+    }
+
+    /// Writes what was scanned to the log; when this returns it is durable there, and its rows are in the backlog.
+    async fn log(&self, place: Place, scanned: ScannedRequest) -> Result<Accepted, IntakeError> {
+        let Place { link: Link { cluster, aek }, tables, journal } = place;
+        let ScannedRequest { chunks, body, mut permit, received, accepted, rejected, rejection, .. } = scanned;
+        counter!(meter::REPLACED_UTF8).increment(scanned.replaced_utf8);
+        counter!(meter::IGNORED_REFERENCES).increment(scanned.ignored_string_references);
         if accepted == 0 {
             return Ok(Accepted { accepted, rejected, message: rejection });
         }

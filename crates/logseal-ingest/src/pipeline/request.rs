@@ -6,14 +6,13 @@ use bytes::Bytes;
 use logseal_core::UnixNanos;
 use logseal_otlp::{ScanError, ScanLimits, Scanned, TableChunk};
 use logseal_wal::CompressedBody;
-use metrics::counter;
 
 use super::stream::memory_bytes;
 use super::tables::WorkspaceTables;
 use super::unavailable;
 use crate::admission::BudgetPermit;
+use crate::cpu;
 use crate::door::IntakeError;
-use crate::{cpu, meter};
 
 /// Bodies up to this size are scanned on the async thread: usual ones take some 10 microseconds, about as much as the detour
 /// over another thread, and one made to expand as far as it can stays below a few milliseconds.
@@ -28,12 +27,18 @@ pub struct ScannedRequest {
     pub body: CompressedBody,
     /// Covers both.
     pub permit: BudgetPermit,
+    /// When the request was received.
+    pub received: UnixNanos,
     /// Rows in the chunks.
     pub accepted: u64,
     /// Records that were rejected.
     pub rejected: u64,
     /// Why.
     pub rejection: Option<String>,
+    /// Strings that are not UTF-8 and were kept as bytes.
+    pub replaced_utf8: u64,
+    /// References into a string table that were taken as absent.
+    pub ignored_string_references: u64,
 }
 
 /// Scans and compresses `body`.
@@ -67,15 +72,13 @@ pub async fn scan(
             ScanError::TooLarge { .. } => IntakeError::TooLarge(error.to_string()),
             ScanError::Columns(_) => unavailable("defect", "the records could not be brought into columns"),
         })?;
-    counter!(meter::REPLACED_UTF8).increment(replaced_utf8);
-    counter!(meter::IGNORED_REFERENCES).increment(ignored_string_references);
 
     let rows: usize = chunks.iter().map(memory_bytes).sum();
     let bytes = rows + compressed.compressed_bytes();
     if bytes > permit.budget_total() {
         // Coming back would never help: also an idle server has no more.
         return Err(IntakeError::TooLarge(format!(
-            "the decoded records take {bytes} bytes, more than `ingest.memory_budget_bytes`; send fewer at a time"
+            "the decoded records take {bytes} bytes, more than half of `ingest.memory_budget_bytes`; send fewer at a time"
         )));
     }
     // A little more than was expected is there already, and refusing it now would only waste the work. What expanded beyond that
@@ -86,7 +89,17 @@ pub async fn scan(
         return Err(unavailable("memory", "memory for the decoded records is not free"));
     }
     permit.shrink_to(bytes);
-    Ok(ScannedRequest { chunks, body: compressed, permit, accepted, rejected, rejection })
+    Ok(ScannedRequest {
+        chunks,
+        body: compressed,
+        permit,
+        received,
+        accepted,
+        rejected,
+        rejection,
+        replaced_utf8,
+        ignored_string_references,
+    })
 }
 
 fn work(

@@ -14,6 +14,7 @@ use logseal_ingest::pipeline::backlog::Backlog;
 use logseal_ingest::pipeline::commit::Committer;
 use logseal_ingest::pipeline::cutter::{Cutter, CutterParts};
 use logseal_ingest::pipeline::frames::{Coverage, Frames};
+use logseal_ingest::pipeline::gather::Gatherer;
 use logseal_ingest::pipeline::journal::Journal;
 use logseal_ingest::pipeline::logs::{Logs, LogsParts};
 use logseal_ingest::pipeline::quarantine::Quarantine;
@@ -36,7 +37,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
 use crate::records::{Id, Poisoned, TABLES, ids, request};
@@ -111,7 +112,7 @@ pub(crate) struct Parts {
     pub(crate) frames: Frames,
     server: JoinHandle<Result<(), IngestError>>,
     shutdown: watch::Sender<bool>,
-    client: LogsServiceClient<Channel>,
+    pub(crate) channel: Channel,
 }
 
 impl Parts {
@@ -180,6 +181,7 @@ impl Parts {
             journals: Arc::clone(&journals),
             limits,
             clock: Arc::new(SystemClock),
+            gatherer: Gatherer::new(),
         };
         let door =
             Door::with_budget(&door, Arc::clone(&budget), Arc::new(Keys), Arc::new(pipeline), Arc::new(OsRandom))
@@ -189,8 +191,22 @@ impl Parts {
         let (shutdown, is_shutdown) = watch::channel(false);
         let lifecycle = Lifecycle { ready: watch::channel(true).1, shutdown: is_shutdown };
         let server = tokio::spawn(serve(listener, door, Services::default(), lifecycle));
-        let client = LogsServiceClient::connect(format!("http://{address}")).await.unwrap();
-        Self { world, catalog, keyring, backlog, budget, cutter, journals, logs, ids, frames, server, shutdown, client }
+        let channel = Endpoint::try_from(format!("http://{address}")).unwrap().connect().await.unwrap();
+        Self {
+            world,
+            catalog,
+            keyring,
+            backlog,
+            budget,
+            cutter,
+            journals,
+            logs,
+            ids,
+            frames,
+            server,
+            shutdown,
+            channel,
+        }
     }
 
     async fn close_logs(&self) {
@@ -220,7 +236,7 @@ impl Parts {
         let mut message = Request::new(request(records, keys, padding));
         let key = format!("Bearer {}", records[0].workspace).parse().unwrap();
         message.metadata_mut().insert("authorization", key);
-        let outcome = self.client.clone().export(message).await;
+        let outcome = LogsServiceClient::new(self.channel.clone()).export(message).await;
         let mut ledger = self.world.ledger.lock().unwrap();
         let entered = if outcome.is_ok() { &mut ledger.acknowledged } else { &mut ledger.refused };
         entered.extend(records);

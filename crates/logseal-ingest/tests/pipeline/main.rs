@@ -20,5 +20,6 @@ mod shredding;
 mod space;
 mod store;
 mod sync;
+mod together;
 mod withheld;
 mod world;

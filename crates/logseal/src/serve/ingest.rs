@@ -9,6 +9,7 @@ use logseal_ingest::pipeline::backlog::Backlog;
 use logseal_ingest::pipeline::commit::{Committer, ParquetEncoder};
 use logseal_ingest::pipeline::cutter::{Cutter, CutterParts};
 use logseal_ingest::pipeline::frames::Frames;
+use logseal_ingest::pipeline::gather::Gatherer;
 use logseal_ingest::pipeline::logs::{Logs, LogsParts};
 use logseal_ingest::pipeline::quarantine::Quarantine;
 use logseal_ingest::pipeline::stream::CutRule;
@@ -38,7 +39,9 @@ pub(super) struct Ingest {
 impl Ingest {
     /// Starts everything behind the door but the logs of clusters: those are opened when their keys can be used.
     pub(super) fn start(state: &State, data_dir: &DataDir, config: &Config) -> Result<Self, CommandError> {
-        let budget = Budget::new(config.ingest.memory_budget_bytes);
+        // Half for requests and their rows until they are sealed, half for what they become: pages, growing segments, files to be stored.
+        let half = config.ingest.memory_budget_bytes / 2;
+        let budget = Budget::with_reserve(config.ingest.memory_budget_bytes - half, half);
         let backlog = Backlog::new(Arc::clone(&budget));
         let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
         let limits = config.wal.check().map_err(|error| CommandError::Config(error.to_string()))?;
@@ -85,6 +88,7 @@ impl Ingest {
             journals: Arc::clone(&self.journals),
             limits: Arc::clone(&self.frames.limits),
             clock: Arc::clone(&state.clock),
+            gatherer: Gatherer::new(),
         };
         let shippers = Shippers(Arc::clone(&state.access));
         let budget = Arc::clone(&self.budget);
