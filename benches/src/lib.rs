@@ -1,5 +1,6 @@
-//! What the criterion stages share: generated requests, scanned chunks, and a key to seal with.
+//! What the benchmarks share: requests, scanned chunks, a key to seal with, a plot.
 
+pub mod plot;
 mod real;
 
 use arrow::array::RecordBatch;

@@ -60,8 +60,12 @@ pub async fn run(settings: BenchSettings, server: Option<ServerProbe>) -> Result
     for _ in 0..settings.in_flight {
         for channel in &channels {
             if workers.len() < wanted {
+                let mut grpc = Grpc::new(channel.clone());
+                if let Some(compression) = settings.compression {
+                    grpc = grpc.send_compressed(compression);
+                }
                 let worker = Worker {
-                    grpc: Grpc::new(channel.clone()),
+                    grpc,
                     plan: Arc::clone(&plan),
                     settings: Arc::clone(&settings),
                     started,
@@ -125,7 +129,11 @@ struct Worker {
 
 impl Worker {
     async fn work(mut self) -> Tally {
-        while let Some(Order { body, records, due }) = self.plan.take() {
+        let may_begin =
+            |worker: &Self| worker.settings.stop_after.is_none_or(|stop_after| worker.started.elapsed() < stop_after);
+        while may_begin(&self)
+            && let Some(Order { body, records, due }) = self.plan.take()
+        {
             let start = self.wait_until(due).await;
             self.deliver(body, records, start).await;
         }

@@ -10,9 +10,11 @@ use crate::{BenchSettings, request};
 /// A pool of encoded requests and the count of those handed out.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    pool: Vec<Bytes>,
+    /// With the number of their records.
+    pool: Vec<(Bytes, u64)>,
     /// The last request, when the records do not fill it.
     tail: Option<(Bytes, u64)>,
+    /// Records a request, on average.
     batch: u64,
     /// Records a second, at an open pace.
     rate: Option<u64>,
@@ -33,6 +35,12 @@ impl Plan {
     /// Encodes as many distinct requests as the run needs or as `pool_bytes` hold. This takes CPU time: milliseconds to
     /// a second.
     pub(crate) fn encode(settings: &BenchSettings) -> Self {
+        if let Some(requests) = settings.requests.as_ref().filter(|requests| !requests.is_empty()) {
+            let in_pool: u64 = requests.iter().map(|(_, records)| *records).sum();
+            let batch = (in_pool / requests.len() as u64).max(1);
+            let (pool, rate, full) = (requests.to_vec(), settings.rate, settings.records / batch);
+            return Self { pool, tail: None, batch, rate, full, next: AtomicU64::new(0) };
+        }
         let encode =
             |index, records| Bytes::from(request(settings.payload, settings.seed, index, records, settings.base_time));
         let batch = settings.batch as u64;
@@ -43,7 +51,7 @@ impl Plan {
             let body = encode(index, settings.batch);
             used += body.len();
             // At least one, also when it alone is larger than the pool.
-            pool.push(body);
+            pool.push((body, batch));
             if used >= settings.pool_bytes {
                 break;
             }
@@ -58,7 +66,7 @@ impl Plan {
     pub(crate) fn take(&self) -> Option<Order> {
         let index = self.next.fetch_add(1, Ordering::Relaxed);
         let (body, records) = if index < self.full {
-            (self.pool[(index % self.pool.len() as u64) as usize].clone(), self.batch)
+            self.pool[(index % self.pool.len() as u64) as usize].clone()
         } else {
             self.tail.clone().filter(|_| index == self.full)?
         };

@@ -1,9 +1,12 @@
 //! What a run is asked to do, and why it may refuse.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use logseal_core::UnixNanos;
 use thiserror::Error;
+use tonic::codec::CompressionEncoding;
 use tonic::metadata::{Ascii, MetadataValue};
 
 use crate::Payload;
@@ -23,6 +26,12 @@ pub struct BenchSettings {
     pub authorization: MetadataValue<Ascii>,
     /// Which records to send.
     pub payload: Payload,
+    /// Requests with the number of their records, to be sent in turn instead of generated ones.
+    pub requests: Option<Arc<[(Bytes, u64)]>>,
+    /// How requests are compressed on the wire; not at all by default.
+    pub compression: Option<CompressionEncoding>,
+    /// No request is begun after so long, however many records are left; no limit by default.
+    pub stop_after: Option<Duration>,
     /// Seed of the payload's generator.
     pub seed: u64,
     /// Time of the first record; the command line passes the current time.
@@ -71,6 +80,9 @@ impl BenchSettings {
             endpoint: endpoint.to_owned(),
             authorization,
             payload,
+            requests: None,
+            compression: None,
+            stop_after: None,
             seed: 1,
             base_time,
             records: 1_000_000,

@@ -148,10 +148,10 @@ impl BudgetPermit {
         self.bytes
     }
 
-    /// All bytes that can be taken from the budget that this permit draws on.
+    /// All bytes of the budget that this permit draws on, with its reserve.
     #[must_use]
-    pub fn budget_total(&self) -> usize {
-        self.budget.total()
+    pub fn budget_bytes(&self) -> usize {
+        self.budget.all()
     }
 
     /// Takes what is missing to `bytes` if it is free now; never gives anything back.

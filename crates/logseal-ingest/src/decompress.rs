@@ -2,7 +2,7 @@
 //!
 //! Output grows in steps that are each asked of the budget, up to one byte beyond the limit: more is a refusal, so a
 //! bomb costs no more memory than the largest request. zstd's window, which the sender chooses, is read from the frame
-//! headers before a decoder exists. The first 64 KiB of a small body are decoded in place; the rest crosses to the
+//! headers before a decoder exists; most bodies need none, since they are decoded in one step. The first 64 KiB of a small body are decoded in place; the rest crosses to the
 //! compute threads, because how much will come out of a stream cannot be told from its size.
 
 use std::fmt::{self, Debug};
@@ -57,8 +57,19 @@ const IN_PLACE: usize = 64 * 1024;
 /// State of a decoder beside its window: miniature against the rest, but not nothing for many small requests.
 const STATE_BYTES: usize = 64 * 1024;
 
-/// Largest first step of the output.
+/// Least first step of the output.
+const LEAST_STEP: usize = 4 * 1024;
+
+/// Largest first step of the output, unless the body says how long it will be.
 const FIRST_STEP: usize = 1024 * 1024;
+
+/// Output of zstd that is decoded in one step, in place and on a compute thread: without a window, which for most bodies is larger than they are.
+const AT_ONCE_IN_PLACE: usize = 2 * IN_PLACE;
+const AT_ONCE: usize = 8 * 1024 * 1024;
+
+/// A body that says that it will become more than so many times its size is not believed: it is what deflate can become at the most (zlib's technical
+/// details), and far more than logs do.
+const BELIEVED_RATIO: usize = 1032;
 
 /// Usual ratio of compression of logs. A call waits for budget once, before its size is known: with this guess most
 /// calls need not ask again, where they could only be refused.
@@ -102,9 +113,9 @@ pub async fn decompress(
         return Ok((wire, permit));
     }
     let result = if wire.len() > IN_PLACE {
-        cpu::run(move |awaited| Work::begin(encoding, wire, permit, limit)?.run_to_end(awaited)).await
+        cpu::run(move |awaited| Work::begin(encoding, wire, permit, limit, AT_ONCE)?.run_to_end(awaited)).await
     } else {
-        let mut work = Work::begin(encoding, wire, permit, limit)?;
+        let mut work = Work::begin(encoding, wire, permit, limit, AT_ONCE_IN_PLACE)?;
         if work.run(IN_PLACE, &Awaited::ALWAYS)? {
             return work.finish();
         }
@@ -127,10 +138,34 @@ struct Work {
 }
 
 impl Work {
-    fn begin(encoding: Encoding, wire: Bytes, mut permit: BudgetPermit, limit: usize) -> Result<Self, Refusal> {
-        let first = wire.len().saturating_mul(USUAL_RATIO).clamp(4_096, FIRST_STEP).min(limit + 1);
+    /// Zstd output of up to `at_once` bytes is there when this returns.
+    fn begin(
+        encoding: Encoding,
+        wire: Bytes,
+        mut permit: BudgetPermit,
+        limit: usize,
+        at_once: usize,
+    ) -> Result<Self, Refusal> {
+        // One more byte than it says, for the read that finds the end.
+        let first = match stated_bytes(encoding, &wire).filter(|bytes| *bytes <= limit) {
+            Some(bytes) => (bytes + 1).max(LEAST_STEP).min(limit + 1),
+            None => wire.len().saturating_mul(USUAL_RATIO).clamp(LEAST_STEP, FIRST_STEP).min(limit + 1),
+        };
         let window = if encoding == Encoding::Zstd { largest_window(&wire)? } else { 0 };
-        let source_bytes = wire.len() + STATE_BYTES + window;
+        let mut source_bytes = wire.len() + STATE_BYTES;
+        if !permit.try_cover(source_bytes + first) {
+            return Err(over_budget());
+        }
+        let mut output = vec![0; first];
+        if encoding == Encoding::Zstd && first <= at_once {
+            // What does not come out whole is begun again, in steps, which also tell what is wrong with it.
+            if let Ok(filled) = zstd::zstd_safe::decompress(&mut output[..], &wire)
+                && filled <= limit
+            {
+                return Ok(Self { source: Source::Ended, source_bytes, output, filled, limit, permit });
+            }
+        }
+        source_bytes += window;
         if !permit.try_cover(source_bytes + first) {
             return Err(over_budget());
         }
@@ -138,7 +173,7 @@ impl Work {
             Encoding::Zstd => Source::Zstd(Zstd::new(wire)?),
             Encoding::Identity | Encoding::Gzip => Source::Gzip(Box::new(Gzip::new(wire))),
         };
-        Ok(Self { source, source_bytes, output: vec![0; first], filled: 0, limit, permit })
+        Ok(Self { source, source_bytes, output, filled: 0, limit, permit })
     }
 
     fn run_to_end(mut self, awaited: &Awaited<'_>) -> Result<(Bytes, BudgetPermit), Refusal> {
@@ -148,6 +183,9 @@ impl Work {
 
     /// Decodes until at least `until` bytes came out in all. True when the stream has ended.
     fn run(&mut self, until: usize, awaited: &Awaited<'_>) -> Result<bool, Refusal> {
+        if matches!(self.source, Source::Ended) {
+            return Ok(true);
+        }
         while self.filled < until {
             if !awaited.get() {
                 return Err(Refusal::Disconnected);
@@ -196,6 +234,8 @@ impl Work {
 }
 
 enum Source {
+    /// All of it is in the output.
+    Ended,
     Gzip(Box<Gzip>),
     Zstd(Zstd),
 }
@@ -203,6 +243,7 @@ enum Source {
 impl Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Ended => "ended",
             Self::Gzip(_) => "gzip",
             Self::Zstd(_) => "zstd",
         })
@@ -213,10 +254,22 @@ impl Source {
     /// Writes to `out`, which is not empty; 0 is the end of the whole body.
     fn read(&mut self, out: &mut [u8]) -> Result<usize, Refusal> {
         match self {
+            Self::Ended => Ok(0),
             Self::Gzip(gzip) => gzip.read(out),
             Self::Zstd(zstd) => zstd.read(out),
         }
     }
+}
+
+/// How many bytes a body says that it will become, if it does and is to be believed.
+fn stated_bytes(encoding: Encoding, wire: &[u8]) -> Option<usize> {
+    let bytes = match encoding {
+        Encoding::Identity => None,
+        // ISIZE, the last four bytes of a member (RFC 1952, section 2.3.1): of a single one that is all.
+        Encoding::Gzip => Some(u32::from_le_bytes(*wire.last_chunk()?) as usize),
+        Encoding::Zstd => usize::try_from(zstd::zstd_safe::get_frame_content_size(wire).ok()??).ok(),
+    };
+    bytes.filter(|bytes| bytes / BELIEVED_RATIO <= wire.len())
 }
 
 fn broken(name: &str) -> Refusal {

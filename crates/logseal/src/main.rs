@@ -27,7 +27,7 @@ static ALLOCATOR: WipingAllocator = WipingAllocator::new();
 const WIPED_BYTES: usize = 64 * 1024;
 
 /// Long enough that a server under load finds most of the memory that it freed; after a burst it is given back within a second or two.
-const FREED_PAGES_KEPT_MS: u16 = 100;
+const FREED_PAGES_KEPT_MS: u16 = 50;
 
 fn main() -> ExitCode {
     keep_freed_pages(FREED_PAGES_KEPT_MS);

@@ -158,6 +158,43 @@ async fn an_exhausted_budget_is_unavailable() {
     }
 }
 
+/// Scenario: bodies that say how long they are, truly, not at all, and falsely. Guarantee: the first step is what they say, and what comes out does not
+/// depend on it; a size that cannot be is not believed.
+#[tokio::test]
+async fn what_a_body_says_of_its_size_is_believed_within_reason() {
+    let data = sample(300_000);
+    let stated = |encoding, wire: &[u8]| stated_bytes(encoding, wire);
+    let known = zstd::bulk::compress(&data, 3).expect("in memory");
+    assert_eq!(stated(Encoding::Zstd, &known), Some(300_000));
+    assert_eq!(stated(Encoding::Zstd, &zstd(&data)), None, "a stream does not say it");
+    assert_eq!(stated(Encoding::Gzip, &gzip(&data)), Some(300_000));
+    let two = [gzip(&data), gzip(&data[..70_000])].concat();
+    assert_eq!(stated(Encoding::Gzip, &two), Some(70_000), "that of the last member");
+    let lie = |bytes: u32| [&gzip(&data)[..], &bytes.to_le_bytes()].concat();
+    assert_eq!(stated(Encoding::Gzip, &lie(u32::MAX)), None);
+    assert_eq!([stated(Encoding::Gzip, b"abc"), stated(Encoding::Zstd, b"abc")], [None, None]);
+
+    let budget = Budget::new(8 * LIMIT);
+    let decoded = decode(Encoding::Gzip, two, &budget).await.expect("valid");
+    assert!(decoded == [&data[..], &data[..70_000]].concat());
+    for bytes in [0, 1, LIMIT as u32 + 1] {
+        assert_eq!(kind(decode(Encoding::Gzip, lie(bytes), &budget).await), Kind::Undecodable, "{bytes}");
+    }
+}
+
+/// Scenario: a body of zstd whose window is as large as it may be. Guarantee: it needs no memory for the window when it is decoded in one step.
+#[tokio::test]
+async fn one_step_needs_no_window() {
+    let data = sample(400_000);
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).expect("in memory");
+    encoder.set_parameter(CParameter::WindowLog(ZSTD_WINDOW_LOG)).expect("a valid window");
+    encoder.write_all(&data).expect("in memory");
+    let wire = encoder.finish().expect("in memory");
+    assert_eq!(largest_window(&wire), Ok(ZSTD_WINDOW_BYTES as usize));
+    let budget = Budget::new(4 * MIB);
+    assert!(decode(Encoding::Zstd, wire, &budget).await.expect("valid") == data);
+}
+
 /// Scenario: windows that real encoders write. Guarantee: our reading of the header is the library's.
 #[test]
 fn windows_are_read_as_written() {

@@ -75,10 +75,10 @@ pub async fn scan(
 
     let rows: usize = chunks.iter().map(memory_bytes).sum();
     let bytes = rows + compressed.compressed_bytes();
-    if bytes > permit.budget_total() {
+    if bytes > permit.budget_bytes() {
         // Coming back would never help: also an idle server has no more.
         return Err(IntakeError::TooLarge(format!(
-            "the decoded records take {bytes} bytes, more than half of `ingest.memory_budget_bytes`; send fewer at a time"
+            "the decoded records take {bytes} bytes, more than `ingest.memory_budget_bytes`; send fewer at a time"
         )));
     }
     // A little more than was expected is there already, and refusing it now would only waste the work. What expanded beyond that

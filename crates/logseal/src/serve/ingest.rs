@@ -39,9 +39,9 @@ pub(super) struct Ingest {
 impl Ingest {
     /// Starts everything behind the door but the logs of clusters: those are opened when their keys can be used.
     pub(super) fn start(state: &State, data_dir: &DataDir, config: &Config) -> Result<Self, CommandError> {
-        // Half for requests and their rows until they are sealed, half for what they become: pages, growing segments, files to be stored.
-        let half = config.ingest.memory_budget_bytes / 2;
-        let budget = Budget::with_reserve(config.ingest.memory_budget_bytes - half, half);
+        // Three eighths for requests and their rows until they are sealed, the rest for what they become: pages, growing segments, files to be stored.
+        let for_requests = config.ingest.memory_budget_bytes / 8 * 3;
+        let budget = Budget::with_reserve(for_requests, config.ingest.memory_budget_bytes - for_requests);
         let backlog = Backlog::new(Arc::clone(&budget));
         let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
         let limits = config.wal.check().map_err(|error| CommandError::Config(error.to_string()))?;
