@@ -95,6 +95,19 @@ impl Budget {
         Some(BudgetPermit::new(self, bytes, 0))
     }
 
+    /// Takes `bytes` if they are free now, here or in the reserve: a single request may need more than all requests together usually get.
+    fn try_take_more(self: &Arc<Self>, bytes: usize) -> Option<BudgetPermit> {
+        let mut reserve = self.reserve.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = self.free.forget_permits(bytes);
+        let reserved = bytes - free;
+        if reserved > *reserve {
+            self.free.add_permits(free);
+            return None;
+        }
+        *reserve -= reserved;
+        Some(BudgetPermit::new(self, bytes, reserved))
+    }
+
     /// Waits for `bytes`, first come, first served; a need beyond the whole budget takes the whole budget.
     pub async fn take(self: &Arc<Self>, bytes: usize) -> BudgetPermit {
         let permits = u32::try_from(bytes.min(self.total)).unwrap_or(u32::MAX);
@@ -154,14 +167,14 @@ impl BudgetPermit {
         self.budget.all()
     }
 
-    /// Takes what is missing to `bytes` if it is free now; never gives anything back.
+    /// Takes what is missing to `bytes` if it is free now, also of the reserve; never gives anything back.
     #[must_use = "without the bytes the work must not go on"]
     pub fn try_cover(&mut self, bytes: usize) -> bool {
         let missing = bytes.saturating_sub(self.bytes);
         if missing == 0 {
             return true;
         }
-        let Some(more) = self.budget.try_take(missing) else { return false };
+        let Some(more) = self.budget.try_take_more(missing) else { return false };
         self.merge(more);
         true
     }
@@ -523,6 +536,13 @@ mod tests {
         drop(part);
         assert_eq!((budget.free(), budget.overdraw(50).bytes()), (100, 50));
         assert_eq!(budget.free(), 100);
+
+        // One that is there may take all of it, and no more.
+        let mut request = budget.try_take(100).expect("free");
+        assert!(!request.try_cover(151) && request.try_cover(150));
+        assert_eq!((request.bytes(), budget.free()), (150, 0));
+        drop(request);
+        assert_eq!((budget.free(), budget.overdraw(50).bytes(), budget.free()), (100, 50, 100));
     }
 
     /// Scenario: a hold with and without a client's timeout. Guarantee: never past the timeout minus half a second.

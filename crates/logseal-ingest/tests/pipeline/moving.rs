@@ -57,6 +57,7 @@ fn a_link_loses_and_doubles_nothing() {
         let world = Arc::new(World::new());
         let life = world.start(&Settings { max_age, file_bytes: 20_000, ..Settings::default() });
         let made_for = life.run(async |parts| {
+            parts.ship(0, 3).await.unwrap();
             for round in 0..6_u8 {
                 let stop = AtomicBool::new(false);
                 let names = ["a", "b", "c"].map(|name| format!("{name}{round}."));
