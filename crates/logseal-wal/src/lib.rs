@@ -62,7 +62,7 @@
 //!   the frame was made: everything up to it was durable, and only that may have been acknowledged.
 //! * A key frame gives its `slot` a DEK; it stands twice (two sequences) before the slot's first entry. There is one DEK for
 //!   each workspace and AEK in a file, and none is ever used in a second file.
-//! * An entry is one request of the slot's workspace. Its nonce is the nonce field followed by the sequence (big-endian, NIST
+//! * An entry is one request of the slot's workspace, or several one after the other, which protobuf reads as one. Its nonce is the nonce field followed by the sequence (big-endian, NIST
 //!   SP 800-38D section 8.2.1); its AAD binds the file's id, bytes 0..36 of the head, and the metadata.
 //! * The chain hash: `h(0) = SHA-256(header copy)`, `h(n) = SHA-256(h(n-1) | head, 48 bytes | last 16 bytes of the body, or all
 //!   of it if shorter)`. For an entry these 16 bytes are the tag, which authenticates body, metadata and place.
