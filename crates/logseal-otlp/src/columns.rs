@@ -1,81 +1,82 @@
-//! Arrow builders of one chunk: the columns that every table has, and the cells of one attribute column.
+//! The columns of one chunk while they are made: those that every table has, and the cells of one attribute column.
 
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanBuilder, Float64Builder, Int32Builder, Int64Builder, RecordBatch, StringBuilder,
-    StructArray, TimestampNanosecondArray, TimestampNanosecondBuilder, UInt32Builder,
-};
-use arrow::datatypes::{Fields, Schema};
+use arrow::array::{ArrayRef, RecordBatch, StructArray, TimestampNanosecondArray};
+use arrow::datatypes::{Fields, Float64Type, Int32Type, Int64Type, Schema, TimestampNanosecondType, UInt32Type};
 use arrow::error::ArrowError;
 use logseal_core::UnixNanos;
 
+use crate::build::{Bools, Numbers, Texts};
 use crate::json;
 use crate::overflow;
 use crate::record::Record;
 use crate::schema::{AttributeKind, POSITIONS, Position, struct_field};
-use crate::value::Value;
+use crate::value::{TextCheck, Value};
 
-/// Most rows that builders reserve memory for before they have any; a scope's records are counted before they are read.
+/// Most rows that columns reserve memory for before they have any; a scope's records are counted before they are read.
 const RESERVED_ROWS: usize = 1024;
 
-/// Builders of the fixed columns. Values of resource and scope are appended in runs, after the records they belong to.
+/// The fixed columns while they are made. Values of resource and scope are put in runs, after the records they belong to.
 #[derive(Debug)]
 pub(crate) struct FixedColumns {
-    time: TimestampNanosecondBuilder,
-    observed_time: TimestampNanosecondBuilder,
-    severity_number: Int32Builder,
-    severity_text: StringBuilder,
-    event_name: StringBuilder,
-    body: StringBuilder,
-    body_kind: StringBuilder,
-    dropped_attributes_count: UInt32Builder,
-    trace_id: StringBuilder,
-    span_id: StringBuilder,
-    flags: UInt32Builder,
-    resource_dropped_attributes_count: UInt32Builder,
-    resource_schema_url: StringBuilder,
-    service_name: StringBuilder,
-    scope_name: StringBuilder,
-    scope_version: StringBuilder,
-    scope_dropped_attributes_count: UInt32Builder,
-    scope_schema_url: StringBuilder,
-    overflow: StringBuilder,
+    texts: TextCheck,
+    time: Numbers<TimestampNanosecondType>,
+    observed_time: Numbers<TimestampNanosecondType>,
+    severity_number: Numbers<Int32Type>,
+    severity_text: Texts,
+    event_name: Texts,
+    body: Texts,
+    body_kind: Texts,
+    dropped_attributes_count: Numbers<UInt32Type>,
+    trace_id: Texts,
+    span_id: Texts,
+    flags: Numbers<UInt32Type>,
+    resource_dropped_attributes_count: Numbers<UInt32Type>,
+    resource_schema_url: Texts,
+    service_name: Texts,
+    scope_name: Texts,
+    scope_version: Texts,
+    scope_dropped_attributes_count: Numbers<UInt32Type>,
+    scope_schema_url: Texts,
+    overflow: Texts,
 }
 
 impl FixedColumns {
-    /// Empty columns, with memory for `rows` rows.
-    pub(crate) fn new(rows: usize) -> Self {
+    /// Empty columns, with memory for `rows` rows. With [`TextCheck::Later`] texts of records are put as they are.
+    pub(crate) fn new(rows: usize, texts: TextCheck) -> Self {
         let rows = rows.min(RESERVED_ROWS);
-        let text = |bytes| StringBuilder::with_capacity(rows, rows * bytes);
+        let text = |bytes| Texts::new(rows, rows * bytes);
         // Columns that most records leave empty, or that are equal for a run of rows, reserve no text.
         Self {
-            time: TimestampNanosecondBuilder::with_capacity(rows),
-            observed_time: TimestampNanosecondBuilder::with_capacity(rows),
-            severity_number: Int32Builder::with_capacity(rows),
+            texts,
+            time: Numbers::new(rows),
+            observed_time: Numbers::new(rows),
+            severity_number: Numbers::new(rows),
             severity_text: text(4),
-            event_name: text(0),
+            event_name: Texts::new(0, 0),
             body: text(64),
             body_kind: text(6),
-            dropped_attributes_count: UInt32Builder::with_capacity(rows),
+            dropped_attributes_count: Numbers::new(rows),
             trace_id: text(32),
             span_id: text(16),
-            flags: UInt32Builder::with_capacity(rows),
-            resource_dropped_attributes_count: UInt32Builder::with_capacity(rows),
+            flags: Numbers::new(rows),
+            resource_dropped_attributes_count: Numbers::new(rows),
             resource_schema_url: text(0),
             service_name: text(0),
             scope_name: text(0),
             scope_version: text(0),
-            scope_dropped_attributes_count: UInt32Builder::with_capacity(rows),
+            scope_dropped_attributes_count: Numbers::new(rows),
             scope_schema_url: text(0),
-            overflow: text(0),
+            overflow: Texts::new(0, 0),
         }
     }
 
-    /// Appends a record's own fields but for `overflow`, to which it adds what a column cannot hold. Returns the
-    /// column `time`'s value.
-    pub(crate) fn append_record(
+    /// Puts a record's own fields into row `row` but for `overflow`, adding to `members` what a column cannot hold. Returns the column
+    /// `time`'s value.
+    pub(crate) fn put_record(
         &mut self,
+        row: usize,
         record: &Record<'_>,
         received: UnixNanos,
         members: &mut String,
@@ -92,46 +93,41 @@ impl FixedColumns {
                 observed.unwrap_or(received.0)
             }
         };
-        self.time.append_value(time);
-        self.observed_time.append_option(observed);
-        self.severity_number.append_value(record.severity_number);
-        append_text(&mut self.severity_text, record.severity_text, "severityText", members);
-        append_text(&mut self.event_name, record.event_name, "eventName", members);
-        self.append_body(record.body, scratch);
-        self.dropped_attributes_count.append_value(record.dropped_attributes_count);
-        append_id::<16, 32>(&mut self.trace_id, record.trace_id, "traceId", members);
-        append_id::<8, 16>(&mut self.span_id, record.span_id, "spanId", members);
-        self.flags.append_value(record.flags);
+        self.time.put(row, time);
+        if let Some(observed) = observed {
+            self.observed_time.put(row, observed);
+        }
+        self.severity_number.put(row, record.severity_number);
+        put_text(&mut self.severity_text, row, record.severity_text, self.texts, "severityText", members);
+        put_text(&mut self.event_name, row, record.event_name, self.texts, "eventName", members);
+        if let Some(body) = record.body {
+            self.put_body(row, body, scratch);
+        }
+        self.dropped_attributes_count.put(row, record.dropped_attributes_count);
+        put_id::<16, 32>(&mut self.trace_id, row, record.trace_id, "traceId", members);
+        put_id::<8, 16>(&mut self.span_id, row, record.span_id, "spanId", members);
+        self.flags.put(row, record.flags);
         time
     }
 
-    fn append_body(&mut self, body: Option<Value<'_>>, scratch: &mut String) {
+    fn put_body(&mut self, row: usize, body: Value<'_>, scratch: &mut String) {
+        self.body_kind.put(row, kind(body).map_or("empty", AttributeKind::name).as_bytes());
         match body {
-            None => {
-                self.body.append_null();
-                self.body_kind.append_null();
-            }
-            Some(Value::Empty) => {
-                self.body.append_null();
-                self.body_kind.append_value("empty");
-            }
-            Some(Value::String(text)) => {
-                self.body.append_value(text);
-                self.body_kind.append_value(AttributeKind::String.name());
-            }
-            Some(value) => {
+            Value::Empty => (),
+            Value::Text(text) => self.body.put(row, text),
+            Value::String(text) => self.body.put(row, text.as_bytes()),
+            value => {
                 scratch.clear();
                 json::any_value(scratch, value);
-                self.body.append_value(&*scratch);
-                self.body_kind.append_option(kind(value).map(AttributeKind::name));
+                self.body.put(row, scratch.as_bytes());
             }
         }
     }
 
-    /// Appends the overflow object of the row; nothing in `parts` means null.
-    pub(crate) fn append_overflow(&mut self, parts: [&str; 3], scratch: &mut String) {
+    /// Puts the overflow object into row `row`; nothing in `parts` means null.
+    #[inline]
+    pub(crate) fn put_overflow(&mut self, row: usize, parts: [&str; 3], scratch: &mut String) {
         if parts.iter().all(|part| part.is_empty()) {
-            self.overflow.append_null();
             return;
         }
         scratch.clear();
@@ -141,54 +137,71 @@ impl FixedColumns {
             }
         }
         scratch.push('}');
-        self.overflow.append_value(&*scratch);
+        self.overflow.put(row, scratch.as_bytes());
     }
 
-    /// Appends a resource's fields for `count` rows.
-    pub(crate) fn append_resource(&mut self, count: usize, dropped: u32, schema_url: &[u8], service_name: &str) {
-        self.resource_dropped_attributes_count.append_value_n(dropped, count);
-        append_text_n(&mut self.resource_schema_url, schema_url, count);
-        append_text_n(&mut self.service_name, service_name.as_bytes(), count);
+    /// Puts a resource's fields into `count` rows from `row` on.
+    pub(crate) fn put_resource(
+        &mut self,
+        row: usize,
+        count: usize,
+        dropped: u32,
+        schema_url: &[u8],
+        service_name: &str,
+    ) {
+        self.resource_dropped_attributes_count.put_n(row, count, dropped);
+        put_text_n(&mut self.resource_schema_url, row, count, schema_url);
+        put_text_n(&mut self.service_name, row, count, service_name.as_bytes());
     }
 
-    /// Appends a scope's fields for `count` rows.
-    pub(crate) fn append_scope(&mut self, count: usize, dropped: u32, name: &[u8], version: &[u8], schema_url: &[u8]) {
-        self.scope_dropped_attributes_count.append_value_n(dropped, count);
-        append_text_n(&mut self.scope_name, name, count);
-        append_text_n(&mut self.scope_version, version, count);
-        append_text_n(&mut self.scope_schema_url, schema_url, count);
+    /// Puts a scope's fields into `count` rows from `row` on.
+    pub(crate) fn put_scope(
+        &mut self,
+        row: usize,
+        count: usize,
+        dropped: u32,
+        [name, version, schema_url]: [&[u8]; 3],
+    ) {
+        self.scope_dropped_attributes_count.put_n(row, count, dropped);
+        put_text_n(&mut self.scope_name, row, count, name);
+        put_text_n(&mut self.scope_version, row, count, version);
+        put_text_n(&mut self.scope_schema_url, row, count, schema_url);
     }
 
-    /// The batch of all rows, with a struct column for each container that has children.
+    /// The batch of all `rows` rows, with a struct column for each container that has children.
+    ///
+    /// # Errors
+    ///
+    /// When a text is not UTF-8, which only [`TextCheck::Later`] lets happen.
     pub(crate) fn finish(
-        mut self,
+        self,
+        rows: usize,
         received: UnixNanos,
         structs: [Option<StructArray>; 3],
     ) -> Result<RecordBatch, ArrowError> {
-        let time = self.time.finish().with_timezone("UTC");
-        let received_time = TimestampNanosecondArray::from_value(received.0, time.len()).with_timezone("UTC");
+        let received_time = TimestampNanosecondArray::from_value(received.0, rows).with_timezone("UTC");
         // In the order of `POSITIONS`.
         let fixed: [ArrayRef; 20] = [
-            Arc::new(time),
-            Arc::new(self.observed_time.finish().with_timezone("UTC")),
+            Arc::new(self.time.finish(rows).with_timezone("UTC")),
+            Arc::new(self.observed_time.finish(rows).with_timezone("UTC")),
             Arc::new(received_time),
-            Arc::new(self.severity_number.finish()),
-            Arc::new(self.severity_text.finish()),
-            Arc::new(self.event_name.finish()),
-            Arc::new(self.body.finish()),
-            Arc::new(self.body_kind.finish()),
-            Arc::new(self.dropped_attributes_count.finish()),
-            Arc::new(self.trace_id.finish()),
-            Arc::new(self.span_id.finish()),
-            Arc::new(self.flags.finish()),
-            Arc::new(self.resource_dropped_attributes_count.finish()),
-            Arc::new(self.resource_schema_url.finish()),
-            Arc::new(self.service_name.finish()),
-            Arc::new(self.scope_name.finish()),
-            Arc::new(self.scope_version.finish()),
-            Arc::new(self.scope_dropped_attributes_count.finish()),
-            Arc::new(self.scope_schema_url.finish()),
-            Arc::new(self.overflow.finish()),
+            Arc::new(self.severity_number.finish(rows)),
+            self.severity_text.finish(rows)?,
+            self.event_name.finish(rows)?,
+            self.body.finish(rows)?,
+            self.body_kind.finish(rows)?,
+            Arc::new(self.dropped_attributes_count.finish(rows)),
+            self.trace_id.finish(rows)?,
+            self.span_id.finish(rows)?,
+            Arc::new(self.flags.finish(rows)),
+            Arc::new(self.resource_dropped_attributes_count.finish(rows)),
+            self.resource_schema_url.finish(rows)?,
+            self.service_name.finish(rows)?,
+            self.scope_name.finish(rows)?,
+            self.scope_version.finish(rows)?,
+            Arc::new(self.scope_dropped_attributes_count.finish(rows)),
+            self.scope_schema_url.finish(rows)?,
+            self.overflow.finish(rows)?,
         ];
         assemble(fixed, structs)
     }
@@ -224,7 +237,7 @@ pub(crate) fn assemble(
 pub(crate) fn kind(value: Value<'_>) -> Option<AttributeKind> {
     Some(match value {
         Value::Empty => return None,
-        Value::String(_) => AttributeKind::String,
+        Value::String(_) | Value::Text(_) => AttributeKind::String,
         Value::Bool(_) => AttributeKind::Bool,
         Value::Int(_) => AttributeKind::Int,
         Value::Double(_) => AttributeKind::Double,
@@ -235,149 +248,135 @@ pub(crate) fn kind(value: Value<'_>) -> Option<AttributeKind> {
 }
 
 #[inline]
-fn append_text(column: &mut StringBuilder, text: &[u8], name: &str, members: &mut String) {
+fn put_text(column: &mut Texts, row: usize, text: &[u8], check: TextCheck, name: &str, members: &mut String) {
     if text.is_empty() {
-        column.append_null();
         return;
     }
-    match std::str::from_utf8(text) {
-        Ok(text) => column.append_value(text),
-        Err(_) => {
-            column.append_null();
-            overflow::invalid_text(members, name, text);
-        }
+    if check == TextCheck::Later || std::str::from_utf8(text).is_ok() {
+        column.put(row, text);
+    } else {
+        overflow::invalid_text(members, name, text);
     }
 }
 
-fn append_text_n(column: &mut StringBuilder, text: &[u8], count: usize) {
-    match std::str::from_utf8(text) {
-        Ok(text) if !text.is_empty() => column.append_value_n(text, count),
-        // What is not UTF-8 is in the overflow object.
-        _ => column.append_nulls(count),
+fn put_text_n(column: &mut Texts, row: usize, count: usize, text: &[u8]) {
+    // What is not UTF-8 is in the overflow object.
+    if !text.is_empty() && std::str::from_utf8(text).is_ok() {
+        column.put_n(row, count, text);
     }
 }
 
-const HEX_DIGITS: [u8; 16] = *b"0123456789abcdef";
+/// The two digits of each byte.
+const HEX: [[u8; 2]; 256] = {
+    let digits = *b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [digits[byte >> 4], digits[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
 
-/// Appends an id of `BYTES` bytes as `HEX` = 2 * `BYTES` digits.
+/// Puts an id of `BYTES` bytes as `DIGITS` = 2 * `BYTES` digits.
 #[inline]
-fn append_id<const BYTES: usize, const HEX: usize>(
-    column: &mut StringBuilder,
+fn put_id<const BYTES: usize, const DIGITS: usize>(
+    column: &mut Texts,
+    row: usize,
     id: &[u8],
     name: &str,
     members: &mut String,
 ) {
-    if id.len() == BYTES {
-        let mut digits = [0; HEX];
+    if let Ok(id) = <&[u8; BYTES]>::try_from(id) {
+        let mut digits = [0; DIGITS];
         for (pair, byte) in digits.chunks_exact_mut(2).zip(id) {
-            pair.copy_from_slice(&[HEX_DIGITS[usize::from(byte >> 4)], HEX_DIGITS[usize::from(byte & 15)]]);
+            pair.copy_from_slice(&HEX[usize::from(*byte)]);
         }
-        // Digits are ASCII; the fallback only spares a panic.
-        column.append_value(std::str::from_utf8(&digits).unwrap_or_default());
-    } else {
-        column.append_null();
-        if !id.is_empty() {
-            overflow::hex(members, name, id);
-        }
+        column.put(row, &digits);
+    } else if !id.is_empty() {
+        overflow::hex(members, name, id);
     }
 }
 
-/// The cells of one attribute column, filled row by row; rows without a value become null when the next value comes.
+/// The cells of one attribute column, filled row by row; rows without a value are null.
 #[derive(Debug)]
-pub(crate) struct Cells {
-    builder: CellBuilder,
-    rows: usize,
-}
-
-#[derive(Debug)]
-enum CellBuilder {
-    Text(StringBuilder),
-    Bool(BooleanBuilder),
-    Int(Int64Builder),
-    Double(Float64Builder),
-    Bytes(BinaryBuilder),
-}
-
-macro_rules! each_builder {
-    ($self:expr, $builder:ident => $body:expr) => {
-        match $self {
-            CellBuilder::Text($builder) => $body,
-            CellBuilder::Bool($builder) => $body,
-            CellBuilder::Int($builder) => $body,
-            CellBuilder::Double($builder) => $body,
-            CellBuilder::Bytes($builder) => $body,
-        }
-    };
+pub(crate) enum Cells {
+    Text(Texts),
+    Bytes(Texts),
+    Int(Numbers<Int64Type>),
+    Double(Numbers<Float64Type>),
+    Bool(Bools),
 }
 
 impl Cells {
     /// No cells yet, with memory for `rows`.
     pub(crate) fn new(kind: AttributeKind, rows: usize) -> Self {
         let rows = rows.min(RESERVED_ROWS);
-        let builder = match kind {
+        match kind {
             AttributeKind::String | AttributeKind::Array | AttributeKind::Kvlist => {
-                CellBuilder::Text(StringBuilder::with_capacity(rows, rows * 8))
+                Self::Text(Texts::new(rows, rows * 8))
             }
-            AttributeKind::Bool => CellBuilder::Bool(BooleanBuilder::with_capacity(rows)),
-            AttributeKind::Int => CellBuilder::Int(Int64Builder::with_capacity(rows)),
-            AttributeKind::Double => CellBuilder::Double(Float64Builder::with_capacity(rows)),
-            AttributeKind::Bytes => CellBuilder::Bytes(BinaryBuilder::with_capacity(rows, 0)),
-        };
-        Self { builder, rows: 0 }
-    }
-
-    /// Makes all rows before `row` exist.
-    #[inline]
-    fn pad(&mut self, row: usize) {
-        if self.rows < row {
-            let missing = row - self.rows;
-            each_builder!(&mut self.builder, builder => builder.append_nulls(missing));
-            self.rows = row;
+            AttributeKind::Bytes => Self::Bytes(Texts::new(rows, 0)),
+            AttributeKind::Int => Self::Int(Numbers::new(rows)),
+            AttributeKind::Double => Self::Double(Numbers::new(rows)),
+            AttributeKind::Bool => Self::Bool(Bools::new(rows)),
         }
     }
 
     /// Puts `value`, which is of the column's kind, into row `row`.
     #[inline]
-    pub(crate) fn append(&mut self, row: usize, value: Value<'_>, scratch: &mut String) {
-        self.pad(row);
-        match (&mut self.builder, value) {
-            (CellBuilder::Text(builder), Value::String(text)) => builder.append_value(text),
-            (CellBuilder::Int(builder), Value::Int(value)) => builder.append_value(value),
-            (CellBuilder::Bool(builder), Value::Bool(value)) => builder.append_value(value),
-            (CellBuilder::Double(builder), Value::Double(value)) => builder.append_value(value),
-            (CellBuilder::Bytes(builder), Value::Bytes(bytes)) => builder.append_value(bytes),
-            (CellBuilder::Text(builder), Value::Array(_) | Value::Kvlist(_)) => {
-                scratch.clear();
-                json::any_value(scratch, value);
-                builder.append_value(&*scratch);
-            }
-            (builder, _) => each_builder!(builder, builder => builder.append_null()),
+    pub(crate) fn put(&mut self, row: usize, value: Value<'_>, scratch: &mut String) {
+        match (self, value) {
+            (Self::Text(column), Value::Text(text)) => column.put(row, text),
+            (Self::Int(column), Value::Int(value)) => column.put(row, value),
+            (Self::Double(column), Value::Double(value)) => column.put(row, value),
+            (cells, value) => cells.put_n(row, 1, value, scratch),
         }
-        self.rows += 1;
     }
 
     /// Puts `value` into `count` rows from `row` on.
-    pub(crate) fn append_n(&mut self, row: usize, count: usize, value: Value<'_>, scratch: &mut String) {
-        self.pad(row);
-        match (&mut self.builder, value) {
-            (CellBuilder::Text(builder), Value::String(text)) => builder.append_value_n(text, count),
-            (CellBuilder::Int(builder), Value::Int(value)) => builder.append_value_n(value, count),
-            (CellBuilder::Bool(builder), Value::Bool(value)) => builder.append_n(count, value),
-            (CellBuilder::Double(builder), Value::Double(value)) => builder.append_value_n(value, count),
-            (CellBuilder::Bytes(builder), Value::Bytes(bytes)) => builder.append_value_n(bytes, count),
-            (CellBuilder::Text(builder), Value::Array(_) | Value::Kvlist(_)) => {
+    pub(crate) fn put_n(&mut self, row: usize, count: usize, value: Value<'_>, scratch: &mut String) {
+        match (self, value) {
+            (Self::Text(column), Value::String(text)) => column.put_n(row, count, text.as_bytes()),
+            (Self::Text(column), Value::Text(text)) => column.put_n(row, count, text),
+            (Self::Bytes(column), Value::Bytes(bytes)) => column.put_n(row, count, bytes),
+            (Self::Int(column), Value::Int(value)) => column.put_n(row, count, value),
+            (Self::Double(column), Value::Double(value)) => column.put_n(row, count, value),
+            (Self::Bool(column), Value::Bool(value)) => column.put_n(row, count, value),
+            (Self::Text(column), Value::Array(_) | Value::Kvlist(_)) => {
                 scratch.clear();
                 json::any_value(scratch, value);
-                builder.append_value_n(&*scratch, count);
+                column.put_n(row, count, scratch.as_bytes());
             }
-            (builder, _) => each_builder!(builder, builder => builder.append_nulls(count)),
+            // Of another kind than the column: does not happen, and would be null.
+            _ => (),
         }
-        self.rows += count;
     }
 
     /// The column of `rows` rows.
-    pub(crate) fn finish(mut self, rows: usize) -> ArrayRef {
-        self.pad(rows);
-        each_builder!(&mut self.builder, builder => Arc::new(builder.finish()))
+    ///
+    /// # Errors
+    ///
+    /// As [`Texts::finish`].
+    pub(crate) fn finish(self, rows: usize) -> Result<ArrayRef, ArrowError> {
+        Ok(match self {
+            Self::Text(column) => column.finish(rows)?,
+            Self::Bytes(column) => column.finish_bytes(rows)?,
+            Self::Int(column) => Arc::new(column.finish(rows)),
+            Self::Double(column) => Arc::new(column.finish(rows)),
+            Self::Bool(column) => column.finish(rows),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_byte_has_its_two_digits() {
+        for byte in 0..=u8::MAX {
+            assert_eq!(std::str::from_utf8(&HEX[usize::from(byte)]).unwrap(), format!("{byte:02x}"));
+        }
     }
 }

@@ -61,6 +61,11 @@ pub(crate) fn any_value(out: &mut String, value: Value<'_>) {
             string(out, text);
             out.push('}');
         }
+        // Whoever has one of these looks at it first; what is not UTF-8 has the form of bytes.
+        Value::Text(text) => match std::str::from_utf8(text) {
+            Ok(text) => any_value(out, Value::String(text)),
+            Err(_) => bytes_value(out, text),
+        },
         Value::Bool(true) => out.push_str("{\"boolValue\":true}"),
         Value::Bool(false) => out.push_str("{\"boolValue\":false}"),
         Value::Int(number) => {

@@ -22,8 +22,10 @@
 //! | `json` | values as OTLP JSON |
 //! | `overflow` | the column `overflow`: what no other column holds exactly |
 //! | `table` | the rows of one table while a request is scanned |
-//! | `columns` | Arrow builders of the fixed and of the attribute columns |
+//! | `columns` | the fixed and the attribute columns while they are made |
+//! | `build` | arrays that grow row by row |
 
+mod build;
 mod columns;
 mod count;
 mod json;

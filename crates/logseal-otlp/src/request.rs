@@ -12,7 +12,7 @@ use crate::scan::ScanLimits;
 use crate::schema::AttributeContainer;
 use crate::shared::Shared;
 use crate::table::{Budget, Table};
-use crate::value::Flaw;
+use crate::value::{Flaw, TextCheck};
 use crate::wire::{LENGTH_DELIMITED, Messages, Wire, WireError, key};
 use crate::workspace::WorkspaceSchema;
 
@@ -90,7 +90,13 @@ pub(crate) struct Scanner<'a, 's> {
 }
 
 impl<'a, 's> Scanner<'a, 's> {
-    pub(crate) fn new(schema: &'s WorkspaceSchema, received: UnixNanos, limits: &'s ScanLimits, mint: bool) -> Self {
+    pub(crate) fn new(
+        schema: &'s WorkspaceSchema,
+        received: UnixNanos,
+        limits: &'s ScanLimits,
+        mint: bool,
+        texts: TextCheck,
+    ) -> Self {
         Self {
             schema,
             received,
@@ -98,6 +104,7 @@ impl<'a, 's> Scanner<'a, 's> {
             bounds: Bounds {
                 nesting: limits.value_nesting.saturating_sub(1),
                 attributes: limits.attributes_per_container,
+                texts,
             },
             mint,
             budget: Budget { null_cells: limits.null_cells, repeated_bytes: limits.repeated_bytes },
@@ -215,7 +222,11 @@ impl<'a, 's> Scanner<'a, 's> {
         let Some(left) = budget.repeated_bytes.checked_sub(repeated) else { return Err(Reason::Repeated) };
         budget.repeated_bytes = left;
 
-        let own = table.assign(AttributeContainer::Record, &mut self.record.attributes, self.mint);
+        let own = match self.record.assigned {
+            Some((table, own)) if table == target => own,
+            _ => table.assign(AttributeContainer::Record, &mut self.record.attributes, self.mint),
+        };
+        self.record.assigned = Some((target, own));
         let filled = own + resource.filled_columns() + scope.filled_columns();
         if !table.take_row_nulls(filled, budget) {
             resource.flush(table);
@@ -259,7 +270,7 @@ impl<'a, 's> Scanner<'a, 's> {
         if let Some(index) = self.tables.iter().position(|table| *table.name() == name) {
             return index;
         }
-        self.tables.push(Table::new(name, existing, self.schema.limits(), self.expected));
+        self.tables.push(Table::new(name, existing, self.schema.limits(), self.expected, self.bounds.texts));
         self.tables.len() - 1
     }
 

@@ -30,6 +30,7 @@ use logseal_core::{UnixNanos, limit};
 use thiserror::Error;
 
 use crate::request::Scanner;
+use crate::value::TextCheck;
 use crate::workspace::{TableSchema, WorkspaceSchema};
 
 /// Most repeated bytes whatever the limits say: with nine times [`limit::REQUEST_BYTES`] of other text a column stays below
@@ -140,40 +141,62 @@ pub fn scan(
         repeated_bytes: limits.repeated_bytes.min(REPEATED_BYTES),
         ..*limits
     };
-    for _ in 0..ATTEMPTS {
-        if let Some(scanned) = attempt(request, schema, received, &limits, true)? {
-            return Ok(scanned);
+    let mut texts = TextCheck::Later;
+    let mut races = 0;
+    loop {
+        // Without adding anything there is nothing to register, so the last scan cannot fail for a race.
+        let mint = races < ATTEMPTS;
+        match attempt(request, schema, received, &limits, mint, texts)? {
+            Attempt::Scanned(scanned) => return Ok(scanned),
+            Attempt::NotUtf8 => texts = TextCheck::Now,
+            Attempt::Raced if mint => races += 1,
+            Attempt::Raced => {
+                return Err(ScanError::Columns(ArrowError::SchemaError("a race without new columns".to_owned())));
+            }
         }
     }
-    // Without adding anything there is nothing to register, so this cannot fail for a race.
-    let scanned = attempt(request, schema, received, &limits, false)?;
-    scanned.ok_or_else(|| ScanError::Columns(ArrowError::SchemaError("a race without new columns".to_owned())))
 }
 
-/// One scan; nothing when the columns it needs could not be registered.
+/// How a scan ended.
+enum Attempt {
+    Scanned(Scanned),
+    /// The columns that it needs could not be registered.
+    Raced,
+    /// A text that was to be looked at later is not UTF-8.
+    NotUtf8,
+}
+
 fn attempt(
     request: &[u8],
     schema: &WorkspaceSchema,
     received: UnixNanos,
     limits: &ScanLimits,
     mint: bool,
-) -> Result<Option<Scanned>, ScanError> {
-    let mut scanner = Scanner::new(schema, received, limits, mint);
+    texts: TextCheck,
+) -> Result<Attempt, ScanError> {
+    let mut scanner = Scanner::new(schema, received, limits, mint, texts);
     scanner.request(request).map_err(|error| ScanError::Undecodable {
         offset: error.address.saturating_sub(request.as_ptr().addr()),
         fault: error.fault.text(),
     })?;
     for table in &mut scanner.tables {
+        match (table.build(received), texts) {
+            (Ok(()), _) => (),
+            (Err(_), TextCheck::Later) => return Ok(Attempt::NotUtf8),
+            (Err(error), TextCheck::Now) => return Err(ScanError::Columns(error)),
+        }
+    }
+    for table in &mut scanner.tables {
         if !table.register(|name| schema.table_or_logs(name)) {
-            return Ok(None);
+            return Ok(Attempt::Raced);
         }
     }
     let rejection = scanner.rejection();
     let mut chunks = Vec::with_capacity(scanner.tables.len());
     for table in scanner.tables {
-        table.finish(received, &mut chunks).map_err(ScanError::Columns)?;
+        table.into_chunks(&mut chunks);
     }
-    Ok(Some(Scanned {
+    Ok(Attempt::Scanned(Scanned {
         chunks,
         accepted: scanner.accepted,
         rejected: scanner.rejected,

@@ -238,14 +238,11 @@ impl<'a> Shared<'a> {
         }
         let fixed: &mut FixedColumns = table.fixed();
         if self.is_resource() {
-            fixed.append_resource(
-                count,
-                self.dropped_attributes_count,
-                self.schema_url,
-                self.string("service.name").unwrap_or_default(),
-            );
+            let service_name = self.string("service.name").unwrap_or_default();
+            fixed.put_resource(bound.first_row, count, self.dropped_attributes_count, self.schema_url, service_name);
         } else {
-            fixed.append_scope(count, self.dropped_attributes_count, self.name, self.version, self.schema_url);
+            let texts = [self.name, self.version, self.schema_url];
+            fixed.put_scope(bound.first_row, count, self.dropped_attributes_count, texts);
         }
         count > 0
     }

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::StructArray;
+use arrow::array::{RecordBatch, StructArray};
 use arrow::datatypes::{FieldRef, Fields};
 use arrow::error::ArrowError;
 use logseal_core::{TableName, UnixNanos};
@@ -18,7 +18,7 @@ use crate::overflow;
 use crate::record::{Attribute, NO_SLOT, Record};
 use crate::scan::TableChunk;
 use crate::schema::{AttributeContainer, AttributeKind, attribute_field};
-use crate::value::Value;
+use crate::value::{TextCheck, Value};
 use crate::workspace::{Columns, SchemaLimits, TableSchema, column_key};
 
 /// Positions in a record whose slot is guessed; later ones are looked up.
@@ -90,6 +90,18 @@ pub(crate) struct Table<'a> {
     max_time: i64,
     members: String,
     scratch: String,
+    texts: TextCheck,
+    /// Whether a text that was to be looked at later, and that no column has, is not UTF-8.
+    found_bytes: bool,
+    built: Vec<Built>,
+}
+
+/// A chunk that is made, but for the table that it belongs to.
+#[derive(Debug)]
+struct Built {
+    batch: RecordBatch,
+    min_time: i64,
+    max_time: i64,
 }
 
 impl<'a> Table<'a> {
@@ -99,6 +111,7 @@ impl<'a> Table<'a> {
         schema: Option<Arc<TableSchema>>,
         limits: SchemaLimits,
         expected: usize,
+        texts: TextCheck,
     ) -> Self {
         let known = schema.as_ref().map(|schema| schema.snapshot()).unwrap_or_default();
         Self {
@@ -112,7 +125,10 @@ impl<'a> Table<'a> {
             new_slots: 0,
             pass: 0,
             closed: None,
-            fixed: FixedColumns::new(expected),
+            fixed: FixedColumns::new(expected, texts),
+            texts,
+            found_bytes: false,
+            built: Vec::new(),
             open_columns: 0,
             expected,
             rows: 0,
@@ -237,7 +253,7 @@ impl<'a> Table<'a> {
     /// Puts `value` into `count` rows of an open column.
     pub(crate) fn fill_column(&mut self, slot: u32, first_row: usize, count: usize, value: Value<'_>) {
         if let Some(cells) = self.slots.get_mut(slot as usize).and_then(|slot| slot.cells.as_mut()) {
-            cells.append_n(first_row, count, value, &mut self.scratch);
+            cells.put_n(first_row, count, value, &mut self.scratch);
         }
     }
 
@@ -245,7 +261,7 @@ impl<'a> Table<'a> {
     pub(crate) fn text_bytes(&mut self, value: Value<'_>) -> u64 {
         let length = match value {
             Value::String(text) => text.len(),
-            Value::Bytes(bytes) => bytes.len(),
+            Value::Text(bytes) | Value::Bytes(bytes) => bytes.len(),
             Value::Array(_) | Value::Kvlist(_) => {
                 self.scratch.clear();
                 json::any_value(&mut self.scratch, value);
@@ -273,7 +289,7 @@ impl<'a> Table<'a> {
         let columns =
             (0..).zip(&mut self.slots).filter_map(|(index, slot)| Some((index, slot.cells.take()?))).collect();
         let chunk = Chunk {
-            fixed: std::mem::replace(&mut self.fixed, FixedColumns::new(0)),
+            fixed: std::mem::replace(&mut self.fixed, FixedColumns::new(0, self.texts)),
             columns,
             rows: self.rows,
             min_time: self.min_time,
@@ -292,33 +308,72 @@ impl<'a> Table<'a> {
         members.clear();
         let mut first = true;
         for attribute in &record.attributes {
-            if attribute.slot != NO_SLOT && self.open_column(attribute.slot, budget) {
-                if let Some(cells) = self.slots.get_mut(attribute.slot as usize).and_then(|slot| slot.cells.as_mut()) {
-                    cells.append(self.rows, attribute.value, &mut self.scratch);
-                }
+            let slot = self.slots.get_mut(attribute.slot as usize);
+            if let Some(cells) = slot.and_then(|slot| slot.cells.as_mut()) {
+                cells.put(self.rows, attribute.value, &mut self.scratch);
+            } else if attribute.slot != NO_SLOT && self.open_column(attribute.slot, budget) {
+                self.fill_column(attribute.slot, self.rows, 1, attribute.value);
             } else {
+                self.found_bytes |= matches!(attribute.value, Value::Text(text) if std::str::from_utf8(text).is_err());
                 overflow::attribute(&mut members, &mut first, attribute.key, attribute.value);
             }
         }
         if !first {
             members.push(']');
         }
-        let time = self.fixed.append_record(record, received, &mut members, &mut self.scratch);
-        self.fixed.append_overflow([&members, shared[0], shared[1]], &mut self.scratch);
+        let time = self.fixed.put_record(self.rows, record, received, &mut members, &mut self.scratch);
+        self.fixed.put_overflow(self.rows, [&members, shared[0], shared[1]], &mut self.scratch);
         self.min_time = self.min_time.min(time);
         self.max_time = self.max_time.max(time);
         self.rows += 1;
         self.members = members;
     }
 
-    fn has_rows(&self) -> bool {
-        self.rows > 0 || self.closed.is_some()
+    /// Makes the batches of all rows: none, one, or two after a [`cut`](Self::cut). Nothing is added any more.
+    ///
+    /// # Errors
+    ///
+    /// When a text is not UTF-8 that was to be looked at [later](TextCheck::Later).
+    pub(crate) fn build(&mut self, received: UnixNanos) -> Result<(), ArrowError> {
+        let last = self.take_chunk();
+        for chunk in self.closed.take().into_iter().chain([last]).filter(|chunk| chunk.rows > 0) {
+            let built = self.build_chunk(chunk, received)?;
+            self.built.push(built);
+        }
+        if self.found_bytes {
+            return Err(ArrowError::InvalidArgumentError("a text is not UTF-8".to_owned()));
+        }
+        Ok(())
     }
 
-    /// Makes the shared schema have the table and the columns that this request added; false when that is not possible
-    /// any more, because another request added something else meanwhile.
+    fn build_chunk(&self, chunk: Chunk, received: UnixNanos) -> Result<Built, ArrowError> {
+        let mut structs: [Option<StructArray>; 3] = [None, None, None];
+        let mut children: [Vec<_>; 3] = Default::default();
+        for (index, cells) in chunk.columns {
+            let slot = &self.slots[index as usize];
+            children[slot.container.index()].push((slot, cells));
+        }
+        for (structure, mut children) in structs.iter_mut().zip(children) {
+            if children.is_empty() {
+                continue;
+            }
+            children.sort_unstable_by_key(|(slot, _)| slot.key);
+            let field = |slot: &Slot<'_>| match &slot.field {
+                Some(field) => Arc::clone(field),
+                None => attribute_field(slot.key, slot.kind),
+            };
+            let fields: Fields = children.iter().map(|(slot, _)| field(slot)).collect();
+            let arrays = children.into_iter().map(|(_, cells)| cells.finish(chunk.rows)).collect::<Result<_, _>>()?;
+            *structure = Some(StructArray::try_new(fields, arrays, None)?);
+        }
+        let batch = chunk.fixed.finish(chunk.rows, received, structs)?;
+        Ok(Built { batch, min_time: chunk.min_time, max_time: chunk.max_time })
+    }
+
+    /// Makes the shared schema have the table and the columns that this request added, once all is [built](Self::build); false when that is not
+    /// possible any more, because another request added something else meanwhile.
     pub(crate) fn register(&mut self, create: impl FnOnce(&str) -> Arc<TableSchema>) -> bool {
-        if !self.has_rows() {
+        if self.built.is_empty() {
             return true;
         }
         let schema = self.schema.get_or_insert_with(|| create(self.name.as_str()));
@@ -327,37 +382,14 @@ impl<'a> Table<'a> {
         *schema.name() == self.name && (new.is_empty() || schema.register(&new))
     }
 
-    /// The finished chunks: none, one, or two after a [`cut`](Self::cut).
-    pub(crate) fn finish(mut self, received: UnixNanos, chunks: &mut Vec<TableChunk>) -> Result<(), ArrowError> {
-        let last = self.take_chunk();
-        let Some(schema) = self.schema else { return Ok(()) };
-        for chunk in self.closed.into_iter().chain([last]).filter(|chunk| chunk.rows > 0) {
-            let mut structs: [Option<StructArray>; 3] = [None, None, None];
-            let mut children: [Vec<_>; 3] = Default::default();
-            for (index, cells) in chunk.columns {
-                let slot = &self.slots[index as usize];
-                children[slot.container.index()].push((slot, cells));
-            }
-            for (structure, mut children) in structs.iter_mut().zip(children) {
-                if children.is_empty() {
-                    continue;
-                }
-                children.sort_unstable_by_key(|(slot, _)| slot.key);
-                let field = |slot: &Slot<'_>| match &slot.field {
-                    Some(field) => Arc::clone(field),
-                    None => attribute_field(slot.key, slot.kind),
-                };
-                let fields: Fields = children.iter().map(|(slot, _)| field(slot)).collect();
-                let arrays = children.into_iter().map(|(_, cells)| cells.finish(chunk.rows)).collect();
-                *structure = Some(StructArray::try_new(fields, arrays, None)?);
-            }
-            chunks.push(TableChunk {
-                schema: Arc::clone(&schema),
-                batch: chunk.fixed.finish(received, structs)?,
-                min_time: UnixNanos(chunk.min_time),
-                max_time: UnixNanos(chunk.max_time),
-            });
-        }
-        Ok(())
+    /// Adds the chunks of a table that is registered to `chunks`.
+    pub(crate) fn into_chunks(self, chunks: &mut Vec<TableChunk>) {
+        let Some(schema) = self.schema else { return };
+        chunks.extend(self.built.into_iter().map(|built| TableChunk {
+            schema: Arc::clone(&schema),
+            batch: built.batch,
+            min_time: UnixNanos(built.min_time),
+            max_time: UnixNanos(built.max_time),
+        }));
     }
 }

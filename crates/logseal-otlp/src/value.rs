@@ -62,11 +62,22 @@ impl<'a> List<'a> {
     }
 }
 
+/// When the texts of records are looked at: whether they are UTF-8.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum TextCheck {
+    /// One by one, so that each that is not UTF-8 can be kept as bytes.
+    Now,
+    /// With the whole column that they are in, which costs a fraction of that. When one is not UTF-8 the request is scanned again with `Now`.
+    Later,
+}
+
 /// A value, its text and bytes borrowed from the request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Value<'a> {
     Empty,
     String(&'a str),
+    /// A string that was not looked at yet; only the value of an attribute or body as a whole, never one inside another.
+    Text(&'a [u8]),
     Bool(bool),
     Int(i64),
     Double(f64),
@@ -163,10 +174,19 @@ impl<'a, I: Iterator<Item = &'a [u8]>> Iterator for Payloads<'a, I> {
     }
 }
 
-/// The value of one message, with everything in it checked: wire format, keys' UTF-8, nesting.
+/// The value of one message, with everything in it checked: wire format, keys' UTF-8, nesting; the text that it is itself as `texts` says.
 #[inline]
-pub(crate) fn check<'a>(message: &'a [u8], nesting: usize, findings: &mut Findings) -> Result<Value<'a>, WireError> {
-    if let Some((bytes, [])) = short_field(message, STRING) {
+pub(crate) fn check<'a>(
+    message: &'a [u8],
+    nesting: usize,
+    texts: TextCheck,
+    findings: &mut Findings,
+) -> Result<Value<'a>, WireError> {
+    let text = |bytes, findings: &mut Findings| match texts {
+        TextCheck::Later => Value::Text(bytes),
+        TextCheck::Now => text(bytes, findings),
+    };
+    if let Some(bytes) = short_text(message) {
         return Ok(text(bytes, findings));
     }
     let mut wire = Wire::new(message);
@@ -194,6 +214,15 @@ pub(crate) fn check<'a>(message: &'a [u8], nesting: usize, findings: &mut Findin
         });
     }
     check_all(Source::Whole(message), nesting, findings)
+}
+
+/// The text of a message that is nothing but a text of less than 128 bytes.
+#[inline]
+pub(crate) fn short_text(message: &[u8]) -> Option<&[u8]> {
+    match short_field(message, STRING)? {
+        (text, []) => Some(text),
+        _ => None,
+    }
 }
 
 #[inline]
@@ -276,7 +305,7 @@ fn check_array(list: &[u8], nesting: usize, findings: &mut Findings) -> Result<(
         if field.0 == ELEMENT {
             let element = wire.bytes()?;
             match nesting.checked_sub(1) {
-                Some(nesting) => check(element, nesting, findings).map(drop)?,
+                Some(nesting) => check(element, nesting, TextCheck::Now, findings).map(drop)?,
                 None => findings.reject(Flaw::TooDeep),
             }
         } else {
@@ -293,7 +322,7 @@ fn check_kvlist(list: &[u8], nesting: usize, findings: &mut Findings) -> Result<
         if field.0 == ELEMENT {
             let element = wire.bytes()?;
             match nesting.checked_sub(1) {
-                Some(nesting) => check_key_value(element, "", nesting, findings).map(drop)?,
+                Some(nesting) => check_key_value(element, nesting, TextCheck::Now, findings).map(drop)?,
                 None => findings.reject(Flaw::TooDeep),
             }
         } else {
@@ -303,22 +332,18 @@ fn check_kvlist(list: &[u8], nesting: usize, findings: &mut Findings) -> Result<
     Ok(())
 }
 
-/// Key and value of a `KeyValue`, all of it checked. A key that is not UTF-8 is a flaw, and empty here. A key equal to `expected`, which is
-/// valid, is not validated again: records of one source have the same keys in the same order.
+/// Key and value of a `KeyValue`, all of it checked. A key that is not UTF-8 is a flaw, and empty here.
 #[inline]
 pub(crate) fn check_key_value<'a>(
     message: &'a [u8],
-    expected: &'a str,
     nesting: usize,
+    texts: TextCheck,
     findings: &mut Findings,
 ) -> Result<(&'a str, Value<'a>), WireError> {
     let (name, value) = match usual_key_value(message) {
-        Some((name, value)) => (name, check(value, nesting, findings)?),
-        None => check_fields(message, nesting, findings)?,
+        Some((name, value)) => (name, check(value, nesting, texts, findings)?),
+        None => check_fields(message, nesting, texts, findings)?,
     };
-    if name == expected.as_bytes() {
-        return Ok((expected, value));
-    }
     match std::str::from_utf8(name) {
         Ok(name) => Ok((name, value)),
         Err(_) => {
@@ -340,18 +365,43 @@ fn short_field(message: &[u8], key: u32) -> Option<(&[u8], &[u8])> {
     }
 }
 
-/// Key and value of a `KeyValue` as nearly every sender writes it: each once, in this order and short.
+/// Key and value of a `KeyValue` as nearly every sender writes it: each once, in this order, the key short.
 #[inline]
 fn usual_key_value(message: &[u8]) -> Option<(&[u8], &[u8])> {
     let (name, rest) = short_field(message, KEY)?;
-    let (value, rest) = short_field(rest, VALUE)?;
-    rest.is_empty().then_some((name, value))
+    let [field, rest @ ..] = rest else { return None };
+    if u32::from(*field) != VALUE {
+        return None;
+    }
+    Some((name, only_field(rest)?))
+}
+
+/// The bytes of the length-delimited field whose length `rest` begins with, when it ends where `rest` ends.
+#[inline]
+fn only_field(rest: &[u8]) -> Option<&[u8]> {
+    let mut wire = Wire::new(rest);
+    let bytes = wire.bytes().ok()?;
+    wire.is_empty().then_some(bytes)
+}
+
+/// What a `KeyValue` begins with when it is written as [`usual_key_value`] reads it: everything before the length of the value. Empty for any
+/// other one.
+pub(crate) fn usual_head(message: &[u8]) -> &[u8] {
+    let head = short_field(message, KEY).map_or(0, |(name, _)| 2 + name.len() + 1);
+    if usual_key_value(message).is_some() { message.get(..head).unwrap_or_default() } else { &[] }
+}
+
+/// The value of a `KeyValue` that begins with `head`, which [`usual_head`] gave for another one: so it has the same key.
+#[inline]
+pub(crate) fn value_after<'a>(head: &[u8], message: &'a [u8]) -> Option<&'a [u8]> {
+    if head.is_empty() { None } else { only_field(message.strip_prefix(head)?) }
 }
 
 /// Key and value of any other `KeyValue`; the key's UTF-8 is not looked at.
 fn check_fields<'a>(
     message: &'a [u8],
     nesting: usize,
+    texts: TextCheck,
     findings: &mut Findings,
 ) -> Result<(&'a [u8], Value<'a>), WireError> {
     let mut wire = Wire::new(message);
@@ -363,7 +413,7 @@ fn check_fields<'a>(
             KEY => name = wire.bytes()?,
             VALUE => {
                 let bytes = wire.bytes()?;
-                value = check(bytes, nesting, findings)?;
+                value = check(bytes, nesting, texts, findings)?;
                 values += 1;
             }
             KEY_REFERENCE => findings.string_references += u64::from(wire.int32()? != 0),

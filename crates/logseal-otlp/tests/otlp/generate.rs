@@ -126,11 +126,36 @@ fn scope() -> BoxedStrategy<InstrumentationScope> {
         .boxed()
 }
 
+/// A record, and further ones that have the same keys with values of the same kinds, as one program's records have.
+fn alike() -> BoxedStrategy<Vec<LogRecord>> {
+    let values = (text(), any::<i64>(), prop_oneof![4 => 0..20_usize, 1 => 100..200_usize, 1 => Just(20_000)]);
+    (record(), vec(values, 0..4))
+        .prop_map(|(record, others)| {
+            let others = others.into_iter().map(|(text, number, repeats)| {
+                let mut other = record.clone();
+                for attribute in &mut other.attributes {
+                    match attribute.value.as_mut().and_then(|value| value.value.as_mut()) {
+                        Some(Value::StringValue(value)) if value != "audit" => *value = text.repeat(repeats),
+                        Some(Value::IntValue(value)) => *value = number,
+                        _ => (),
+                    }
+                }
+                other
+            });
+            let others: Vec<LogRecord> = others.collect();
+            [vec![record], others].concat()
+        })
+        .boxed()
+}
+
 /// Any request.
 pub(crate) fn request() -> BoxedStrategy<ExportLogsServiceRequest> {
-    let scope_logs = (proptest::option::of(scope()), vec(record(), 0..5), text());
-    let scope_logs =
-        scope_logs.prop_map(|(scope, log_records, schema_url)| ScopeLogs { scope, log_records, schema_url });
+    let scope_logs = (proptest::option::of(scope()), vec(alike(), 0..3), text());
+    let scope_logs = scope_logs.prop_map(|(scope, log_records, schema_url)| ScopeLogs {
+        scope,
+        log_records: log_records.concat(),
+        schema_url,
+    });
     let resource_logs = (proptest::option::of(resource()), vec(scope_logs, 0..3), text());
     let resource_logs =
         resource_logs.prop_map(|(resource, scope_logs, schema_url)| ResourceLogs { resource, scope_logs, schema_url });

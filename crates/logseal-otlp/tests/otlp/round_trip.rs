@@ -6,6 +6,7 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use proptest::prelude::*;
 use prost::Message;
 
+use crate::wire_edges::field;
 use crate::{RECEIVED, canonical, decode, generate, scan_with_defaults, workspace};
 
 /// Limits that are reached, so that `overflow` and second chunks are exercised.
@@ -61,6 +62,21 @@ proptest! {
                 prop_assert!(table.columns().len() <= 5);
             }
         }
+    }
+
+    #[test]
+    fn a_text_that_is_not_utf8_changes_nothing_for_others(request in generate::request()) {
+        let bad = field(1, b"\xFF");
+        let table = [field(1, b"logseal.table"), field(2, &field(1, b"bad"))].concat();
+        let resource = field(1, &field(1, &table));
+        let record = [field(5, &bad), field(6, &[field(1, b"k"), field(2, &bad)].concat())].concat();
+        let with_bad = field(1, &[resource, field(2, &field(2, &record))].concat());
+        let scanned = scan_with_defaults(&[request.encode_to_vec(), with_bad].concat(), &workspace()).unwrap();
+        prop_assert_eq!(scanned.replaced_utf8, 2);
+        let mut records = decode::records(&scanned);
+        let bad = records.remove("bad").unwrap_or_default();
+        prop_assert_eq!(bad.len(), 1);
+        prop_assert_eq!(&records, &canonical::records(&request));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Protobuf's edge cases by hand: each table entry is the bytes of a record or a request and what must become of it.
 
 use arrow::array::{Array, AsArray};
-use logseal_otlp::{ScanError, Scanned};
+use logseal_otlp::{AttributeKind, ScanError, Scanned};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use prost::Message;
 
@@ -194,6 +194,37 @@ fn text_that_is_not_utf8_is_kept_as_bytes() {
         attributes.column(1).as_string::<i32>().value(0),
         r#"{"arrayValue":{"values":[{"bytesValue":"/3g="}]}}"#
     );
+}
+
+#[test]
+fn text_that_is_not_utf8_is_kept_as_bytes_where_no_column_takes_it() {
+    // A key that is too long for a column.
+    let key = [b'k'; 300];
+    let record = |text: &[u8]| field(6, &key_value(&key, &field(1, text)));
+    let scanned = scanned(&request(&[record(b"a"), record(b"\xFF")]));
+    assert_eq!((scanned.accepted, scanned.replaced_utf8), (2, 1));
+    for (row, value) in [r#"{"stringValue":"a"}"#, r#"{"bytesValue":"/w=="}"#].into_iter().enumerate() {
+        assert!(text_of(&scanned, "overflow", row).unwrap().contains(value), "{row}");
+    }
+}
+
+#[test]
+fn the_kind_of_a_column_is_that_of_the_first_value_also_when_texts_are_not_utf8() {
+    let record = |text: &[u8]| field(6, &key_value(b"k", &field(1, text)));
+    for (first, second, kind) in
+        [(&b"\xFF"[..], &b"a"[..], AttributeKind::Bytes), (b"a", b"\xFF", AttributeKind::String)]
+    {
+        let schema = workspace();
+        let request = request(&[record(first), record(second)]);
+        let scanned = scan_with_defaults(&request, &schema).expect("decodable");
+        let columns = schema.tables()[0].columns();
+        assert_eq!(columns.iter().map(|column| column.kind).collect::<Vec<_>>(), [kind]);
+        // The other one is of another kind.
+        let attributes = scanned.chunks[0].batch["attributes"].as_struct().clone();
+        assert_eq!([0, 1].map(|row| attributes.column(0).is_valid(row)), [true, false]);
+        let overflow = text_of(&scanned, "overflow", 1).unwrap_or_default();
+        assert!(overflow.contains(r#""key":"k""#), "{overflow}");
+    }
 }
 
 #[test]
