@@ -39,7 +39,7 @@ const STAGES: [Stage; 6] = [
     ("scan-b", || scan(Payload::B)),
     ("scan-c", || scan(Payload::C)),
     ("compress-a", || {
-        let bytes = request(Payload::A, 0);
+        let bytes = request(Payload::A, 0).into();
         Box::new(move || drop(black_box(CompressedBody::compress(&bytes))))
     }),
     ("encode-a", || encode("a")),

@@ -34,7 +34,7 @@ fn scan(criterion: &mut Criterion) {
 fn compress(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("compress for the log");
     for payload in [Payload::A, Payload::B, Payload::C] {
-        let bytes = request(payload, 0);
+        let bytes = request(payload, 0).into();
         group.throughput(Throughput::Elements(payload.default_batch() as u64));
         group.bench_function(payload.as_str(), |bencher| bencher.iter(|| CompressedBody::compress(black_box(&bytes))));
     }

@@ -3,13 +3,14 @@
 //! Output grows in steps that are each asked of the budget, up to one byte beyond the limit: more is a refusal, so a
 //! bomb costs no more memory than the largest request. zstd's window, which the sender chooses, is read from the frame
 //! headers before a decoder exists; most bodies need none, since they are decoded in one step. The first 64 KiB of a small body are decoded in place; the rest crosses to the
-//! compute threads, because how much will come out of a stream cannot be told from its size.
+//! compute threads, because how much will come out of a stream cannot be told from its size. What came stays beside what came out of it, for the log.
 
 use std::fmt::{self, Debug};
 use std::io::{Cursor, Read};
 
 use bytes::Bytes;
 use flate2::bufread::GzDecoder;
+use logseal_wal::{CompressedBody, Compression};
 use zstd::stream::raw::{DParameter, Decoder as ZstdDecoder, InBuffer, Operation, OutBuffer};
 use zstd::zstd_safe::find_frame_compressed_size;
 
@@ -89,14 +90,18 @@ pub(crate) fn expected_bytes(encoding: Encoding, wire: usize, limit: usize) -> u
 /// Least budget with which every request up to `limit` can be served when it is alone.
 ///
 /// The worst moment of one request is its body on the wire, its output, the copy of the output that growth makes, and a
-/// decoder; or its output and the estimate of its chunk.
+/// decoder; or its body on the wire, its output and the estimate of its chunk.
 pub(crate) fn least_budget(limit: usize) -> usize {
     3 * limit + limit.max(ZSTD_WINDOW_BYTES as usize + 2 * STATE_BYTES)
 }
 
+/// The body, the same as it came, and what both take.
+type Decompressed = (Bytes, Option<CompressedBody>, BudgetPermit);
+
 /// Decompresses `wire`, whose bytes `permit` covers, to at most `limit` bytes.
 ///
-/// The permit comes back holding the memory of the returned bytes and an estimate of their Arrow chunk.
+/// The bytes as they came are returned too, for the log, if they were compressed and are worth keeping. The permit comes back holding the memory of
+/// all that is returned, and an estimate of the Arrow chunk.
 ///
 /// # Errors
 ///
@@ -108,9 +113,9 @@ pub async fn decompress(
     wire: Bytes,
     permit: BudgetPermit,
     limit: usize,
-) -> Result<(Bytes, BudgetPermit), Refusal> {
+) -> Result<Decompressed, Refusal> {
     if encoding == Encoding::Identity {
-        return Ok((wire, permit));
+        return Ok((wire, None, permit));
     }
     let result = if wire.len() > IN_PLACE {
         cpu::run(move |awaited| Work::begin(encoding, wire, permit, limit, AT_ONCE)?.run_to_end(awaited)).await
@@ -127,6 +132,8 @@ pub async fn decompress(
 /// A decompression under way: everything that it holds is counted by `permit`.
 #[derive(Debug)]
 struct Work {
+    encoding: Encoding,
+    wire: Bytes,
     source: Source,
     /// Memory of the source: body and decoder.
     source_bytes: usize,
@@ -162,7 +169,7 @@ impl Work {
             if let Ok(filled) = zstd::zstd_safe::decompress(&mut output[..], &wire)
                 && filled <= limit
             {
-                return Ok(Self { source: Source::Ended, source_bytes, output, filled, limit, permit });
+                return Ok(Self { encoding, wire, source: Source::Ended, source_bytes, output, filled, limit, permit });
             }
         }
         source_bytes += window;
@@ -170,13 +177,13 @@ impl Work {
             return Err(over_budget());
         }
         let source = match encoding {
-            Encoding::Zstd => Source::Zstd(Zstd::new(wire)?),
-            Encoding::Identity | Encoding::Gzip => Source::Gzip(Box::new(Gzip::new(wire))),
+            Encoding::Zstd => Source::Zstd(Zstd::new(wire.clone())?),
+            Encoding::Identity | Encoding::Gzip => Source::Gzip(Box::new(Gzip::new(wire.clone()))),
         };
-        Ok(Self { source, source_bytes, output, filled: 0, limit, permit })
+        Ok(Self { encoding, wire, source, source_bytes, output, filled: 0, limit, permit })
     }
 
-    fn run_to_end(mut self, awaited: &Awaited<'_>) -> Result<(Bytes, BudgetPermit), Refusal> {
+    fn run_to_end(mut self, awaited: &Awaited<'_>) -> Result<Decompressed, Refusal> {
         while !self.run(usize::MAX, awaited)? {}
         self.finish()
     }
@@ -220,16 +227,19 @@ impl Work {
         Ok(())
     }
 
-    fn finish(self) -> Result<(Bytes, BudgetPermit), Refusal> {
-        let Self { source, mut output, filled, mut permit, .. } = self;
+    fn finish(self) -> Result<Decompressed, Refusal> {
+        let Self { encoding, wire, source, mut output, filled, mut permit, .. } = self;
         drop(source);
         output.truncate(filled);
-        let needed = output.capacity() + chunk_estimate(filled);
+        let compression = if encoding == Encoding::Zstd { Compression::Zstd } else { Compression::Gzip };
+        let kept = CompressedBody::received(compression, wire, filled);
+        let kept_bytes = kept.as_ref().map_or(0, CompressedBody::compressed_bytes);
+        let needed = output.capacity() + kept_bytes + chunk_estimate(filled);
         if !permit.try_cover(needed) {
             return Err(over_budget());
         }
         permit.shrink_to(needed);
-        Ok((Bytes::from(output), permit))
+        Ok((Bytes::from(output), kept, permit))
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use logseal_core::{RandomSource, WorkspaceId};
+use logseal_wal::CompressedBody;
 use thiserror::Error;
 
 use crate::admission::{Admission, Budget, BudgetPermit, Hold};
@@ -60,7 +61,9 @@ pub struct IntakeRequest {
     pub workspace: WorkspaceId,
     /// An `ExportLogsServiceRequest` in protobuf, not looked at yet and never empty.
     pub body: Bytes,
-    /// Budget for `body` and for an estimate of its Arrow chunk, held until it is dropped.
+    /// The same as it came, if it came compressed and the log may keep it so.
+    pub compressed: Option<CompressedBody>,
+    /// Budget for these and for an estimate of the Arrow chunk, held until it is dropped.
     pub permit: BudgetPermit,
     /// How long short trouble may be waited out.
     pub hold: Hold,

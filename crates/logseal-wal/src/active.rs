@@ -149,7 +149,15 @@ impl ActiveFile {
         self.group.reserve(HEAD_BYTES + metadata_bytes + body_bytes);
         let start = self.group.len();
         self.group.resize(start + HEAD_BYTES, 0);
-        encode_entry_metadata(entry.received, raw_bytes, entry.scan_version, &entry.parts, &mut self.group);
+        let compression = entry.body.compression();
+        encode_entry_metadata(
+            entry.received,
+            raw_bytes,
+            entry.scan_version,
+            compression,
+            &entry.parts,
+            &mut self.group,
+        );
         let metadata = &self.group[start + HEAD_BYTES..];
         let aad = aad::wal_frame(file, &frame.encode_bound(self.header.marker), metadata);
         let sealed = slot.sealer.seal(frame.sequence, &aad, body, &mut self.group);

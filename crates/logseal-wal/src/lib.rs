@@ -37,7 +37,7 @@
 //! ```text
 //! file    | header A 512 | header B 512 | frame 1 | frame 2 | ...
 //!
-//! header  0 magic "LOGSEALW"     8 | version = 1       u16 | length = 512      u16 | flags, bit 0: predecessor u32
+//! header  0 magic "LOGSEALW"     8 | version = 2       u16 | length = 512      u16 | flags, bit 0: predecessor u32
 //!        16 file id             16 | cluster id         16 | node id            16
 //!        64 ordinal            u64 | created, Unix ns  i64 | frame marker        8 | nonce field 4 | zero 4
 //!        96 predecessor's id    16 | its valid-to      u64 | its chain hash     32
@@ -50,9 +50,9 @@
 //!
 //! key (1)         metadata: workspace id 16, AEK id 16
 //!                 body: the DEK sealed by the AEK (nonce 12, ciphertext 32, tag 16), its commitment 32
-//! entry (2)       metadata: received, Unix ns i64 | raw length u32 | scan version u16 | compression u8 = 1 | zero u8
+//! entry (2)       metadata: received, Unix ns i64 | raw length u32 | scan version u16 | compression u8 | zero u8
 //!                           | parts u16 | parts x (table id 16, records u32)
-//!                 body: AES-256-GCM(LZ4 block of the request's bytes), tag 16
+//!                 body: AES-256-GCM(the request's bytes, compressed), tag 16
 //! attestation (3) neither metadata nor body
 //! ```
 //!
@@ -62,8 +62,12 @@
 //!   the frame was made: everything up to it was durable, and only that may have been acknowledged.
 //! * A key frame gives its `slot` a DEK; it stands twice (two sequences) before the slot's first entry. There is one DEK for
 //!   each workspace and AEK in a file, and none is ever used in a second file.
-//! * An entry is one request of the slot's workspace, or several one after the other, which protobuf reads as one. Its nonce is the nonce field followed by the sequence (big-endian, NIST
-//!   SP 800-38D section 8.2.1); its AAD binds the file's id, bytes 0..36 of the head, and the metadata.
+//! * An entry is one request of the slot's workspace, or several one after the other, which protobuf reads as one. Its nonce is
+//!   the nonce field followed by the sequence (big-endian, NIST SP 800-38D section 8.2.1); its AAD binds the file's id, bytes 0..36
+//!   of the head, and the metadata.
+//! * `compression` is 0 for none, 1 for one LZ4 block, 2 for gzip (RFC 1952, any number of members), 3 for zstd (RFC 8878, any number of
+//!   frames). What came compressed stays as it came; what LZ4 makes little smaller stays as it is ([`CompressedBody`]). Version 1 has
+//!   LZ4 alone.
 //! * The chain hash: `h(0) = SHA-256(header copy)`, `h(n) = SHA-256(h(n-1) | head, 48 bytes | last 16 bytes of the body, or all
 //!   of it if shorter)`. For an entry these 16 bytes are the tag, which authenticates body, metadata and place.
 //! * Limits: metadata 64 KiB ([`format::METADATA_BYTES`]), body 65 MiB ([`format::BODY_BYTES`]), request 64 MiB. A reader checks
@@ -91,7 +95,7 @@
 //!
 //! # Evolution
 //!
-//! Version 1 readers refuse other versions. Any change of a layout, of a meaning or of a limit takes the next version; kinds
+//! Readers refuse versions that they do not know; this one reads 1 and 2. Any change of a layout, of a meaning or of a limit takes the next version; kinds
 //! and compressions are never renumbered. Writers write one version; readers keep reading all earlier ones.
 
 mod active;
@@ -108,7 +112,7 @@ pub mod survey;
 pub mod writer;
 
 pub use disk::{Disk, DiskFile, Space, SystemDisk};
-pub use entry::{CompressedBody, Entry, Part, Position};
+pub use entry::{CompressedBody, Compression, Entry, Part, Position};
 pub use error::{OpenError, WalError};
 pub use folder::{FolderProblem, FolderSurvey, Known, survey_folder};
 pub use format::{FileHeader, Predecessor};

@@ -12,7 +12,7 @@ use logseal_crypto::aek::SEALED_DEK_BYTES;
 use crate::format::frame::KEY_BODY_BYTES;
 use crate::format::{BOUND_HEAD_BYTES, EntryMetadata, FileHeader, FrameKind, HEAD_BYTES, HEADER_BYTES, KeyMetadata};
 use crate::scan::{self, BadRegion, Depth, ScannedFrame, Scanner, Step};
-use crate::{CompressedBody, Disk, FileKeys, OpenError, Part, WalError};
+use crate::{CompressedBody, Compression, Disk, FileKeys, OpenError, Part, WalError};
 
 /// What a file gives, in order.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -74,6 +74,8 @@ pub struct SealedEntry {
     pub parts: Vec<Part>,
     /// Bytes of the request.
     pub raw_bytes: u32,
+    /// How its body is compressed.
+    pub compression: Compression,
     metadata_bytes: usize,
     /// Head, metadata, sealed body.
     frame: Vec<u8>,
@@ -99,7 +101,7 @@ impl SealedEntry {
         let compressed = opener
             .open(self.sequence, &aad, body)
             .map_err(|error| OpenError::of_entry(self.sequence, self.slot, error))?;
-        CompressedBody::from_parts(compressed, self.raw_bytes as usize).decompress()
+        CompressedBody::of(self.compression, compressed.into(), self.raw_bytes as usize).decompress()
     }
 }
 
@@ -347,6 +349,7 @@ impl FileReader {
                     scan_version: decoded.scan_version,
                     parts: decoded.parts,
                     raw_bytes: decoded.raw_bytes,
+                    compression: decoded.compression,
                     metadata_bytes: metadata.len(),
                     frame: self.scanner.raw(frame).to_vec(),
                 }))

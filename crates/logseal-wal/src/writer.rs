@@ -12,7 +12,7 @@ use logseal_crypto::seal::TAG_BYTES;
 
 use crate::active::ActiveFile;
 use crate::format::frame::PARTS;
-use crate::format::{BODY_BYTES, FileHeader, Predecessor};
+use crate::format::{BODY_BYTES, FileHeader, Predecessor, VERSION};
 use crate::{Disk, Entry, Position, WalError};
 
 /// Where a new file is made known before anything in it may be acknowledged, so that a missing file is noticed.
@@ -245,6 +245,7 @@ impl Writer {
             self.folder_ready = true;
         }
         let header = FileHeader {
+            version: VERSION,
             file: self.parts.ids.next().into(),
             cluster: self.parts.cluster,
             node: self.parts.node,

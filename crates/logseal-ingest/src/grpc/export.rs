@@ -96,11 +96,11 @@ async fn take_in(
     let permit = admission.take(expected_bytes(encoding, length, limits.request_bytes), &hold).await?;
     let wire = in_time(limits.body_read, reader.message(length)).await?;
     door.meter.wire_bytes.increment(length as u64);
-    let (body, permit) = decompress(encoding, wire, permit, limits.request_bytes).await?;
+    let (body, compressed, permit) = decompress(encoding, wire, permit, limits.request_bytes).await?;
     door.meter.decompressed_bytes.increment(body.len() as u64);
     admission.charge(workspace, body.len());
     let bytes = body.len();
-    let accepted = hand_over(door, IntakeRequest { workspace, body, permit, hold }).await?;
+    let accepted = hand_over(door, IntakeRequest { workspace, body, compressed, permit, hold }).await?;
     door.count(workspace, bytes);
     Ok(accepted)
 }

@@ -51,7 +51,7 @@ use logseal_catalog::Catalog;
 use logseal_core::{Clock, ClusterId, WorkspaceId};
 use logseal_keys::{KeyError, Keyring, Link};
 use logseal_otlp::ScanLimits;
-use logseal_wal::{Entry, Part as FramePart};
+use logseal_wal::{CompressedBody, Entry, Part as FramePart};
 use metrics::counter;
 use tokio::sync::oneshot;
 use tracing::debug;
@@ -61,7 +61,7 @@ use self::journal::{Journal, Submission, Trouble};
 use self::request::{ScannedRequest, scan};
 use self::stream::{Rows, Stream, memory_bytes};
 use self::tables::{Tables, WorkspaceTables};
-use crate::admission::BudgetPermit;
+use crate::admission::{BudgetPermit, chunk_estimate};
 use crate::door::{Accepted, Intake, IntakeError, IntakeRequest};
 use crate::meter;
 
@@ -126,7 +126,7 @@ struct Place {
 #[async_trait]
 impl Intake for Pipeline {
     async fn take(&self, request: IntakeRequest) -> Result<Accepted, IntakeError> {
-        let IntakeRequest { workspace, body, permit, hold } = request;
+        let IntakeRequest { workspace, body, compressed, mut permit, hold } = request;
         let mut place = self.place(workspace).await?;
         if let Some(trouble) = place.journal.trouble() {
             // Refused before anything is spent on it, unless the trouble passes while the call may be held.
@@ -135,10 +135,13 @@ impl Intake for Pipeline {
             place = self.place(workspace).await?;
         }
         if body.len() > GATHERED_BYTES {
-            let scanned = self.scan(&place, body, permit).await?;
+            let scanned = self.scan(&place, body, compressed, permit).await?;
             return self.log(place, scanned).await;
         }
         drop(place);
+        // What is joined is compressed anew.
+        drop(compressed);
+        permit.shrink_to(body.len() + chunk_estimate(body.len()));
         let (outcome, result) = oneshot::channel();
         if let Some(lot) = self.gatherer.add(workspace, Waiting { body, permit, outcome }) {
             // On its own: others wait behind it, also when this client goes away.
@@ -192,7 +195,7 @@ impl Pipeline {
         permit: BudgetPermit,
     ) -> Result<Accepted, IntakeError> {
         let place = self.place(workspace).await?;
-        let scanned = self.scan(&place, body, permit).await?;
+        let scanned = self.scan(&place, body, None, permit).await?;
         self.log(place, scanned).await
     }
 
@@ -203,7 +206,7 @@ impl Pipeline {
         let Some(counts) = counts else { return requests };
         let Ok(place) = self.place(workspace).await else { return requests };
         let (body, permit) = gather::join(&mut requests);
-        let scanned = match self.scan(&place, body, permit).await {
+        let scanned = match self.scan(&place, body, None, permit).await {
             Ok(scanned) if scanned.rejected == 0 && scanned.accepted == counts.iter().sum::<u64>() => scanned,
             _ => {
                 gather::part(&mut requests);
@@ -218,8 +221,14 @@ impl Pipeline {
         Vec::new()
     }
 
-    async fn scan(&self, place: &Place, body: Bytes, permit: BudgetPermit) -> Result<ScannedRequest, IntakeError> {
-        scan(Arc::clone(&place.tables), body, permit, self.clock.now(), Arc::clone(&self.limits)).await
+    async fn scan(
+        &self,
+        place: &Place,
+        body: Bytes,
+        compressed: Option<CompressedBody>,
+        permit: BudgetPermit,
+    ) -> Result<ScannedRequest, IntakeError> {
+        scan(Arc::clone(&place.tables), body, compressed, permit, self.clock.now(), Arc::clone(&self.limits)).await
     }
 
     /// Writes what was scanned to the log; when this returns it is durable there, and its rows are in the backlog.

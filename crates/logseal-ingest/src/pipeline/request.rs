@@ -41,7 +41,7 @@ pub struct ScannedRequest {
     pub ignored_string_references: u64,
 }
 
-/// Scans and compresses `body`.
+/// Scans `body`, and compresses it unless it came `compressed`.
 ///
 /// # Errors
 ///
@@ -49,18 +49,19 @@ pub struct ScannedRequest {
 pub async fn scan(
     tables: Arc<WorkspaceTables>,
     body: Bytes,
+    compressed: Option<CompressedBody>,
     permit: BudgetPermit,
     received: UnixNanos,
     limits: Arc<ScanLimits>,
 ) -> Result<ScannedRequest, IntakeError> {
     // The body goes as soon as it is scanned, and its permit never goes before it: also when the client goes away.
     let (scanned, compressed, mut permit) = if body.len() <= INLINE_SCAN_BYTES {
-        let (scanned, compressed) = work(&tables, &body, received, &limits);
+        let (scanned, compressed) = work(&tables, &body, compressed, received, &limits);
         drop(body);
         (scanned, compressed, permit)
     } else {
         let job = move |_: &cpu::Awaited<'_>| {
-            let (scanned, compressed) = work(&tables, &body, received, &limits);
+            let (scanned, compressed) = work(&tables, &body, compressed, received, &limits);
             drop(body);
             (scanned, compressed, permit)
         };
@@ -104,12 +105,17 @@ pub async fn scan(
 
 fn work(
     tables: &WorkspaceTables,
-    body: &[u8],
+    body: &Bytes,
+    compressed: Option<CompressedBody>,
     received: UnixNanos,
     limits: &ScanLimits,
 ) -> (Result<Scanned, ScanError>, CompressedBody) {
     let scanned = logseal_otlp::scan(body, tables.schema(), received, limits);
     // What is refused goes nowhere.
-    let logged = if scanned.as_ref().is_ok_and(|scanned| scanned.accepted > 0) { body } else { &[] };
-    (scanned, CompressedBody::compress(logged))
+    let logged = if scanned.as_ref().is_ok_and(|scanned| scanned.accepted > 0) {
+        compressed.unwrap_or_else(|| CompressedBody::compress(body))
+    } else {
+        CompressedBody::compress(&Bytes::new())
+    };
+    (scanned, logged)
 }

@@ -3,7 +3,7 @@
 use logseal_core::{AekId, TableId, UnixNanos, WorkspaceId};
 
 use super::{BODY_BYTES, BOUND_HEAD_BYTES, Fields, HEAD_BYTES, METADATA_BYTES};
-use crate::Part;
+use crate::{Compression, Part};
 
 /// Bytes of a key frame's body: the sealed DEK and its commitment.
 pub const KEY_BODY_BYTES: usize = logseal_crypto::aek::SEALED_DEK_BYTES + 32;
@@ -11,7 +11,6 @@ pub const KEY_BODY_BYTES: usize = logseal_crypto::aek::SEALED_DEK_BYTES + 32;
 /// Bytes of a key frame's metadata.
 pub const KEY_METADATA_BYTES: usize = 32;
 
-const COMPRESSION_LZ4: u8 = 1;
 const ENTRY_FIXED_BYTES: usize = 18;
 const PART_BYTES: usize = 20;
 
@@ -153,6 +152,8 @@ pub struct EntryMetadata {
     pub raw_bytes: u32,
     /// The version of the rules by which the request was scanned; replay scans by the same.
     pub scan_version: u16,
+    /// How the body is compressed.
+    pub compression: Compression,
     /// How many records went to which table.
     pub parts: Vec<Part>,
 }
@@ -168,7 +169,9 @@ impl EntryMetadata {
     #[must_use]
     pub fn is_readable(bytes: &[u8]) -> bool {
         let count = bytes.get(16..18).map(|count| usize::from(u16::from_le_bytes([count[0], count[1]])));
-        bytes.get(14..16) == Some(&[COMPRESSION_LZ4, 0]) && count.is_some_and(|count| Self::bytes(count) == bytes.len())
+        let known =
+            matches!(bytes.get(14..16), Some([compression, 0]) if Compression::from_number(*compression).is_some());
+        known && count.is_some_and(|count| Self::bytes(count) == bytes.len())
     }
 
     /// Reads what [`encode_entry_metadata`] wrote; `None` unless every byte is as it writes it.
@@ -179,14 +182,12 @@ impl EntryMetadata {
         let (compression, zero, count) = (fields.u8()?, fields.u8()?, usize::from(fields.u16()?));
         let parts = fields.slice(count * PART_BYTES)?;
         fields.end()?;
-        if (compression, zero) != (COMPRESSION_LZ4, 0) {
-            return None;
-        }
+        let compression = Compression::from_number(compression).filter(|_| zero == 0)?;
         let parts = parts.chunks_exact(PART_BYTES).map(|part| {
             let mut fields = Fields(part);
             Some(Part { table: TableId::from_bytes(fields.array()?), records: fields.u32()? })
         });
-        Some(Self { received, raw_bytes, scan_version, parts: parts.collect::<Option<_>>()? })
+        Some(Self { received, raw_bytes, scan_version, compression, parts: parts.collect::<Option<_>>()? })
     }
 }
 
@@ -195,13 +196,14 @@ pub fn encode_entry_metadata(
     received: UnixNanos,
     raw_bytes: u32,
     scan_version: u16,
+    compression: Compression,
     parts: &[Part],
     out: &mut Vec<u8>,
 ) {
     out.extend_from_slice(&received.0.to_le_bytes());
     out.extend_from_slice(&raw_bytes.to_le_bytes());
     out.extend_from_slice(&scan_version.to_le_bytes());
-    out.extend_from_slice(&[COMPRESSION_LZ4, 0]);
+    out.extend_from_slice(&[compression as u8, 0]);
     out.extend_from_slice(&u16::try_from(parts.len()).unwrap_or(u16::MAX).to_le_bytes());
     for part in parts {
         out.extend_from_slice(part.table.as_bytes());
@@ -278,13 +280,19 @@ mod tests {
     fn metadata_is_pinned_and_refuses_what_it_does_not_write() {
         let parts = vec![Part { table: TableId::from_bytes([9; 16]), records: 7 }];
         let mut bytes = Vec::new();
-        encode_entry_metadata(UnixNanos(-2), 0x0304, 6, &parts, &mut bytes);
+        encode_entry_metadata(UnixNanos(-2), 0x0304, 6, Compression::Lz4, &parts, &mut bytes);
         let expected =
             [b"\xfe\xff\xff\xff\xff\xff\xff\xff\x04\x03\0\0\x06\0\x01\0\x01\0".as_slice(), &[9; 16], b"\x07\0\0\0"]
                 .concat();
         assert_eq!(bytes, expected);
         assert_eq!(bytes.len(), EntryMetadata::bytes(1));
-        let decoded = EntryMetadata { received: UnixNanos(-2), raw_bytes: 0x0304, scan_version: 6, parts };
+        let decoded = EntryMetadata {
+            received: UnixNanos(-2),
+            raw_bytes: 0x0304,
+            scan_version: 6,
+            compression: Compression::Lz4,
+            parts,
+        };
         assert!(EntryMetadata::is_readable(&bytes));
         assert_eq!(EntryMetadata::decode(&bytes), Some(decoded));
         let refused = |bytes: &[u8]| EntryMetadata::decode(bytes).is_none() && !EntryMetadata::is_readable(bytes);
@@ -292,8 +300,17 @@ mod tests {
             assert!(refused(&bytes[..length]), "{length}");
         }
         assert!(refused(&[bytes.as_slice(), &[0]].concat()), "longer than it says");
-        bytes[14] = 2;
+        for (number, compression) in
+            [(0, Compression::None), (1, Compression::Lz4), (2, Compression::Gzip), (3, Compression::Zstd)]
+        {
+            bytes[14] = number;
+            assert_eq!(EntryMetadata::decode(&bytes).map(|metadata| metadata.compression), Some(compression));
+            assert!(EntryMetadata::is_readable(&bytes));
+        }
+        bytes[14] = 4;
         assert!(refused(&bytes), "another compression");
+        bytes[14..16].copy_from_slice(&[1, 1]);
+        assert!(refused(&bytes), "a byte that is not used");
 
         let key = KeyMetadata { workspace: WorkspaceId::from_bytes([1; 16]), aek: AekId::from_bytes([2; 16]) };
         assert_eq!(key.encode().as_slice(), [[1_u8; 16], [2; 16]].concat());

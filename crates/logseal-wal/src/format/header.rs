@@ -13,6 +13,8 @@ const HAS_PREDECESSOR: u32 = 1;
 /// What a file's header says.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct FileHeader {
+    /// The version of the format, [`VERSION`] for a new file.
+    pub version: u16,
     /// The file.
     pub file: WalFileId,
     /// The cluster whose workspaces it serves.
@@ -65,7 +67,7 @@ impl FileHeader {
         let mut out = Vec::with_capacity(HEADER_BYTES);
         let length = u16::try_from(HEADER_BYTES).expect("512 fits 16 bits");
         out.extend_from_slice(MAGIC);
-        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&self.version.to_le_bytes());
         out.extend_from_slice(&length.to_le_bytes());
         out.extend_from_slice(&self.predecessor.map_or(0, |_| HAS_PREDECESSOR).to_le_bytes());
         out.extend_from_slice(self.file.as_bytes());
@@ -101,15 +103,15 @@ impl FileHeader {
         }
         let mut fields = Fields(&content[MAGIC.len()..]);
         let version = fields.u16().ok_or(HeaderError::Damaged)?;
-        if version != VERSION {
+        if !(1..=VERSION).contains(&version) {
             return Err(HeaderError::Version(version));
         }
-        let header = Self::fields(&mut fields).ok_or(HeaderError::Damaged)?;
+        let header = Self::fields(version, &mut fields).ok_or(HeaderError::Damaged)?;
         // Unused bytes must be zero and flags known; comparing with the encoding says all of it at once.
         if header.encode() == *copy { Ok(header) } else { Err(HeaderError::Damaged) }
     }
 
-    fn fields(fields: &mut Fields<'_>) -> Option<Self> {
+    fn fields(version: u16, fields: &mut Fields<'_>) -> Option<Self> {
         let _length = fields.u16()?;
         let flags = fields.u32()?;
         let file = WalFileId::from_bytes(fields.array()?);
@@ -130,7 +132,7 @@ impl FileHeader {
                 chain: fields.array()?,
             })
         };
-        Some(Self { file, cluster, node, ordinal, created, marker, nonce_field, predecessor })
+        Some(Self { version, file, cluster, node, ordinal, created, marker, nonce_field, predecessor })
     }
 
     /// SHA-256 of one copy: what the catalog keeps of the file.
@@ -146,6 +148,7 @@ mod tests {
 
     fn header() -> FileHeader {
         FileHeader {
+            version: VERSION,
             file: WalFileId::from_bytes([1; 16]),
             cluster: ClusterId::from_bytes([2; 16]),
             node: NodeId::from_bytes([3; 16]),
@@ -166,7 +169,7 @@ mod tests {
     #[test]
     fn the_layout_is_pinned() {
         let mut expected = [
-            b"LOGSEALW\x01\0\0\x02\x01\0\0\0".as_slice(),
+            b"LOGSEALW\x02\0\0\x02\x01\0\0\0".as_slice(),
             &[1; 16],
             &[2; 16],
             &[3; 16],
@@ -211,7 +214,9 @@ mod tests {
             copy[CRC_OFFSET..].copy_from_slice(&crc.to_le_bytes());
             FileHeader::decode(&copy)
         };
-        assert_eq!(altered(8, 2), Err(HeaderError::Version(2)));
+        assert_eq!(altered(8, 3), Err(HeaderError::Version(3)));
+        assert_eq!(altered(8, 0), Err(HeaderError::Version(0)));
+        assert_eq!(altered(8, 1), Ok(FileHeader { version: 1, ..header() }));
         assert_eq!(altered(12, 3), Err(HeaderError::Damaged), "a flag of the future");
         assert_eq!(altered(300, 1), Err(HeaderError::Damaged), "padding");
         assert_eq!(altered(64, 0), Err(HeaderError::Damaged), "a first file with a predecessor");

@@ -9,8 +9,8 @@ use sha2::{Digest, Sha256};
 pub use frame::{EntryMetadata, FrameHead, FrameKind, KeyMetadata};
 pub use header::{FileHeader, HeaderError, Predecessor};
 
-/// Version of the format that this crate writes.
-pub const VERSION: u16 = 1;
+/// Version of the format that this crate writes. It reads all from 1 on.
+pub const VERSION: u16 = 2;
 
 /// Bytes of one copy of the header.
 pub const HEADER_BYTES: usize = 512;

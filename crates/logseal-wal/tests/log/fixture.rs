@@ -56,7 +56,7 @@ pub(crate) fn entry(n: u64) -> Entry {
         received: UnixNanos(1_000 + n as i64),
         scan_version: 7,
         parts: parts.collect(),
-        body: CompressedBody::compress(&request(n)),
+        body: CompressedBody::compress(&request(n).into()),
     }
 }
 

@@ -15,6 +15,7 @@ const MARKER: [u8; 8] = [0x4D; 8];
 
 fn header() -> FileHeader {
     FileHeader {
+        version: logseal_wal::format::VERSION,
         file: WalFileId::from_bytes([1; 16]),
         cluster: ClusterId::from_bytes([2; 16]),
         node: NodeId::from_bytes([3; 16]),

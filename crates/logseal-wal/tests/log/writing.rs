@@ -61,7 +61,8 @@ fn the_request_is_not_on_the_disk_in_clear() {
     let log = Log::default();
     let mut writer = log.writer(None, LARGE);
     let canary = b"canary-4f1c";
-    let position = writer.append(&Entry { body: CompressedBody::compress(canary), ..entry(0) }).unwrap();
+    let position =
+        writer.append(&Entry { body: CompressedBody::compress(&canary.to_vec().into()), ..entry(0) }).unwrap();
     writer.close().unwrap();
     let bytes = log.disk.bytes(&path_of(position.file)).unwrap();
     assert!(!bytes.windows(canary.len()).any(|window| window == canary));
@@ -263,7 +264,7 @@ fn requests_of_every_size_up_to_the_limit_fit_and_larger_ones_harm_no_other() {
     let mut random = logseal_testkit::disk::Seeded::new(1);
     let noise: Vec<u8> = (0..REQUEST_BYTES / 8).flat_map(|_| random.next_u64().to_le_bytes()).collect();
     let sizes = [0, 1, 255 * 1024, 256 * 1024, 257 * 1024, REQUEST_BYTES];
-    let with = |body: &[u8]| Entry { body: CompressedBody::compress(body), ..entry(0) };
+    let with = |body: &[u8]| Entry { body: CompressedBody::compress(&body.to_vec().into()), ..entry(0) };
     for size in sizes {
         writer.append(&with(&noise[..size])).unwrap();
     }

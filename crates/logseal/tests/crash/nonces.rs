@@ -125,9 +125,9 @@ fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use logseal_core::{ClusterId, NodeId, UnixNanos, WalFileId, WorkspaceId};
-    use logseal_wal::FileHeader;
     use logseal_wal::format::frame::{KEY_BODY_BYTES, encode_entry_metadata};
     use logseal_wal::format::{FrameHead, FrameKind, KeyMetadata};
+    use logseal_wal::{Compression, FileHeader};
 
     use super::*;
 
@@ -143,6 +143,7 @@ mod tests {
     fn write(dir: &Path, file: u8, key: [u8; 2], bodies: &[&str]) {
         let id = |n: u8| [n; 16];
         let header = FileHeader {
+            version: 2,
             file: WalFileId::from_bytes(id(file)),
             cluster: ClusterId::from_bytes(id(1)),
             node: NodeId::from_bytes(id(2)),
@@ -159,7 +160,7 @@ mod tests {
         bytes.extend(frame(1, FrameKind::Key, &owner.encode(), &wrap));
         for (sequence, body) in (2..).zip(bodies) {
             let mut metadata = Vec::new();
-            encode_entry_metadata(UnixNanos(0), 1, 1, &[], &mut metadata);
+            encode_entry_metadata(UnixNanos(0), 1, 1, Compression::None, &[], &mut metadata);
             bytes.extend(frame(sequence, FrameKind::Entry, &metadata, body.as_bytes()));
         }
         fs::write(dir.join(format!("{file}.wal")), bytes).unwrap();
