@@ -332,6 +332,13 @@ mod tests {
     }
 
     #[test]
+    fn the_example_of_the_deployment_has_every_key_at_its_default() {
+        let text = include_str!("../../../../deploy/logseal.toml");
+        assert_eq!(text.parse::<Table>().unwrap(), Table::try_from(Config::default()).unwrap());
+        load(text, &[], &[]).unwrap();
+    }
+
+    #[test]
     fn later_sources_win() {
         let file = "[segment]\nmax_age_ms = 5\n[ingest]\nhold_ms = 1\n[log]\nlevel = \"warn\"";
         let variables =
