@@ -158,3 +158,24 @@ fn every_folder_of_test_data_says_where_it_comes_from() {
         }
     }
 }
+
+#[test]
+fn alerts_and_dashboard_ask_for_metrics_that_there_are() {
+    let is_source = |file: &&PathBuf| file.components().any(|part| part.as_os_str() == "src");
+    let sources: String = all_rust_files()
+        .iter()
+        .filter(is_source)
+        .map(|file| fs::read_to_string(file).expect("a source file"))
+        .collect();
+    for file in ["deploy/prometheus/alerts.yaml", "deploy/grafana/dashboard.json"] {
+        let text = fs::read_to_string(root().join(file)).expect("a file of the deployment");
+        let words = text.split(|letter: char| letter != '_' && !letter.is_ascii_alphanumeric());
+        let names: BTreeSet<_> = words.filter(|word| word.starts_with("logseal_")).collect();
+        assert!(names.len() > 15, "{file}: the search finds the metrics");
+        for name in names {
+            let series = ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part));
+            let metric = format!("\"{}\"", series.unwrap_or(name));
+            assert!(sources.contains(&metric), "{file}: no metric is called {metric}");
+        }
+    }
+}
