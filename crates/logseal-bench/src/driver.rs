@@ -132,10 +132,10 @@ impl Worker {
         let may_begin =
             |worker: &Self| worker.settings.stop_after.is_none_or(|stop_after| worker.started.elapsed() < stop_after);
         while may_begin(&self)
-            && let Some(Order { body, records, due }) = self.plan.take()
+            && let Some(order) = self.plan.take()
         {
-            let start = self.wait_until(due).await;
-            self.deliver(body, records, start).await;
+            let start = self.wait_until(order.due).await;
+            self.deliver(order, start).await;
         }
         self.tally
     }
@@ -152,11 +152,12 @@ impl Worker {
     }
 
     /// Sends one request until it is acknowledged or given up.
-    async fn deliver(&mut self, body: Bytes, records: u64, start: Instant) {
+    async fn deliver(&mut self, order: Order, start: Instant) {
+        let Order { index, body, records, .. } = order;
         let first_attempt = Instant::now();
         let mut first_refusal = None;
         for attempt in 0.. {
-            let status = match self.call(body.clone()).await {
+            let status = match self.call(index, body.clone()).await {
                 Ok(answer) => {
                     self.tally.acknowledged(&answer, body.len(), records, start, first_refusal);
                     return;
@@ -178,7 +179,7 @@ impl Worker {
         }
     }
 
-    async fn call(&mut self, body: Bytes) -> Result<Bytes, Status> {
+    async fn call(&mut self, index: u64, body: Bytes) -> Result<Bytes, Status> {
         // The channel is not ready while it reconnects: as good as an unreachable server.
         self.grpc.ready().await.map_err(|error| {
             let mut status = Status::unavailable(error.to_string());
@@ -186,7 +187,7 @@ impl Worker {
             status
         })?;
         let mut request = Request::new(body);
-        request.metadata_mut().insert("authorization", self.settings.authorization.clone());
+        request.metadata_mut().insert("authorization", self.settings.authorization(index).clone());
         let answer = self.grpc.unary(request, PathAndQuery::from_static(EXPORT), RawCodec).await?;
         Ok(answer.into_inner())
     }

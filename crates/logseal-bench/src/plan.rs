@@ -25,6 +25,8 @@ pub(crate) struct Plan {
 /// A request that was handed out.
 #[derive(Debug)]
 pub(crate) struct Order {
+    /// How many were handed out before it.
+    pub(crate) index: u64,
     pub(crate) body: Bytes,
     pub(crate) records: u64,
     /// When it is to start, from the start of the run on; nothing in a closed loop.
@@ -70,7 +72,7 @@ impl Plan {
         } else {
             self.tail.clone().filter(|_| index == self.full)?
         };
-        Some(Order { body, records, due: self.rate.map(|rate| self.due(index, rate)) })
+        Some(Order { index, body, records, due: self.rate.map(|rate| self.due(index, rate)) })
     }
 
     /// A request is due when the records of those before it have taken their time.

@@ -14,6 +14,9 @@ use crate::Payload;
 /// Most connections and most calls in flight on one of them; a larger number is a mistake in the command line.
 const MOST_CONNECTIONS: usize = 1_024;
 
+/// Most workspaces: as many as a deployment has.
+const MOST_WORKSPACES: usize = 10_000;
+
 /// Highest rate: three orders of magnitude above what a machine can send.
 const HIGHEST_RATE: u64 = 1_000_000_000;
 
@@ -22,8 +25,8 @@ const HIGHEST_RATE: u64 = 1_000_000_000;
 pub struct BenchSettings {
     /// The OTLP/gRPC endpoint, `http://HOST:PORT`.
     pub endpoint: String,
-    /// `Bearer <workspace key>`, marked sensitive so that it is never printed.
-    pub authorization: MetadataValue<Ascii>,
+    /// `Bearer <workspace key>` of each workspace, which take turns; marked sensitive so that they are never printed.
+    pub authorizations: Vec<MetadataValue<Ascii>>,
     /// Which records to send.
     pub payload: Payload,
     /// Requests with the number of their records, to be sent in turn instead of generated ones.
@@ -73,12 +76,9 @@ impl BenchSettings {
         payload: Payload,
         base_time: UnixNanos,
     ) -> Result<Self, BenchError> {
-        let mut authorization: MetadataValue<Ascii> =
-            format!("Bearer {workspace_key}").parse().map_err(|_| BenchError::InvalidKey)?;
-        authorization.set_sensitive(true);
         Ok(Self {
             endpoint: endpoint.to_owned(),
-            authorization,
+            authorizations: vec![authorization(workspace_key)?],
             payload,
             requests: None,
             compression: None,
@@ -97,12 +97,27 @@ impl BenchSettings {
         })
     }
 
+    /// Sends to the workspaces with these keys in turn, instead of to one.
+    ///
+    /// # Errors
+    ///
+    /// When a key holds characters that a header cannot carry.
+    pub fn with_workspace_keys(self, keys: &[String]) -> Result<Self, BenchError> {
+        Ok(Self { authorizations: keys.iter().map(|key| authorization(key)).collect::<Result<_, _>>()?, ..self })
+    }
+
+    /// What the `index`th request presents.
+    pub(crate) fn authorization(&self, index: u64) -> &MetadataValue<Ascii> {
+        &self.authorizations[(index % self.authorizations.len() as u64) as usize]
+    }
+
     pub(crate) fn validate(&self) -> Result<(), BenchError> {
         let check = |setting, value: u64, most: u64| {
             if (1..=most).contains(&value) { Ok(()) } else { Err(BenchError::OutOfRange { setting, value, most }) }
         };
         check("records", self.records, u64::MAX)?;
         // The largest request that any server of ours accepts holds fewer records than this.
+        check("workspaces", self.authorizations.len() as u64, MOST_WORKSPACES as u64)?;
         check("batch", self.batch as u64, 1_000_000)?;
         check("connections", self.connections as u64, MOST_CONNECTIONS as u64)?;
         if let Some(rate) = self.rate {
@@ -110,6 +125,13 @@ impl BenchSettings {
         }
         check("in_flight", self.in_flight as u64, MOST_CONNECTIONS as u64)
     }
+}
+
+fn authorization(workspace_key: &str) -> Result<MetadataValue<Ascii>, BenchError> {
+    let mut authorization: MetadataValue<Ascii> =
+        format!("Bearer {workspace_key}").parse().map_err(|_| BenchError::InvalidKey)?;
+    authorization.set_sensitive(true);
+    Ok(authorization)
 }
 
 /// Why a run could not be made. What goes wrong with single requests is counted in the report instead.
@@ -170,8 +192,9 @@ mod tests {
     #[test]
     fn zero_and_absurd_numbers_are_refused() {
         assert!(settings().validate().is_ok());
-        let edits: [fn(&mut BenchSettings); 7] = [
+        let edits: [fn(&mut BenchSettings); 8] = [
             |s| s.records = 0,
+            |s| s.authorizations.clear(),
             |s| s.batch = 0,
             |s| s.connections = 0,
             |s| s.in_flight = 0,

@@ -136,6 +136,17 @@ async fn every_record_is_sent_once_with_the_key() {
     assert!(report.seconds >= 11.0 * 0.030, "{}", report.seconds);
 }
 
+/// Scenario: three workspaces, and a request that has to be sent again. Guarantee: they take turns, and a request stays with its workspace.
+#[tokio::test]
+async fn workspaces_take_turns() {
+    let (server, settings) = scripted(vec![Ok(Bytes::new()), Err(Status::unavailable("later"))]).await;
+    let keys = ["x", "y", "z"].map(str::to_owned);
+    let report = run(settings.with_workspace_keys(&keys).expect("keys"), None).await.expect("runs");
+    assert_eq!(counters(&report), (100, 0, 1, 0));
+    let expected = ["x", "y", "y", "z", "x", "y", "z", "x", "y", "z", "x"].map(|key| format!("Bearer {key}"));
+    assert_eq!(*server.0.authorizations.lock().expect("no panic"), expected);
+}
+
 #[tokio::test]
 async fn connections_times_in_flight_requests_wait_at_once() {
     let (server, mut settings) = serving(State { group: Some(Barrier::new(15)), ..State::default() }).await;
