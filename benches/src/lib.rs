@@ -1,5 +1,6 @@
 //! What the benchmarks share: requests, scanned chunks, a key to seal with, a plot.
 
+mod keys;
 pub mod plot;
 mod real;
 
@@ -10,6 +11,8 @@ use logseal_crypto::{Aek, Key256, Lease, OsRandom};
 use logseal_otlp::{ScanLimits, SchemaLimits, TableChunk, WorkspaceSchema};
 use logseal_segment::SegmentIdentity;
 use logseal_segment::footer::SegmentFooter;
+
+pub use keys::with_attribute_keys;
 
 /// The workspace of all stages.
 pub const WORKSPACE: WorkspaceId = WorkspaceId::from_bytes([1; 16]);
