@@ -235,12 +235,19 @@ pub enum HoldEnded {
 /// A call's right to wait for short trouble to pass.
 #[derive(Clone, Debug)]
 pub struct Hold {
-    calls: Arc<HeldCalls>,
+    /// Nothing for one that may not wait.
+    calls: Option<Arc<HeldCalls>>,
     workspace: WorkspaceId,
     until: Instant,
 }
 
 impl Hold {
+    /// That of a request which no call waits for: its time is over at once.
+    #[must_use]
+    pub fn over(workspace: WorkspaceId) -> Self {
+        Self { calls: None, workspace, until: Instant::now() }
+    }
+
     /// When the call must be answered, if it is still held.
     #[must_use]
     pub fn until(&self) -> Instant {
@@ -253,10 +260,10 @@ impl Hold {
     ///
     /// [`HoldEnded`] when it does not come in time, or when too many calls wait already.
     pub async fn wait<T>(&self, event: impl Future<Output = T>) -> Result<T, HoldEnded> {
-        if self.until <= Instant::now() {
+        let Some(calls) = self.calls.as_ref().filter(|_| self.until > Instant::now()) else {
             return Err(HoldEnded::TimeOver);
-        }
-        let _place = Place::take(&self.calls, self.workspace, Instant::now()).ok_or(HoldEnded::TooMany)?;
+        };
+        let _place = Place::take(calls, self.workspace, Instant::now()).ok_or(HoldEnded::TooMany)?;
         timeout_at(self.until, event).await.map_err(|_| HoldEnded::TimeOver)
     }
 }
@@ -377,7 +384,7 @@ impl Admission {
     /// The hold of a call of `workspace` that came at `start` and whose client waits for `timeout`.
     pub(crate) fn hold(&self, workspace: WorkspaceId, start: Instant, timeout: Option<Duration>) -> Hold {
         let patience = timeout.map_or(self.limits.hold, |t| self.limits.hold.min(t.saturating_sub(HOLD_MARGIN)));
-        Hold { calls: Arc::clone(&self.held), workspace, until: start + patience }
+        Hold { calls: Some(Arc::clone(&self.held)), workspace, until: start + patience }
     }
 
     /// Waits until `workspace` is no longer ahead of its rate.
