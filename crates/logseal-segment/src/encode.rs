@@ -17,7 +17,8 @@ use logseal_crypto::{Aek, Commitment, Dek, OsRandom, WrappedDek, aad};
 use object_store::PutPayload;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::{
-    ArrowColumnChunk, ArrowColumnWriter, ArrowLeafColumn, ArrowRowGroupWriterFactory, compute_leaves,
+    ArrowColumnChunk, ArrowColumnWriter, ArrowLeafColumn, ArrowRowGroupWriterFactory, ArrowWriterOptions,
+    compute_leaves,
 };
 use parquet::file::writer::SerializedFileWriter;
 use rayon::prelude::*;
@@ -113,6 +114,17 @@ impl SegmentWriter {
         let aad_prefix = aad::segment_file(identity.workspace, identity.table, identity.segment);
         let encodings = encoding::choose(&schema, sample);
         let options = properties::writer_options(&dek, &wrapped, &aad_prefix, settings.zstd_level, encodings)?;
+        Self::open(identity, aek, (dek, wrapped), schema, settings, options)
+    }
+
+    fn open(
+        identity: SegmentIdentity,
+        aek: &Aek,
+        (dek, wrapped): (Dek, WrappedDek),
+        schema: SchemaRef,
+        settings: &SegmentSettings,
+        options: ArrowWriterOptions,
+    ) -> Result<Self, SegmentError> {
         let writer = ArrowWriter::try_new_with_options(Pieces::default(), Arc::clone(&schema), options);
         let (file, factory) = writer.and_then(ArrowWriter::into_serialized_writer).map_err(SegmentError::Encode)?;
         let leaves = schema.fields().iter().map(|field| leaves(field)).sum();
@@ -287,6 +299,31 @@ pub fn seal(
     let rows = writer.encode(chunks)?;
     writer.append(rows)?;
     writer.finish(footer)
+}
+
+/// Does with `chunks` all that [`seal`] does but sealing, and tells how many bytes that makes: what sealing costs is measured against this.
+/// Nothing of it can reach a file, since only the number leaves this function.
+///
+/// # Errors
+///
+/// As [`seal`].
+pub fn count_unsealed_bytes(
+    identity: &SegmentIdentity,
+    aek: &Aek,
+    chunks: &[RecordBatch],
+    footer: &SegmentFooter,
+    settings: &SegmentSettings,
+    random: OsRandom,
+) -> Result<usize, SegmentError> {
+    let schema = union_schema(chunks.iter().map(RecordBatch::schema_ref)).map_err(SegmentError::Schema)?;
+    let encodings = encoding::choose(&schema, chunks);
+    let options = properties::unsealed_options(settings.zstd_level, encodings)?;
+    let keys = aek.new_dek(identity.segment, random)?;
+    let mut writer = SegmentWriter::open(*identity, aek, keys, schema, settings, options)?;
+    let rows = writer.encode(chunks)?;
+    writer.append(rows)?;
+    let segment = writer.finish(footer)?;
+    Ok(segment.file.content_length())
 }
 
 /// A file in pieces: growing moves nothing, and a store takes it as it is.

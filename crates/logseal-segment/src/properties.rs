@@ -12,7 +12,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::encryption::decrypt::{FileDecryptionProperties, KeyRetriever};
 use parquet::encryption::encrypt::FileEncryptionProperties;
 use parquet::errors::ParquetError;
-use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion};
 use parquet::schema::types::ColumnPath;
 use zeroize::Zeroizing;
 
@@ -41,6 +41,21 @@ pub(crate) fn writer_options(
         .with_aad_prefix_storage(true)
         .build()
         .map_err(SegmentError::Encode)?;
+    let properties = page_properties(zstd_level, columns)?.with_file_encryption_properties(encryption).build();
+    assert_safe(&properties)?;
+    Ok(options(properties))
+}
+
+/// The same without a key, for pages that are counted and dropped.
+pub(crate) fn unsealed_options(
+    zstd_level: i32,
+    columns: Vec<ColumnEncoding>,
+) -> Result<ArrowWriterOptions, SegmentError> {
+    Ok(options(page_properties(zstd_level, columns)?.build()))
+}
+
+/// How pages are encoded and compressed.
+fn page_properties(zstd_level: i32, columns: Vec<ColumnEncoding>) -> Result<WriterPropertiesBuilder, SegmentError> {
     let mut properties = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_1_0) // data page V1: readers of version 2 are rarer
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(zstd_level).map_err(SegmentError::Encode)?))
@@ -48,8 +63,7 @@ pub(crate) fn writer_options(
         .set_bloom_filter_enabled(false)
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_data_page_size_limit(PAGE_BYTES)
-        .set_created_by(concat!("logseal ", env!("CARGO_PKG_VERSION")).to_owned())
-        .with_file_encryption_properties(encryption);
+        .set_created_by(concat!("logseal ", env!("CARGO_PKG_VERSION")).to_owned());
     for ColumnEncoding { path, encoding, dictionary, statistics } in columns {
         properties = properties
             .set_column_encoding(path.clone(), encoding)
@@ -58,10 +72,12 @@ pub(crate) fn writer_options(
             properties = properties.set_column_statistics_enabled(path, EnabledStatistics::None);
         }
     }
-    let properties = properties.build();
-    assert_safe(&properties)?;
+    Ok(properties)
+}
+
+fn options(properties: WriterProperties) -> ArrowWriterOptions {
     // The Arrow schema in the footer's metadata would only repeat what Parquet's own types say.
-    Ok(ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true))
+    ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true)
 }
 
 /// What the reader of one segment needs. The wrapped DEK and the AAD prefix come from the catalog, never from the file, which

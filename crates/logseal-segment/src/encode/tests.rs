@@ -105,6 +105,16 @@ fn read(file: Bytes, dek: &Dek, wrapped: &WrappedDek, aad: &aad::Aad) -> Result<
     .unwrap_or_else(|_| Err("panicked".to_owned()))
 }
 
+/// Guarantee: what is measured against sealing is the same but for the seals: 28 bytes a module, and the key's metadata.
+#[test]
+fn as_many_bytes_are_made_without_sealing() {
+    let chunks = [chunk(0, 50_000, "a")];
+    let unsealed =
+        count_unsealed_bytes(&identity(), &aek(), &chunks, &footer(&chunks), &SegmentSettings::default(), OsRandom);
+    let (unsealed, sealed) = (unsealed.unwrap(), sealed(&chunks, SegmentSettings::default().row_group_bytes).0);
+    assert!(unsealed < sealed.file.len() && sealed.file.len() < unsealed + 10_000, "{unsealed}");
+}
+
 #[test]
 fn rows_come_back_in_order_over_several_chunks_and_row_groups() {
     let chunks = [chunk(0, 5000, "a"), chunk(5000, 5010, "b"), chunk(5010, 9000, "a")];

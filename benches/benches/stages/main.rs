@@ -1,6 +1,8 @@
-//! The stages of a record's way, one after the other: scan, compress, encode and seal, wrap.
+//! The stages of a record's way, one after the other: scan, compress, append to the log, encode and seal, wrap.
 //!
 //! Throughput is counted in records (elements), for the last in wraps.
+
+mod log;
 
 use std::hint::black_box;
 
@@ -78,5 +80,5 @@ fn wrap(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(stages, scan, compress, encode_and_seal, wrap);
+criterion_group!(stages, scan, compress, log::append, encode_and_seal, wrap);
 criterion_main!(stages);
