@@ -12,6 +12,7 @@
 //! | [`schema`] | the table's columns: [`AttributeContainer`], [`AttributeKind`], [`AttributeColumn`], [`arrow_schema`] |
 //! | [`workspace`] | the tables of a workspace and their attribute columns: [`WorkspaceSchema`], [`TableSchema`] |
 //! | [`scan`](mod@scan) | the entry point [`scan()`], its limits, its result; how columns are assigned |
+//! | [`json_request`] | requests in OTLP/JSON, made protobuf: [`from_json`] |
 //! | `count` | [`framed_records`]: how many records a request has |
 //! | [`merge`](mod@merge) | chunks with different attribute columns made into one batch: [`merge()`] |
 //! | `request` | the walk over request, resources and scopes |
@@ -29,6 +30,7 @@ mod build;
 mod columns;
 mod count;
 mod json;
+pub mod json_request;
 pub mod merge;
 mod overflow;
 mod record;
@@ -42,6 +44,7 @@ mod wire;
 pub mod workspace;
 
 pub use count::framed_records;
+pub use json_request::{JsonError, from_json};
 pub use merge::merge;
 pub use scan::{ScanError, ScanLimits, Scanned, TableChunk, scan};
 pub use schema::{AttributeColumn, AttributeContainer, AttributeKind, arrow_schema};

@@ -5,6 +5,7 @@ mod concurrency;
 mod decode;
 mod generate;
 mod golden;
+mod json_request;
 mod limits;
 mod merging;
 mod round_trip;
