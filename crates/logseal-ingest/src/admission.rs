@@ -22,7 +22,7 @@ use crate::settings::DoorLimits;
 const HOLD_MARGIN: Duration = Duration::from_millis(500);
 
 /// Bytes that a held call takes at the most: its stream's window.
-const HELD_BYTES: usize = crate::grpc::STREAM_WINDOW as usize;
+const HELD_BYTES: usize = crate::connection::STREAM_WINDOW as usize;
 
 /// Budget for the Arrow chunk of a body of `bytes`, taken before it is scanned.
 ///

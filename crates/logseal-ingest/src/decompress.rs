@@ -1,4 +1,4 @@
-//! gzip and zstd with bounded memory.
+//! gzip, deflate and zstd with bounded memory.
 //!
 //! Output grows in steps that are each asked of the budget, up to one byte beyond the limit: more is a refusal, so a
 //! bomb costs no more memory than the largest request. zstd's window, which the sender chooses, is read from the frame
@@ -10,6 +10,7 @@ use std::io::{Cursor, Read};
 
 use bytes::Bytes;
 use flate2::bufread::GzDecoder;
+use flate2::{Decompress, FlushDecompress, Status};
 use logseal_wal::{CompressedBody, Compression};
 use zstd::stream::raw::{DParameter, Decoder as ZstdDecoder, InBuffer, Operation, OutBuffer};
 use zstd::zstd_safe::find_frame_compressed_size;
@@ -25,23 +26,27 @@ pub enum Encoding {
     Identity,
     /// RFC 1952, any number of members up to [`MEMBERS`].
     Gzip,
+    /// RFC 1950, which HTTP and gRPC mean by this name, or bare RFC 1951, which some clients send.
+    Deflate,
     /// RFC 8878, any number of frames up to [`MEMBERS`], windows up to [`ZSTD_WINDOW_BYTES`].
     Zstd,
 }
 
 impl Encoding {
     /// What is accepted, as headers list it.
-    pub const NAMES: &'static str = "identity,gzip,zstd";
+    pub const NAMES: &'static str = "identity,gzip,deflate,zstd";
 
     /// The encoding with this name in `grpc-encoding` or `content-encoding`.
     #[must_use]
     pub fn parse(name: &[u8]) -> Option<Self> {
-        match name {
-            b"identity" => Some(Self::Identity),
-            b"gzip" => Some(Self::Gzip),
-            b"zstd" => Some(Self::Zstd),
-            _ => None,
-        }
+        const ALL: [(&str, Encoding); 4] = [
+            ("identity", Encoding::Identity),
+            ("gzip", Encoding::Gzip),
+            ("deflate", Encoding::Deflate),
+            ("zstd", Encoding::Zstd),
+        ];
+        let known = ALL.iter().find(|(known, _)| known.as_bytes().eq_ignore_ascii_case(name));
+        known.map(|(_, encoding)| *encoding)
     }
 }
 
@@ -80,7 +85,7 @@ const USUAL_RATIO: usize = 10;
 pub(crate) fn expected_bytes(encoding: Encoding, wire: usize, limit: usize) -> usize {
     match encoding {
         Encoding::Identity => wire + chunk_estimate(wire),
-        Encoding::Gzip | Encoding::Zstd => {
+        Encoding::Gzip | Encoding::Deflate | Encoding::Zstd => {
             // The output, and the estimate of its chunk.
             wire + STATE_BYTES + 2 * wire.saturating_mul(USUAL_RATIO).min(limit)
         }
@@ -178,6 +183,7 @@ impl Work {
         }
         let source = match encoding {
             Encoding::Zstd => Source::Zstd(Zstd::new(wire.clone())?),
+            Encoding::Deflate => Source::Deflate(Box::new(Deflate::new(wire.clone()))),
             Encoding::Identity | Encoding::Gzip => Source::Gzip(Box::new(Gzip::new(wire.clone()))),
         };
         Ok(Self { encoding, wire, source, source_bytes, output, filled: 0, limit, permit })
@@ -231,8 +237,11 @@ impl Work {
         let Self { encoding, wire, source, mut output, filled, mut permit, .. } = self;
         drop(source);
         output.truncate(filled);
-        let compression = if encoding == Encoding::Zstd { Compression::Zstd } else { Compression::Gzip };
-        let kept = CompressedBody::received(compression, wire, filled);
+        let kept = match encoding {
+            Encoding::Gzip => CompressedBody::received(Compression::Gzip, wire, filled),
+            Encoding::Zstd => CompressedBody::received(Compression::Zstd, wire, filled),
+            Encoding::Identity | Encoding::Deflate => None,
+        };
         let kept_bytes = kept.as_ref().map_or(0, CompressedBody::compressed_bytes);
         let needed = output.capacity() + kept_bytes + chunk_estimate(filled);
         if !permit.try_cover(needed) {
@@ -247,6 +256,7 @@ enum Source {
     /// All of it is in the output.
     Ended,
     Gzip(Box<Gzip>),
+    Deflate(Box<Deflate>),
     Zstd(Zstd),
 }
 
@@ -255,6 +265,7 @@ impl Debug for Source {
         f.write_str(match self {
             Self::Ended => "ended",
             Self::Gzip(_) => "gzip",
+            Self::Deflate(_) => "deflate",
             Self::Zstd(_) => "zstd",
         })
     }
@@ -266,6 +277,7 @@ impl Source {
         match self {
             Self::Ended => Ok(0),
             Self::Gzip(gzip) => gzip.read(out),
+            Self::Deflate(deflate) => deflate.read(out),
             Self::Zstd(zstd) => zstd.read(out),
         }
     }
@@ -274,7 +286,7 @@ impl Source {
 /// How many bytes a body says that it will become, if it does and is to be believed.
 fn stated_bytes(encoding: Encoding, wire: &[u8]) -> Option<usize> {
     let bytes = match encoding {
-        Encoding::Identity => None,
+        Encoding::Identity | Encoding::Deflate => None,
         // ISIZE, the last four bytes of a member (RFC 1952, section 2.3.1): of a single one that is all.
         Encoding::Gzip => Some(u32::from_le_bytes(*wire.last_chunk()?) as usize),
         Encoding::Zstd => usize::try_from(zstd::zstd_safe::get_frame_content_size(wire).ok()??).ok(),
@@ -319,6 +331,51 @@ impl Gzip {
         }
         Ok(0)
     }
+}
+
+/// One stream: unlike gzip's members and zstd's frames, nothing may follow it.
+struct Deflate {
+    decoder: Decompress,
+    wire: Bytes,
+    position: usize,
+    ended: bool,
+}
+
+impl Deflate {
+    fn new(wire: Bytes) -> Self {
+        Self { decoder: Decompress::new(has_zlib_header(&wire)), wire, position: 0, ended: false }
+    }
+
+    fn read(&mut self, out: &mut [u8]) -> Result<usize, Refusal> {
+        while !self.ended {
+            let before = (self.decoder.total_in(), self.decoder.total_out());
+            let input = &self.wire[self.position..];
+            let status = self.decoder.decompress(input, out, FlushDecompress::None).map_err(|_| broken("deflate"))?;
+            // At most what was handed over, which was in memory.
+            let consumed = (self.decoder.total_in() - before.0) as usize;
+            let written = (self.decoder.total_out() - before.1) as usize;
+            self.position += consumed;
+            self.ended = status == Status::StreamEnd;
+            if self.ended && self.position < self.wire.len() {
+                return Err(broken("deflate"));
+            }
+            if written > 0 {
+                return Ok(written);
+            }
+            if consumed == 0 && !self.ended {
+                return Err(broken("deflate"));
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// Whether `wire` begins as RFC 1950 says (section 2.2). A bare stream hardly does: its first block would be a stored one, of a length
+/// that its second half contradicts.
+fn has_zlib_header(wire: &[u8]) -> bool {
+    wire.first_chunk().is_some_and(|&[method, flags]| {
+        method & 0x0F == 8 && method >> 4 <= 7 && u16::from_be_bytes([method, flags]).is_multiple_of(31)
+    })
 }
 
 struct Zstd {

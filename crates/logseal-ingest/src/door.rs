@@ -10,6 +10,7 @@ use bytes::Bytes;
 use logseal_core::{RandomSource, WorkspaceId};
 use logseal_wal::CompressedBody;
 use thiserror::Error;
+use tokio::sync::Semaphore;
 
 use crate::admission::{Admission, Budget, BudgetPermit, Hold};
 use crate::meter::Meter;
@@ -197,6 +198,8 @@ pub struct Door {
     pub(crate) random: Arc<dyn RandomSource>,
     caps: Option<Arc<DailyCaps>>,
     pub(crate) meter: Arc<Meter>,
+    /// Of the connections that all listeners may have together.
+    pub(crate) slots: Arc<Semaphore>,
 }
 
 impl Door {
@@ -234,7 +237,8 @@ impl Door {
             return Err(IngestError::Setting { name: "ingest.memory_budget_bytes", problem });
         }
         let admission = Arc::new(Admission::new(limits, budget));
-        Ok(Self { authenticator, intake, admission, random, caps: None, meter: Arc::new(Meter::new()) })
+        let (meter, slots) = (Arc::new(Meter::new()), Arc::new(Semaphore::new(limits.connections)));
+        Ok(Self { authenticator, intake, admission, random, caps: None, meter, slots })
     }
 
     /// The same door, which refuses what comes after a workspace's daily cap was reached.

@@ -12,7 +12,7 @@ use metrics::{gauge, histogram};
 use crate::door::Refusal;
 use crate::pipeline::backlog::Backlog;
 
-/// Calls by `outcome`: see [`Outcome`].
+/// Calls by `protocol`, `grpc` or `http`, and `outcome`: see [`Outcome`].
 pub const REQUESTS: &str = "logseal_ingest_requests_total";
 /// Records by `outcome`: `accepted` or `rejected`. Records of refused requests are not counted: nobody decoded them.
 pub const RECORDS: &str = "logseal_ingest_records_total";
@@ -73,7 +73,7 @@ pub const WAL_LOST: &str = "logseal_wal_lost_files_total";
 
 /// Describes every metric of this crate to the installed recorder.
 pub fn describe() {
-    describe_counter!(REQUESTS, Unit::Count, "calls by outcome");
+    describe_counter!(REQUESTS, Unit::Count, "calls by protocol and outcome");
     describe_counter!(RECORDS, Unit::Count, "records of answered calls by outcome");
     describe_counter!(BYTES, Unit::Bytes, "body bytes on the wire and after decompression");
     describe_counter!(EVICTED_BYTES, Unit::Bytes, "sealed rows moved out of memory before their segment was stored");
@@ -115,6 +115,19 @@ pub fn refresh(backlog: &Backlog, now: UnixNanos) {
     gauge!(WAL_BYTES, "state" => "loaded").set(loaded as f64);
     gauge!(WAL_BYTES, "state" => "suspended").set(totals.suspended_bytes as f64);
     gauge!(WAL_BYTES, "state" => "parked").set(totals.parked_bytes as f64);
+}
+
+/// How a call came.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Protocol {
+    /// OTLP/gRPC.
+    Grpc,
+    /// OTLP/HTTP.
+    Http,
+}
+
+impl Protocol {
+    const ALL: [(Self, &'static str); 2] = [(Self::Grpc, "grpc"), (Self::Http, "http")];
 }
 
 /// How a call ended.
@@ -175,7 +188,7 @@ impl From<&Refusal> for Outcome {
 /// Handles of a door.
 #[derive(Clone, Debug)]
 pub(crate) struct Meter {
-    requests: Vec<(Outcome, Counter)>,
+    requests: Vec<(Protocol, Outcome, Counter)>,
     pub(crate) records_accepted: Counter,
     pub(crate) records_rejected: Counter,
     pub(crate) wire_bytes: Counter,
@@ -188,8 +201,12 @@ pub(crate) struct Meter {
 
 impl Meter {
     pub(crate) fn new() -> Self {
+        let requests = Protocol::ALL.into_iter().flat_map(|(protocol, name)| {
+            let requests = move |outcome| counter!(REQUESTS, "protocol" => name, "outcome" => outcome);
+            Outcome::ALL.map(|(outcome, name)| (protocol, outcome, requests(name)))
+        });
         Self {
-            requests: Outcome::ALL.map(|(outcome, name)| (outcome, counter!(REQUESTS, "outcome" => name))).to_vec(),
+            requests: requests.collect(),
             records_accepted: counter!(RECORDS, "outcome" => "accepted"),
             records_rejected: counter!(RECORDS, "outcome" => "rejected"),
             wire_bytes: counter!(BYTES, "state" => "wire"),
@@ -201,9 +218,10 @@ impl Meter {
         }
     }
 
-    /// Counts one call that ended as `outcome` after `elapsed`.
-    pub(crate) fn ended(&self, outcome: Outcome, elapsed: Duration) {
-        if let Some((_, requests)) = self.requests.iter().find(|(known, _)| *known == outcome) {
+    /// Counts one call that came by `protocol` and ended as `outcome` after `elapsed`.
+    pub(crate) fn ended(&self, protocol: Protocol, outcome: Outcome, elapsed: Duration) {
+        let known = |(p, o, _): &&(Protocol, Outcome, Counter)| (*p, *o) == (protocol, outcome);
+        if let Some((_, _, requests)) = self.requests.iter().find(known) {
             requests.increment(1);
         }
         if matches!(outcome, Outcome::Accepted | Outcome::Partial) {

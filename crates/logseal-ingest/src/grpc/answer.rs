@@ -22,7 +22,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Response, header};
 use http_body::{Frame, SizeHint};
-use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use prost::Message;
 use tonic::body::Body;
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -30,25 +30,9 @@ use tonic::{Code, Status};
 
 use crate::decompress::Encoding;
 use crate::door::{Accepted, Refusal};
+use crate::status::{self, RpcStatus};
 
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
-
-/// Longest text of a partial success.
-const PARTIAL_MESSAGE_BYTES: usize = 4_096;
-
-/// Longest text of a status. It travels twice in headers, escaped and in base64, and gRPC's C core takes 8 KiB of them.
-const STATUS_MESSAGE_BYTES: usize = 1_024;
-
-/// `google.rpc.Status`, the content of `grpc-status-details-bin`.
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct RpcStatus {
-    #[prost(int32, tag = "1")]
-    pub(super) code: i32,
-    #[prost(string, tag = "2")]
-    pub(super) message: String,
-    #[prost(message, repeated, tag = "3")]
-    pub(super) details: Vec<prost_types::Any>,
-}
 
 /// `google.rpc.RetryInfo`.
 #[derive(Clone, PartialEq, Message)]
@@ -61,16 +45,7 @@ const RETRY_INFO_TYPE: &str = "type.googleapis.com/google.rpc.RetryInfo";
 
 /// The status for `refusal`; `retry_delay` is used only where the table above has `RetryInfo`.
 pub(super) fn refused(refusal: &Refusal, retry_delay: Duration) -> Response<Body> {
-    let message = shortened(&refusal.to_string(), STATUS_MESSAGE_BYTES).to_owned();
-    let code = match refusal {
-        Refusal::Unauthenticated { .. } => Code::Unauthenticated,
-        Refusal::Undecodable(_) => Code::InvalidArgument,
-        Refusal::TooLarge(_) | Refusal::CapReached { retry_after: None, .. } => Code::ResourceExhausted,
-        Refusal::Unsupported(_) => Code::Unimplemented,
-        Refusal::Unavailable { .. } | Refusal::CapReached { .. } => Code::Unavailable,
-        Refusal::DeadlinePassed => Code::DeadlineExceeded,
-        Refusal::Disconnected => Code::Cancelled,
-    };
+    let (code, message) = (status::code(refusal), status::text(refusal));
     let mut metadata = MetadataMap::new();
     let mut details = Bytes::new();
     if code == Code::Unavailable {
@@ -90,15 +65,9 @@ pub(super) fn refused(refusal: &Refusal, retry_delay: Duration) -> Response<Body
 pub(super) fn acknowledged(accepted: &Accepted) -> Response<Body> {
     // An empty `ExportLogsServiceResponse`: not compressed, no bytes.
     const WHOLE: &[u8] = &[0; 5];
-    let data = match (accepted.rejected, accepted.message.as_deref()) {
-        (0, None) => Bytes::from_static(WHOLE),
-        (rejected, message) => {
-            let partial_success = ExportLogsPartialSuccess {
-                rejected_log_records: i64::try_from(rejected).unwrap_or(i64::MAX),
-                error_message: shortened(message.unwrap_or_default(), PARTIAL_MESSAGE_BYTES).to_owned(),
-            };
-            framed(&ExportLogsServiceResponse { partial_success: Some(partial_success) })
-        }
+    let data = match status::partial_success(accepted) {
+        None => Bytes::from_static(WHOLE),
+        partial_success => framed(&ExportLogsServiceResponse { partial_success }),
     };
     let mut response = Response::new(Body::new(Reply { data: Some(data), trailers: true }));
     response.headers_mut().insert(header::CONTENT_TYPE, CONTENT_TYPE);
@@ -113,11 +82,6 @@ fn framed(message: &impl Message) -> Bytes {
     data.put_u32(length as u32);
     data.put_slice(&message.encode_to_vec());
     data.freeze()
-}
-
-/// The longest beginning of `text` with at most `most` bytes.
-fn shortened(text: &str, most: usize) -> &str {
-    &text[..text.floor_char_boundary(most)]
 }
 
 /// One DATA frame, then trailers with status 0.
@@ -155,13 +119,6 @@ impl http_body::Body for Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn texts_are_cut_between_characters() {
-        for (text, most, expected) in [("abc", 3, "abc"), ("abcd", 3, "abc"), ("a\u{20ac}b", 3, "a"), ("", 3, "")] {
-            assert_eq!(shortened(text, most), expected);
-        }
-    }
 
     /// Scenario: every refusal. Guarantee: no status on which clients lose data for our trouble, and `RetryInfo` in both
     /// places exactly where the client is to come back.

@@ -5,11 +5,10 @@
 //!                                                                     \----> health, reflection v1 and v1alpha, `Services`
 //! ```
 //!
-//! Memory that a client can make the server take beside the budget is bounded by its calls: each has at most [`STREAM_WINDOW`] of
+//! Memory that a client can make the server take beside the budget is bounded by its calls: each has at most [`connection::STREAM_WINDOW`] of
 //! unread body bytes until it is refused, which happens at once if it has no credentials or too many calls are held.
 
 mod answer;
-mod connection;
 mod deadline;
 mod describe;
 mod export;
@@ -20,7 +19,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use http::{Request, Response};
 use tokio::net::TcpListener;
@@ -34,40 +32,11 @@ use tower::Service;
 use tracing::{info, warn};
 
 use crate::IngestError;
+use crate::connection::{
+    self, ERROR_RESETS, FRAME_BYTES, HEADER_BYTES, KEEPALIVE, KEEPALIVE_ANSWER, PENDING_RESETS, STREAM_WINDOW,
+    connection_window,
+};
 use crate::door::Door;
-
-/// Unread body bytes of one call: what each held call takes outside the budget. 128 KiB carry 6 MB/s over a round trip of 20 ms, and
-/// a connection carries many calls.
-pub const STREAM_WINDOW: u32 = 128 * 1024;
-
-/// Unread body bytes of one connection beside those of held calls: what calls that are being read have under way. HTTP/2's adaptive
-/// window is off, since memory that it would take is outside the budget.
-pub const READING_WINDOW: u32 = 4 * 1024 * 1024;
-
-/// Largest HTTP/2 frame. Twice the default saves work per frame; it is less than half of a stream's window, so that reading the first
-/// one, which says how long the body is, does not open a held call's window for more.
-pub const FRAME_BYTES: u32 = 32 * 1024;
-
-/// Unread body bytes of one connection. Held calls must never use it up: those that have their budget would wait for the rest of
-/// their bodies, and hold the budget that the others wait for.
-fn connection_window(held_calls: usize) -> u32 {
-    // What HTTP/2 can express is far more than the calls of one connection can hold.
-    let most = (1 << 31) - 1;
-    u32::try_from(held_calls).unwrap_or(most).saturating_mul(STREAM_WINDOW).saturating_add(READING_WINDOW).min(most)
-}
-
-/// Largest list of headers: a key, a trace context and room.
-const HEADER_BYTES: u32 = 16 * 1024;
-
-/// Pings find clients that went away without a word: `KEEPALIVE` of silence, then `KEEPALIVE_ANSWER` to answer.
-const KEEPALIVE: Duration = Duration::from_secs(30);
-const KEEPALIVE_ANSWER: Duration = Duration::from_secs(20);
-
-/// Streams that a client opened and reset before we saw them; one more ends the connection (CVE-2023-44487).
-const PENDING_RESETS: usize = 20;
-
-/// Streams that we had to reset for a client's errors; one more ends the connection.
-const ERROR_RESETS: usize = 256;
 
 /// What the owner of a server tells it while it runs.
 #[derive(Clone, Debug)]
@@ -107,11 +76,11 @@ pub async fn serve(
     let dispatch = Dispatch { routes: describe::routes(&health, services)?, door: Arc::new(door.clone()) };
     let (end, is_end) = watch::channel(false);
     let (drain, is_drain) = oneshot::channel();
-    let connections = connection::incoming(listener, limits.connections, connection::PREFACE_TIME, is_end, door.meter);
+    let connections = connection::incoming(listener, door.slots, connection::PREFACE_TIME, is_end, door.meter);
 
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(connection_window(limits.held_calls.min(limits.streams as usize)))
+        .initial_connection_window_size(connection_window(&limits))
         .max_frame_size(FRAME_BYTES)
         .max_concurrent_streams(limits.streams)
         .http2_max_header_list_size(HEADER_BYTES)

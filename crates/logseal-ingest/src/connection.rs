@@ -1,6 +1,7 @@
-//! TCP connections: accepted up to a limit, timed out before their HTTP/2 preface, ended when draining takes too long.
+//! TCP connections: accepted up to a limit, timed out before their first request, ended when draining takes too long; and what one may
+//! take beside the budget.
 //!
-//! tonic leaves all three to whoever brings the connections, and its own accept loop spins when the process has no file
+//! tonic and hyper leave all three to whoever brings the connections, and tonic's own accept loop spins when the process has no file
 //! descriptors left.
 
 use std::future::Future;
@@ -20,29 +21,62 @@ use tracing::{debug, warn};
 
 use crate::admission::Counted;
 use crate::meter::Meter;
+use crate::settings::DoorLimits;
 
-/// Bytes of the HTTP/2 client preface (RFC 9113, section 3.4).
+/// Unread body bytes of one call: what each held call takes outside the budget. 128 KiB carry 6 MB/s over a round trip of 20 ms, and
+/// a connection carries many calls.
+pub(crate) const STREAM_WINDOW: u32 = 128 * 1024;
+
+/// Unread body bytes of one connection beside those of held calls: what calls that are being read have under way. HTTP/2's adaptive
+/// window is off, since memory that it would take is outside the budget.
+const READING_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// Largest HTTP/2 frame. Twice the default saves work per frame; it is less than half of a stream's window, so that reading the first
+/// one, which says how long the body is, does not open a held call's window for more.
+pub(crate) const FRAME_BYTES: u32 = 32 * 1024;
+
+/// Largest list of headers: a key, a trace context and room.
+pub(crate) const HEADER_BYTES: u32 = 16 * 1024;
+
+/// Pings find clients that went away without a word: `KEEPALIVE` of silence, then `KEEPALIVE_ANSWER` to answer.
+pub(crate) const KEEPALIVE: Duration = Duration::from_secs(30);
+pub(crate) const KEEPALIVE_ANSWER: Duration = Duration::from_secs(20);
+
+/// Streams that a client opened and reset before we saw them; one more ends the connection (CVE-2023-44487).
+pub(crate) const PENDING_RESETS: usize = 20;
+
+/// Streams that we had to reset for a client's errors; one more ends the connection.
+pub(crate) const ERROR_RESETS: usize = 256;
+
+/// Unread body bytes of one HTTP/2 connection. Held calls must never use it up: those that have their budget would wait for the rest of
+/// their bodies, and hold the budget that the others wait for.
+pub(crate) fn connection_window(limits: &DoorLimits) -> u32 {
+    let held_calls = limits.held_calls.min(limits.streams as usize);
+    // What HTTP/2 can express is far more than the calls of one connection can hold.
+    let most = (1 << 31) - 1;
+    u32::try_from(held_calls).unwrap_or(most).saturating_mul(STREAM_WINDOW).saturating_add(READING_WINDOW).min(most)
+}
+
+/// Bytes of the HTTP/2 client preface (RFC 9113, section 3.4). No request of HTTP/1.1 that names its host is shorter.
 const PREFACE_BYTES: usize = 24;
 
 /// Time in which the preface must have come: a client has it ready when it connects.
-pub(super) const PREFACE_TIME: Duration = Duration::from_secs(5);
+pub(crate) const PREFACE_TIME: Duration = Duration::from_secs(5);
 
 /// Pause after a failed accept, which is what running out of file descriptors looks like.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The connections of `listener`, at most `most` at a time, each to send its preface within `preface_time`, all ended once
-/// `end` is true.
+/// The connections of `listener`, each with one of `slots`, each to send its preface within `preface_time`, all ended once `end` is true.
 ///
 /// Beyond the limit a connection is closed at once: its client then knows, and tries again, where one that waits in the
 /// backlog would sit out its deadline without a word.
-pub(super) fn incoming(
+pub(crate) fn incoming(
     listener: TcpListener,
-    most: usize,
+    slots: Arc<Semaphore>,
     preface_time: Duration,
     end: watch::Receiver<bool>,
     meter: Arc<Meter>,
 ) -> impl Stream<Item = io::Result<Connection>> {
-    let slots = Arc::new(Semaphore::new(most));
     unfold((listener, slots, end, meter), move |(listener, slots, end, meter)| async move {
         loop {
             let stream = match listener.accept().await {
@@ -94,7 +128,7 @@ async fn cut(mut end: watch::Receiver<bool>, time: Option<Duration>) -> io::Erro
 }
 
 /// A TCP stream that fails when it is to be cut.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     stream: TcpStream,
     preface_missing: usize,
     cut: Cut,
@@ -190,7 +224,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let (end, is_end) = watch::channel(false);
-        let connections = incoming(listener, most, PREFACE, is_end, Arc::new(Meter::new()));
+        let connections = incoming(listener, Arc::new(Semaphore::new(most)), PREFACE, is_end, Arc::new(Meter::new()));
         (TcpStream::connect(address).await.expect("listening"), connections, end)
     }
 

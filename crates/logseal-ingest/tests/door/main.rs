@@ -1,4 +1,4 @@
-//! The gRPC door, served on a real socket and driven by a raw HTTP/2 client.
+//! The door, served on real sockets and driven by raw clients: OTLP/gRPC, and in `http` OTLP/HTTP.
 //!
 //! Codes are written as numbers, as they travel: 0 OK, 3 `INVALID_ARGUMENT`, 4 `DEADLINE_EXCEEDED`, 8
 //! `RESOURCE_EXHAUSTED`, 12 `UNIMPLEMENTED`, 14 `UNAVAILABLE`, 16 `UNAUTHENTICATED`.
@@ -8,4 +8,5 @@ mod bodies;
 mod caps;
 mod counting;
 mod harness;
+mod http;
 mod lifecycle;

@@ -11,6 +11,7 @@ use metrics::{
 };
 
 use crate::harness::{OTHER, OTHER_KEY, Script, Server, framed};
+use crate::http::{HttpClient, Version};
 
 /// Counters and gauges by name and labels; a histogram is the number of its values.
 #[derive(Debug, Default)]
@@ -58,7 +59,7 @@ impl Recorder for Tally {
     }
 }
 
-/// Scenario: one call of each outcome. Guarantee: each is counted once, gauges return to zero, and only acknowledged
+/// Scenario: one call of each outcome, and some over HTTP. Guarantee: each is counted once, gauges return to zero, and only acknowledged
 /// calls are in the histogram.
 #[tokio::test]
 async fn every_call_is_counted_once() {
@@ -88,22 +89,27 @@ async fn every_call_is_counted_once() {
     client.export(&[("authorization", &format!("Bearer {OTHER_KEY}"))], framed(false, b"whole")).await;
     client.export(&[("grpc-encoding", "br")], framed(false, b"whole")).await;
     client.export(&[("grpc-timeout", "20m")], framed(false, b"stay")).await;
+    let mut http = HttpClient::connect(&server, Version::One).await;
+    assert!(http.post(&[], b"whole".to_vec()).await.is_whole());
+    assert_eq!(http.post(&[("content-type", "text/plain")], "").await.status, 415);
     server.idle().await;
 
     let outcomes = ["accepted", "partial", "invalid", "unavailable", "too_large", "unauthenticated", "unsupported"];
     for outcome in outcomes.into_iter().chain(["daily_cap", "deadline"]) {
-        assert_eq!(tally.count(&format!("{}{{outcome={outcome}}}", meter::REQUESTS)), 1, "{outcome}");
+        assert_eq!(tally.count(&format!("{}{{protocol=grpc,outcome={outcome}}}", meter::REQUESTS)), 1, "{outcome}");
+        let http = u64::from(["accepted", "unsupported"].contains(&outcome));
+        assert_eq!(tally.count(&format!("{}{{protocol=http,outcome={outcome}}}", meter::REQUESTS)), http, "{outcome}");
     }
-    assert_eq!(tally.count(&format!("{}{{outcome=aborted}}", meter::REQUESTS)), 0);
-    assert_eq!(tally.count(&format!("{}{{outcome=accepted}}", meter::RECORDS)), 13);
+    assert_eq!(tally.count(&format!("{}{{protocol=grpc,outcome=aborted}}", meter::REQUESTS)), 0);
+    assert_eq!(tally.count(&format!("{}{{outcome=accepted}}", meter::RECORDS)), 23);
     assert_eq!(tally.count(&format!("{}{{outcome=rejected}}", meter::RECORDS)), 2);
     assert_eq!(tally.count(&format!("{}{{reason=daily_cap}}", meter::REFUSALS)), 1);
     let bytes =
-        (b"whole".len() + b"partial".len() + b"undecodable".len() + b"unavailable".len() + b"stay".len()) as u64;
+        (2 * b"whole".len() + b"partial".len() + b"undecodable".len() + b"unavailable".len() + b"stay".len()) as u64;
     for state in ["wire", "decompressed"] {
         assert_eq!(tally.count(&format!("{}{{state={state}}}", meter::BYTES)), bytes, "{state}");
     }
-    assert_eq!(tally.count(&format!("{}{{}}", meter::ACKNOWLEDGEMENT)), 2);
+    assert_eq!(tally.count(&format!("{}{{}}", meter::ACKNOWLEDGEMENT)), 3);
     assert!(tally.level(&format!("{}{{}}", meter::IN_FLIGHT_BYTES)).abs() < f64::EPSILON);
     assert!(tally.level(&format!("{}{{}}", meter::HELD_CALLS)).abs() < f64::EPSILON);
     assert!(tally.level(&format!("{}{{}}", meter::CONNECTIONS)) > 0.0);

@@ -1,4 +1,4 @@
-//! A served door with a scripted intake behind it, and a raw HTTP/2 client before it.
+//! A door that is served over both protocols, with a scripted intake behind it, and a raw HTTP/2 client before it.
 
 use std::convert::Infallible;
 use std::fmt::{self, Debug};
@@ -22,6 +22,7 @@ use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use logseal_core::{RandomSource, WorkspaceId};
 use logseal_ingest::grpc::{Lifecycle, Services, serve};
+use logseal_ingest::http as otlp_http;
 use logseal_ingest::{
     Accepted, AuthError, Authenticator, Budget, Door, DoorSettings, IngestError, Intake, IntakeError, IntakeRequest,
 };
@@ -115,6 +116,7 @@ impl RandomSource for Seven {
 
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
+    pub(crate) http: SocketAddr,
     pub(crate) budget: Arc<Budget>,
     pub(crate) ready: watch::Sender<bool>,
     pub(crate) shutdown: watch::Sender<bool>,
@@ -137,17 +139,17 @@ impl Server {
         let door = Door::new(&settings, Arc::new(Keys), intake, Arc::new(Seven)).expect("valid settings");
         let door = complete(door);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let http_listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
+        let http = http_listener.local_addr().expect("bound");
         let (ready, is_ready) = watch::channel(true);
         let (shutdown, is_shutdown) = watch::channel(false);
         let budget = Arc::clone(door.budget());
-        let task = tokio::spawn(serve(
-            listener,
-            door,
-            Services::default(),
-            Lifecycle { ready: is_ready, shutdown: is_shutdown },
-        ));
-        Self { address, budget, ready, shutdown, task }
+        let http_server = otlp_http::serve(http_listener, door.clone(), is_shutdown.clone());
+        let lifecycle = Lifecycle { ready: is_ready, shutdown: is_shutdown };
+        let grpc_server = serve(listener, door, Services::default(), lifecycle);
+        let task = tokio::spawn(async { tokio::join!(grpc_server, http_server).0 });
+        Self { address, http, budget, ready, shutdown, task }
     }
 
     pub(crate) async fn client(&self) -> Client {
