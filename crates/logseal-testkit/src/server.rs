@@ -48,6 +48,8 @@ impl Server {
                 "serve",
                 "--otlp-grpc",
                 "127.0.0.1:0",
+                "--otlp-http",
+                "127.0.0.1:0",
                 "--management",
                 "127.0.0.1:0",
                 "--vault",
@@ -92,6 +94,12 @@ impl Server {
     #[must_use]
     pub fn otlp_grpc(&self) -> &str {
         self.credential("/endpoints/otlpGrpc")
+    }
+
+    /// URL of OTLP/HTTP, without a path.
+    #[must_use]
+    pub fn otlp_http(&self) -> &str {
+        self.credential("/endpoints/otlpHttp")
     }
 
     /// The default workspace's primary key.

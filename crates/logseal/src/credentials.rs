@@ -35,7 +35,7 @@ pub(crate) struct Credentials {
     pub(crate) workspace_id: String,
     pub(crate) workspace_key: Zeroizing<String>,
     pub(crate) management_token: Zeroizing<String>,
-    /// Empty in a file of a version whose vault had no address; so are its certificates and its endpoint.
+    /// Empty in a file of a version whose vault had no address; so are its certificates and its endpoint, and that of OTLP/HTTP.
     #[serde(default)]
     pub(crate) vault_token: Zeroizing<String>,
     #[serde(default)]
@@ -58,6 +58,8 @@ pub(crate) struct Tokens {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Endpoints {
     pub(crate) otlp_grpc: String,
+    #[serde(default)]
+    pub(crate) otlp_http: String,
     pub(crate) management: String,
     #[serde(default)]
     pub(crate) vault: String,
@@ -155,7 +157,7 @@ mod tests {
         );
         std::fs::write(dir.path().join(FILE), old).unwrap();
         let mut read = Credentials::read(dir.path()).unwrap();
-        assert!(read.vault_token.is_empty() && read.endpoints.vault.is_empty());
+        assert!(read.vault_token.is_empty() && read.endpoints.vault.is_empty() && read.endpoints.otlp_http.is_empty());
         let first = Credentials::keep_or_make_tokens(dir.path());
         assert_eq!(first.management.as_str(), "m".repeat(43));
         assert_eq!(first.vault.len(), 43);

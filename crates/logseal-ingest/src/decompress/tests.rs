@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use flate2::Compression;
-use flate2::write::GzEncoder;
+use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 use zstd::stream::raw::CParameter;
 
 use super::*;
@@ -15,6 +15,18 @@ const LIMIT: usize = 4 * MIB;
 
 fn gzip(data: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(data).expect("in memory");
+    encoder.finish().expect("in memory")
+}
+
+fn zlib(data: &[u8]) -> Vec<u8> {
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(data).expect("in memory");
+    encoder.finish().expect("in memory")
+}
+
+fn bare_deflate(data: &[u8]) -> Vec<u8> {
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(data).expect("in memory");
     encoder.finish().expect("in memory")
 }
@@ -74,6 +86,8 @@ async fn whole_bodies_come_out_as_they_went_in() {
         let (head, tail) = data.split_at(length / 3);
         let cases = [
             (Encoding::Gzip, gzip(&data)),
+            (Encoding::Deflate, zlib(&data)),
+            (Encoding::Deflate, bare_deflate(&data)),
             (Encoding::Gzip, [gzip(head), gzip(b""), gzip(tail)].concat()),
             (Encoding::Zstd, zstd(&data)),
             (Encoding::Zstd, [zstd(head), b"\x50\x2a\x4d\x18\x03\0\0\0abc".to_vec(), zstd(tail)].concat()),
@@ -120,6 +134,14 @@ async fn what_is_wrong_is_refused() {
         ("gzip over the limit by one byte", Encoding::Gzip, gzip(&sample(LIMIT + 1)), TooLarge),
         ("zstd over the limit by one byte", Encoding::Zstd, zstd(&sample(LIMIT + 1)), TooLarge),
         ("gzip of nothing at all", Encoding::Gzip, vec![], Undecodable),
+        ("deflate over the limit by one byte", Encoding::Deflate, zlib(&sample(LIMIT + 1)), TooLarge),
+        ("deflate of nothing at all", Encoding::Deflate, vec![], Undecodable),
+        ("flipped deflate", Encoding::Deflate, flipped(zlib(&data)), Undecodable),
+        ("cut deflate", Encoding::Deflate, cut(zlib(&data)), Undecodable),
+        ("cut bare deflate", Encoding::Deflate, cut(bare_deflate(&data)), Undecodable),
+        ("deflate and garbage", Encoding::Deflate, [zlib(&data), b"garbage".to_vec()].concat(), Undecodable),
+        ("two of deflate", Encoding::Deflate, zlib(&data).repeat(2), Undecodable),
+        ("gzip as deflate", Encoding::Deflate, gzip(&data), Undecodable),
         ("zstd of nothing at all", Encoding::Zstd, vec![], Undecodable),
         ("flipped gzip", Encoding::Gzip, flipped(gzip(&data)), Undecodable),
         ("cut gzip", Encoding::Gzip, cut(gzip(&data)), Undecodable),

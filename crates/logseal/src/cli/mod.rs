@@ -160,6 +160,9 @@ pub(crate) struct ServeOptions {
     /// Address of OTLP/gRPC; port 0 picks a free one
     #[arg(long, value_name = "ADDR")]
     pub(crate) otlp_grpc: Option<SocketAddr>,
+    /// Address of OTLP/HTTP; port 0 picks a free one
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) otlp_http: Option<SocketAddr>,
     /// Address of the management API; port 0 picks a free one
     #[arg(long, value_name = "ADDR")]
     pub(crate) management: Option<SocketAddr>,

@@ -25,6 +25,7 @@ const fn key(name: &'static str, unit: &'static str, meaning: &'static str) -> K
 /// All keys, by section.
 pub(crate) const KEYS: &[Key] = &[
     key("listen.otlp_grpc", "address", "where OTLP/gRPC is served; loopback only until TLS can be configured"),
+    key("listen.otlp_http", "address", "where OTLP/HTTP is served; loopback only until TLS can be configured"),
     key(
         "listen.management",
         "address",
@@ -38,7 +39,11 @@ pub(crate) const KEYS: &[Key] = &[
     key("ingest.max_held_calls", "calls", "calls held back at the same time"),
     key("ingest.body_read_ms", "ms", "time in which a body must have arrived"),
     key("ingest.workspace_bytes_per_second", "bytes/s", "rate that one workspace may send at; 0 is unlimited"),
-    key("ingest.max_connections", "connections", "TCP connections at the same time"),
+    key(
+        "ingest.max_connections",
+        "connections",
+        "TCP connections at the same time, of OTLP/gRPC and OTLP/HTTP together",
+    ),
     key("ingest.max_streams", "calls", "calls at the same time on one connection"),
     key("ingest.drain_ms", "ms", "time that calls under way get to finish at shutdown"),
     key(

@@ -49,6 +49,7 @@ pub(crate) struct Config {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Listen {
     pub(crate) otlp_grpc: SocketAddr,
+    pub(crate) otlp_http: SocketAddr,
     pub(crate) management: SocketAddr,
     pub(crate) vault: SocketAddr,
     /// Empty for the URL that each request names.
@@ -58,8 +59,14 @@ pub(crate) struct Listen {
 impl Default for Listen {
     fn default() -> Self {
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        // 4317 is OTLP/gRPC's registered port.
-        Self { otlp_grpc: loopback(4317), management: loopback(8430), vault: loopback(8420), public_url: String::new() }
+        Self {
+            // The ports that are registered for OTLP.
+            otlp_grpc: loopback(4317),
+            otlp_http: loopback(4318),
+            management: loopback(8430),
+            vault: loopback(8420),
+            public_url: String::new(),
+        }
     }
 }
 

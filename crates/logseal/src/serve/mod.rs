@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use logseal_catalog::ClusterRow;
 use logseal_control::{Management, RotationCoordinator, Upkeep, UpkeepSettings};
-use logseal_ingest::grpc;
+use logseal_ingest::{grpc, http};
 use logseal_keys::Monitor;
 use logseal_keys::availability::KeyState;
 use logseal_otlp::SchemaLimits;
@@ -57,10 +57,15 @@ pub(crate) const VAULT_URI: &str = "https://127.0.0.1:8420";
 pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(), CommandError> {
     let mut config = Config::load(options.config.as_deref(), text_variables(), &options.set)?;
     config.listen.otlp_grpc = options.otlp_grpc.unwrap_or(config.listen.otlp_grpc);
+    config.listen.otlp_http = options.otlp_http.unwrap_or(config.listen.otlp_http);
     config.listen.management = options.management.unwrap_or(config.listen.management);
     config.listen.vault = options.vault.unwrap_or(config.listen.vault);
     start_log(&config);
-    refuse_public(&[("listen.otlp_grpc", config.listen.otlp_grpc), ("listen.management", config.listen.management)])?;
+    refuse_public(&[
+        ("listen.otlp_grpc", config.listen.otlp_grpc),
+        ("listen.otlp_http", config.listen.otlp_http),
+        ("listen.management", config.listen.management),
+    ])?;
     vault::refuse_public(config.listen.vault)?;
 
     let data_dir = DataDir::lock(data_dir)?;
@@ -76,13 +81,16 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
     let tokens = Credentials::keep_or_make_tokens(data_dir.path());
 
     let grpc_listener = bind("OTLP/gRPC", config.listen.otlp_grpc).await?;
+    let http_listener = bind("OTLP/HTTP", config.listen.otlp_http).await?;
     let management_listener = bind("the management API", config.listen.management).await?;
     let grpc_addr = local_addr(&grpc_listener)?;
+    let http_addr = local_addr(&http_listener)?;
     let management_url = format!("http://{}", local_addr(&management_listener)?);
     let vault_door = vault::Door::open(&data_dir, &root.key, config.listen.vault, &*state.clock).await?;
     let vault_url = vault_door.url.clone();
     let endpoints = Endpoints {
         otlp_grpc: format!("http://{grpc_addr}"),
+        otlp_http: format!("http://{http_addr}"),
         management: management_url.clone(),
         vault: vault_url.clone(),
     };
@@ -118,6 +126,7 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
         is_ready,
     )?;
     let services = services(&api, grpc_addr, is_shutdown.clone());
+    let mut http_server = tokio::spawn(http::serve(http_listener, door.clone(), is_shutdown.clone()));
     let mut grpc_server = tokio::spawn(grpc::serve(grpc_listener, door, services, lifecycle));
     let principals = vault::Principals { catalog: state.catalog.clone(), vaults: Arc::clone(&state.vaults) };
     let mut vault_server = vault_door.serve(&state.vault, tokens.vault, principals, is_shutdown.clone());
@@ -127,12 +136,14 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
     tokio::spawn(metrics_upkeep(metrics));
 
     let signals = Signals::catch().map_err(CommandError::io("catch signals"))?;
-    let mut ready_line = format!("logseal ready otlp_grpc={grpc_addr} management={management_url} vault={vault_url}");
+    let mut ready_line = format!(
+        "logseal ready otlp_grpc={grpc_addr} otlp_http={http_addr} management={management_url} vault={vault_url}"
+    );
     for (name, word) in not_all_well(&watched, &monitor, &ingest).await {
         ready_line.push_str(&format!(" cluster={name}:{word}"));
     }
     announce(&ready_line);
-    let reason = signals.reason(&mut grpc_server, &mut management_server, &mut vault_server).await;
+    let reason = signals.reason(&mut grpc_server, &mut http_server, &mut management_server, &mut vault_server).await;
     readiness.abort();
     let _ = readiness.await;
     ready.send_replace(false);
@@ -143,7 +154,7 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
     }
     audit.keep().await;
     let administration = [("the management API", management_server), ("the key vault", vault_server)];
-    stop::in_order(shutdown, ingest, grpc_server, administration, &usage, &state.catalog).await;
+    stop::in_order(shutdown, ingest, (grpc_server, http_server), administration, &usage, &state.catalog).await;
     Ok(())
 }
 

@@ -44,6 +44,7 @@ impl Signals {
     pub(super) async fn reason(
         mut self,
         grpc: &mut JoinHandle<Result<(), IngestError>>,
+        http: &mut JoinHandle<()>,
         management: &mut JoinHandle<std::io::Result<()>>,
         vault: &mut JoinHandle<std::io::Result<()>>,
     ) -> Reason {
@@ -51,6 +52,7 @@ impl Signals {
             _ = self.terminate.recv() => Reason::Asked("SIGTERM"),
             _ = self.interrupt.recv() => Reason::Asked("SIGINT"),
             _ = grpc => Reason::Broken("the OTLP/gRPC server ended by itself"),
+            _ = http => Reason::Broken("the OTLP/HTTP server ended by itself"),
             _ = management => Reason::Broken("the management server ended by itself"),
             _ = vault => Reason::Broken("the key vault's server ended by itself"),
         }
@@ -83,7 +85,7 @@ pub(super) async fn serve_management(
 pub(super) async fn in_order(
     shutdown: watch::Sender<bool>,
     ingest: Ingest,
-    grpc: JoinHandle<Result<(), IngestError>>,
+    (grpc, http): (JoinHandle<Result<(), IngestError>>, JoinHandle<()>),
     administration: [(&str, JoinHandle<std::io::Result<()>>); 2],
     usage: &UsageKeeper,
     catalog: &Catalog,
@@ -91,6 +93,8 @@ pub(super) async fn in_order(
     let _ = shutdown.send(true);
     let Ingest { logs, cutter, backlog, .. } = ingest;
     let drained = timeout(DRAIN, async {
+        // Both drain at the same time.
+        report("OTLP/HTTP", http.await.map_err(Error::other));
         report("OTLP/gRPC", grpc.await.map_err(Error::other).and_then(|ended| ended.map_err(Error::other)));
         logs.end().await;
         // A store that does not take segments is not waited for: the log has the records.

@@ -142,6 +142,8 @@ impl Run {
                 "serve",
                 "--otlp-grpc",
                 "127.0.0.1:0",
+                "--otlp-http",
+                "127.0.0.1:0",
                 "--management",
                 "127.0.0.1:0",
                 "--vault",

@@ -152,6 +152,8 @@ async fn a_lost_catalog_is_rebuilt_from_store_vault_and_root_key() {
         "serve",
         "--otlp-grpc",
         "127.0.0.1:0",
+        "--otlp-http",
+        "127.0.0.1:0",
         "--management",
         "127.0.0.1:0",
         "--vault",

@@ -24,8 +24,9 @@ pub(crate) fn request(bodies: &[&str]) -> ExportLogsServiceRequest {
 async fn acknowledged_records_are_there_after_a_restart_and_credentials_stay() {
     let deployment = Deployment::new();
     let server = deployment.start();
-    assert!(server.ready_line.starts_with("logseal ready otlp_grpc=127.0.0.1:"), "{}", server.ready_line);
-    assert!(server.ready_line.contains(" management=http://127.0.0.1:"), "{}", server.ready_line);
+    let [grpc, http] = [server.otlp_grpc(), server.otlp_http()].map(|url| url.strip_prefix("http://").expect("a URL"));
+    let expected = format!("logseal ready otlp_grpc={grpc} otlp_http={http} management=http://127.0.0.1:");
+    assert!(server.ready_line.starts_with(&expected), "{}", server.ready_line);
     ship::export(&server, &request(&["one", "two"])).await.unwrap();
     let (key, token) = (server.workspace_key().to_owned(), server.credential("/managementToken").to_owned());
     assert!(server.stop().success(), "SIGTERM ends with exit code 0");
@@ -66,8 +67,17 @@ async fn a_stop_under_load_makes_segments_of_what_it_acknowledged() {
 fn a_second_server_is_refused_and_told_who_holds_the_directory() {
     let deployment = Deployment::new();
     let server = deployment.start();
-    let second =
-        server.run(&["serve", "--otlp-grpc", "127.0.0.1:0", "--management", "127.0.0.1:0", "--vault", "127.0.0.1:0"]);
+    let second = server.run(&[
+        "serve",
+        "--otlp-grpc",
+        "127.0.0.1:0",
+        "--otlp-http",
+        "127.0.0.1:0",
+        "--management",
+        "127.0.0.1:0",
+        "--vault",
+        "127.0.0.1:0",
+    ]);
     assert_eq!(second.status.code(), Some(1));
     let message = String::from_utf8_lossy(&second.stderr);
     assert!(message.contains("is in use by process"), "{message}");
@@ -83,6 +93,8 @@ fn a_lost_catalog_is_refused_instead_of_beginning_anew() {
         .args([
             "serve",
             "--otlp-grpc",
+            "127.0.0.1:0",
+            "--otlp-http",
             "127.0.0.1:0",
             "--management",
             "127.0.0.1:0",
@@ -109,8 +121,12 @@ fn usage_errors_exit_with_2_and_failures_with_1() {
         let output = command.unwrap();
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
-    for arguments in [&["nonsense"][..], &["serve", "--set", "nothing.here=1"], &["serve", "--otlp-grpc", "0.0.0.0:0"]]
-    {
+    for arguments in [
+        &["nonsense"][..],
+        &["serve", "--set", "nothing.here=1"],
+        &["serve", "--otlp-grpc", "0.0.0.0:0"],
+        &["serve", "--otlp-http", "0.0.0.0:0"],
+    ] {
         let (code, message) = run(arguments);
         assert_eq!(code, Some(2), "{arguments:?}: {message}");
     }

@@ -11,6 +11,7 @@ mod hosts;
 mod lifecycle;
 mod moving;
 mod operations_grpc;
+mod otlp_http;
 mod outages;
 mod real_logs;
 mod remote;
