@@ -96,7 +96,7 @@ pub fn describe() {
     describe_gauge!(WAL_BYTES, Unit::Bytes, "bytes of the write-ahead log by state");
     describe_counter!(WAL_APPENDED_BYTES, Unit::Bytes, "bytes of files that the write-ahead log ended");
     describe_histogram!(WAL_SYNC_SECONDS, Unit::Seconds, "time of sealing, writing and syncing one group");
-    describe_histogram!(WAL_GROUP_REQUESTS, Unit::Count, "requests that shared one sync");
+    describe_histogram!(WAL_GROUP_REQUESTS, Unit::Count, "frames of requests that shared one sync");
     describe_counter!(WAL_FAILURES, Unit::Count, "failed writes and syncs of the write-ahead log");
     describe_counter!(WAL_DAMAGE, Unit::Count, "problems found in the write-ahead log");
     describe_counter!(WAL_LOST, Unit::Count, "files of the write-ahead log that were missing");

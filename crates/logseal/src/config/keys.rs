@@ -76,6 +76,11 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key("keys.aek_max_age_days", "days", "age at which a workspace gets a new account key; 0 means never"),
     key(
+        "keys.allow_service_managed",
+        "true or false",
+        "whether a cluster may go back from a customer's key to the service-managed one",
+    ),
+    key(
         "query.memory_bytes",
         "bytes",
         "memory for sorts, joins, aggregates and results of all running queries together",
@@ -96,11 +101,6 @@ pub(crate) const KEYS: &[Key] = &[
         "vault.root_key_file",
         "path",
         "file with the root key (64 hexadecimal digits); empty for LOGSEAL_ROOT_KEY or a generated one",
-    ),
-    key(
-        "keys.allow_service_managed",
-        "true or false",
-        "whether a cluster may go back from a customer's key to the service-managed one",
     ),
     key(
         "azure.domains",

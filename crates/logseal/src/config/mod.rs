@@ -301,7 +301,7 @@ fn set(table: &mut Table, defaults: &Table, key: &Key, text: &str) -> Result<(),
 }
 
 /// The default of `key` as text.
-pub(crate) fn default_text(key: &Key) -> String {
+fn default_text(key: &Key) -> String {
     let defaults = Table::try_from(Config::default()).unwrap_or_default();
     let (section, name) = key.name.split_once('.').unwrap_or((key.name, ""));
     match defaults.get(section).and_then(|section| section.get(name)) {
@@ -309,6 +309,23 @@ pub(crate) fn default_text(key: &Key) -> String {
         Some(value) => value.to_string(),
         None => String::new(),
     }
+}
+
+/// A commented file with every key at its default.
+pub(crate) fn example() -> String {
+    let mut text = String::from(
+        "# Every key with its default. Set by file (--config), LOGSEAL_<SECTION>_<KEY> or --set section.key=value.\n",
+    );
+    let mut section = "";
+    for key in KEYS {
+        let (own, name) = key.name.split_once('.').unwrap_or((key.name, ""));
+        if own != section {
+            section = own;
+            text.push_str(&format!("\n[{section}]\n"));
+        }
+        text.push_str(&format!("# {} ({})\n{name} = {}\n", key.meaning, key.unit, default_text(key)));
+    }
+    text
 }
 
 #[cfg(test)]
@@ -339,10 +356,11 @@ mod tests {
     }
 
     #[test]
-    fn the_example_of_the_deployment_has_every_key_at_its_default() {
-        let text = include_str!("../../../../deploy/logseal.toml");
-        assert_eq!(text.parse::<Table>().unwrap(), Table::try_from(Config::default()).unwrap());
-        load(text, &[], &[]).unwrap();
+    fn examples_have_every_key_at_its_default_and_can_be_read() {
+        for text in [include_str!("../../../../deploy/logseal.toml"), &example()] {
+            assert_eq!(text.parse::<Table>().unwrap(), Table::try_from(Config::default()).unwrap());
+            load(text, &[], &[]).unwrap();
+        }
     }
 
     #[test]
