@@ -2,8 +2,8 @@
 //!
 //! `cargo bench --workspace --bench encryption -- [ROUNDS] [PAYLOAD]...`: one thread scans requests, compresses them for the log, seals them as frames of
 //! the log, and makes their rows a sealed segment. With the null cipher, which is a value of this program alone, a frame is copied instead of sealed, and
-//! pages are counted instead of sealed. All times are CPU times of the thread, so that other programs disturb little; each round measures both variants,
-//! and begins with the other one than the round before.
+//! pages are counted instead of sealed. All times are CPU times of the thread. Each round measures both variants, one right after the other and in turns
+//! which is the first; the cost is the median of the differences within a round of the two stages that encrypt.
 
 #![expect(clippy::print_stdout, reason = "the tables are the program's output")]
 
@@ -11,7 +11,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use logseal_alloc::WipingAllocator;
+use logseal_alloc::{WipingAllocator, keep_freed_pages};
 use logseal_benches::{IDENTITY, SOURCES, Source, aek, footer, schema};
 use logseal_core::{UnixNanos, WalFileId};
 use logseal_crypto::{Aek, FrameSealer, OsRandom, aad};
@@ -27,16 +27,22 @@ use rustix::time::{ClockId, clock_gettime};
 #[global_allocator]
 static ALLOCATOR: WipingAllocator = WipingAllocator::new();
 
-/// Records of a round: some row groups.
-const RECORDS: usize = 60_000;
+/// Records of a round: a row group of the usual size.
+const RECORDS: usize = 30_000;
 
 /// Rounds of each payload.
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 40;
+
+/// Bytes of frames that the log has in one group.
+const GROUP_BYTES: usize = 4 << 20;
+
+/// How long the server keeps freed pages.
+const FREED_PAGES_KEPT_MS: u16 = 50;
 
 const FILE: WalFileId = WalFileId::from_bytes([7; 16]);
 
 /// What becomes of frames and pages.
-#[derive(Clone, Copy, Eq, PartialEq)]
+#[derive(Clone, Copy)]
 enum Cipher {
     Aes256Gcm,
     Null,
@@ -52,12 +58,25 @@ struct Times {
 }
 
 impl Times {
-    fn whole(&self) -> Duration {
-        self.scan + self.compress + self.frames + self.pages
+    fn whole(&self) -> f64 {
+        (self.scan + self.compress + self.frames + self.pages).as_nanos() as f64
+    }
+
+    /// The stages that encrypt.
+    fn encrypting(&self) -> f64 {
+        (self.frames + self.pages).as_nanos() as f64
     }
 }
 
+/// A round: with the cipher, and without.
+#[derive(Clone, Copy)]
+struct Round {
+    sealed: Times,
+    null: Times,
+}
+
 fn main() {
+    keep_freed_pages(FREED_PAGES_KEPT_MS);
     let (mut rounds, mut names) = (ROUNDS, Vec::new());
     // `cargo bench` adds a flag.
     for argument in std::env::args().skip(1).filter(|argument| !argument.starts_with('-')) {
@@ -69,72 +88,71 @@ fn main() {
     // Columns are encoded on the threads of a pool: this one thread here, so that its time is the whole time.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
     println!(
-        "ns a record, medians of {rounds} rounds; the cost of encryption in percent of the whole with the null cipher.\n"
+        "CPU ns a record, medians of {rounds} rounds; in percent of the whole with the null cipher.\n\n\
+         | payload | scan | compress | frames, AES | frames, null | pages, AES | pages, null | whole, null | cost of encryption | in percent | by minima |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     );
-    println!(
-        "| payload | scan | compress | frames, AES | frames, null | pages, AES | pages, null | whole, AES | whole, null | cost of medians | cost of minima | part of the whole |"
-    );
-    println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     for source in SOURCES.iter().filter(|source| names.is_empty() || names.iter().any(|name| name == source.name)) {
-        pool.install(|| row(source, rounds));
+        pool.install(|| row(source, rounds.max(1)));
     }
 }
 
 fn row(source: &Source, rounds: usize) {
     let (requests, aek) = (source.requests(RECORDS), aek());
-    let (mut sealed, mut null) = (Vec::new(), Vec::new());
-    // The first of each only warms up.
+    let mut group = Vec::with_capacity(2 * GROUP_BYTES);
+    let mut measured = Vec::with_capacity(rounds);
+    // The first round only warms up.
     for round in 0..=rounds {
-        let ciphers = [Cipher::Aes256Gcm, Cipher::Null];
-        for turn in 0..ciphers.len() {
-            let cipher = ciphers[(round + turn) % ciphers.len()];
-            let times = measure(&requests, &aek, cipher);
-            match cipher {
-                _ if round == 0 => {}
-                Cipher::Aes256Gcm => sealed.push(times),
-                Cipher::Null => null.push(times),
-            }
-        }
+        let mut measure = |cipher| measure(&requests, &aek, cipher, &mut group);
+        let round = if round % 2 == 0 {
+            let sealed = measure(Cipher::Aes256Gcm);
+            Round { sealed, null: measure(Cipher::Null) }
+        } else {
+            let null = measure(Cipher::Null);
+            Round { sealed: measure(Cipher::Aes256Gcm), null }
+        };
+        measured.push(round);
     }
+    measured.remove(0);
     let records: u64 = requests.iter().filter_map(|request| logseal_otlp::framed_records(request)).sum();
-    let of = |times: &[Times], part: fn(&Times) -> Duration| {
-        let mut values: Vec<f64> = times.iter().map(|times| part(times).as_nanos() as f64 / records as f64).collect();
+    let sorted = |of: &dyn Fn(&Round) -> f64| {
+        let mut values: Vec<f64> = measured.iter().map(|round| of(round) / records as f64).collect();
         values.sort_by(f64::total_cmp);
-        (values[values.len() / 2], values[0])
+        values
     };
-    let both: Vec<Times> = sealed.iter().chain(&null).copied().collect();
-    let (whole, whole_null) = (of(&sealed, Times::whole), of(&null, Times::whole));
+    let median = |of: &dyn Fn(&Round) -> f64| sorted(of)[measured.len() / 2];
+    let least = |of: &dyn Fn(&Round) -> f64| sorted(of)[0];
+    let nanos = |duration: Duration| duration.as_nanos() as f64;
+    let whole = median(&|round| round.null.whole());
+    let cost = median(&|round| round.sealed.encrypting() - round.null.encrypting());
+    let least_cost = least(&|round| round.sealed.encrypting()) - least(&|round| round.null.encrypting());
     println!(
-        "| {} | {:.0} | {:.0} | {:.1} | {:.1} | {:.0} | {:.0} | {:.0} | {:.0} | {:.1} % | {:.1} % | {:.1} % |",
+        "| {} | {:.0} | {:.0} | {:.1} | {:.1} | {:.0} | {:.0} | {whole:.0} | {cost:.0} | {:.1} % | {:.1} % |",
         source.name,
-        of(&both, |times| times.scan).0,
-        of(&both, |times| times.compress).0,
-        of(&sealed, |times| times.frames).0,
-        of(&null, |times| times.frames).0,
-        of(&sealed, |times| times.pages).0,
-        of(&null, |times| times.pages).0,
-        whole.0,
-        whole_null.0,
-        (whole.0 / whole_null.0 - 1.0) * 100.0,
-        (whole.1 / whole_null.1 - 1.0) * 100.0,
-        (1.0 - whole_null.0 / whole.0) * 100.0,
+        median(&|round| nanos(round.null.scan)),
+        median(&|round| nanos(round.null.compress)),
+        median(&|round| nanos(round.sealed.frames)),
+        median(&|round| nanos(round.null.frames)),
+        median(&|round| nanos(round.sealed.pages)),
+        median(&|round| nanos(round.null.pages)),
+        cost / whole * 100.0,
+        least_cost / least(&|round| round.null.whole()) * 100.0,
     );
 }
 
 /// The way of `requests`, stage by stage.
-fn measure(requests: &[Vec<u8>], aek: &Aek, cipher: Cipher) -> Times {
+fn measure(requests: &[Vec<u8>], aek: &Aek, cipher: Cipher, group: &mut Vec<u8>) -> Times {
     let (schema, limits, mut times) = (schema(), ScanLimits::default(), Times::default());
     let (dek, _) = aek.new_wal_dek(FILE, OsRandom).expect("an unlimited lease");
     let mut sealer = FrameSealer::new(&dek, [8; 4]).expect("an unlimited lease");
     let mut chunks: Vec<RecordBatch> = Vec::new();
-    let mut group: Vec<u8> = Vec::new();
     for (sequence, request) in (1..).zip(requests) {
         let started = cpu_time();
         let scanned = logseal_otlp::scan(request, &schema, UnixNanos(0), &limits).expect("requests are well-formed");
         let scan_ended = cpu_time();
         let compressed = CompressedBody::compress(request);
         let compress_ended = cpu_time();
-        frame(cipher, &mut sealer, sequence, &request[..compressed.compressed_bytes().min(request.len())], &mut group);
+        frame(cipher, &mut sealer, sequence, &request[..compressed.compressed_bytes().min(request.len())], group);
         let frame_ended = cpu_time();
         times.scan += scan_ended - started;
         times.compress += compress_ended - scan_ended;
@@ -160,8 +178,7 @@ fn measure(requests: &[Vec<u8>], aek: &Aek, cipher: Cipher) -> Times {
 
 /// A frame's body of as many bytes as the compressed request, as the log makes it: how long AES takes depends on nothing else.
 fn frame(cipher: Cipher, sealer: &mut FrameSealer, sequence: u64, body: &[u8], group: &mut Vec<u8>) {
-    // As many as the log has in one group.
-    if group.len() > 4 << 20 {
+    if group.len() > GROUP_BYTES {
         group.clear();
     }
     match cipher {
