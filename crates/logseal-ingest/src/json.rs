@@ -86,7 +86,7 @@ mod tests {
             let cut = whole.slice(..whole.len() - 1);
             let refused = to_protobuf(cut.clone(), take(&cut), MIB).await.map(drop);
             assert!(matches!(&refused, Err(Refusal::Undecodable(text)) if text.contains("OTLP/JSON")), "{refused:?}");
-            let refused = to_protobuf(whole.clone(), take(&whole), 40).await.map(drop);
+            let refused = to_protobuf(whole.clone(), take(&whole), 30).await.map(drop);
             assert!(matches!(refused, Err(Refusal::TooLarge(_))), "{refused:?}");
         }
         drop(budget.take(budget.total()).await);

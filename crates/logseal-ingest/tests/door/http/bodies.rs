@@ -110,14 +110,11 @@ async fn bodies_that_are_wrong_are_refused_for_good() {
         assert_eq!(answer.refusal(), (400, 3, None), "{kind} {encoding}: {answer:?}");
         server.idle().await;
     }
-    let secret = REQUEST_JSON.replace('9', "\"sEcret\"");
+    let secret = REQUEST_JSON.replace('9', "[\"sEcret\"]");
     let answer = client.post(&[("content-type", JSON)], secret).await;
-    let expected = "at byte 63 (`resourceLogs[0].scopeLogs[0].logRecords[0].severityNumber`)";
-    // An unknown name of a severity is no error, so another field is wrong here.
-    assert!(answer.is_whole(), "{answer:?}");
-    let answer = client.post(&[("content-type", JSON)], REQUEST_JSON.replace('9', "[\"sEcret\"]")).await;
+    let expected = "at byte 64 (`resourceLogs[0].scopeLogs[0].logRecords[0].severityNumber`)";
     assert!(answer.message().contains(expected) && !answer.message().contains("sEcret"), "{answer:?}");
-    assert_eq!(intake.taken.load(Ordering::SeqCst), 1);
+    assert_eq!(intake.taken.load(Ordering::SeqCst), 0);
 }
 
 /// Scenario: sizes around the limit: announced, in pieces, after decompression, as JSON. Guarantee: the limit itself still passes, and
