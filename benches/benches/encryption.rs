@@ -11,6 +11,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use bytes::Bytes;
 use logseal_alloc::{WipingAllocator, keep_freed_pages};
 use logseal_benches::{IDENTITY, SOURCES, Source, aek, footer, schema};
 use logseal_core::{UnixNanos, WalFileId};
@@ -98,7 +99,8 @@ fn main() {
 }
 
 fn row(source: &Source, rounds: usize) {
-    let (requests, aek) = (source.requests(RECORDS), aek());
+    let requests: Vec<Bytes> = source.requests(RECORDS).into_iter().map(Bytes::from).collect();
+    let aek = aek();
     let mut group = Vec::with_capacity(2 * GROUP_BYTES);
     let mut measured = Vec::with_capacity(rounds);
     // The first round only warms up.
@@ -141,7 +143,7 @@ fn row(source: &Source, rounds: usize) {
 }
 
 /// The way of `requests`, stage by stage.
-fn measure(requests: &[Vec<u8>], aek: &Aek, cipher: Cipher, group: &mut Vec<u8>) -> Times {
+fn measure(requests: &[Bytes], aek: &Aek, cipher: Cipher, group: &mut Vec<u8>) -> Times {
     let (schema, limits, mut times) = (schema(), ScanLimits::default(), Times::default());
     let (dek, _) = aek.new_wal_dek(FILE, OsRandom).expect("an unlimited lease");
     let mut sealer = FrameSealer::new(&dek, [8; 4]).expect("an unlimited lease");

@@ -131,7 +131,8 @@ impl World {
                     // For the body and for its rows, as at the door.
                     let permit = budget.take(2 * body.len()).await;
                     let hold = Hold::over(WORKSPACE);
-                    let request = IntakeRequest { workspace: WORKSPACE, body: body.clone(), permit, hold };
+                    let request =
+                        IntakeRequest { workspace: WORKSPACE, body: body.clone(), compressed: None, permit, hold };
                     records += pipeline.take(request).await?.accepted;
                 }
                 Ok::<u64, Failed>(records)

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use criterion::{Criterion, Throughput};
 use logseal_bench::Payload;
 use logseal_benches::{IDENTITY, aek, request};
@@ -23,7 +24,7 @@ pub(crate) fn append(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("append to the log");
     group.sample_size(20);
     for payload in [Payload::A, Payload::B, Payload::C] {
-        let requests: Vec<Vec<u8>> = (0..GROUP).map(|index| request(payload, index)).collect();
+        let requests: Vec<Bytes> = (0..GROUP).map(|index| request(payload, index).into()).collect();
         group.throughput(Throughput::Elements(GROUP * payload.default_batch() as u64));
         let disks: [(&str, Arc<dyn Disk>); 2] = [("fsync", Arc::new(SystemDisk)), ("no fsync", Arc::new(Unsynced))];
         for (name, disk) in disks {
@@ -61,7 +62,7 @@ impl Log {
     }
 
     /// Writes one group; files that are full are removed, as they are when their records are in segments.
-    fn write(&mut self, requests: &[Vec<u8>]) {
+    fn write(&mut self, requests: &[Bytes]) {
         for request in requests {
             let records = logseal_otlp::framed_records(request).unwrap_or_default();
             let entry = Entry {
