@@ -158,7 +158,7 @@ async fn what_is_wrong_is_told_what_is_wrong() {
     assert_eq!(server.value("SELECT count(*) FROM logs"), 0);
 
     let deep = format!("{}{{\"boolValue\":true}}{}", "{\"arrayValue\":{\"values\":[".repeat(100), "]}}".repeat(100));
-    let mixed = good.replace("\"anUnknownField\":", &format!("\"x\":1}},{{\"body\":{deep},\"y\":"));
+    let mixed = good.replacen("\"logRecords\":[", &format!("\"logRecords\":[{{\"body\":{deep}}},"), 1);
     let answer = post(&server, &[], mixed.clone()).await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.json()["partialSuccess"]["rejectedLogRecords"], "1", "{:?}", answer.body);
