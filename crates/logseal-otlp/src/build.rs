@@ -26,8 +26,9 @@ impl Nulls {
         self.0.append_n_nulls(end - first);
     }
 
+    /// Nothing when all of `rows` rows have values: what comes later is quicker without a mask.
     fn finish(mut self, rows: usize) -> Option<NullBuffer> {
-        self.put(rows, rows);
+        self.0.append_n_non_nulls(rows - self.0.len());
         self.0.build()
     }
 }
@@ -191,7 +192,7 @@ impl Bools {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{AsArray, BooleanArray, Int64Array};
+    use arrow::array::{Array as _, AsArray, BooleanArray, Int64Array};
     use arrow::datatypes::Int64Type;
 
     use super::*;
@@ -217,16 +218,21 @@ mod tests {
         assert_eq!(bools.finish(4).as_boolean(), &expected);
 
         assert_eq!(Texts::new(0, 0).finish(3).unwrap().null_count(), 3);
+        assert!(rows(&[b"a", b"b"]).finish(2).unwrap().nulls().is_none());
+        let mut full = Numbers::<Int64Type>::new(0);
+        full.put_n(0, 2, 1);
+        assert!(full.finish(2).nulls().is_none());
         assert_eq!(Texts::new(0, 0).finish(0).unwrap().len(), 0);
+    }
+
+    fn rows(rows: &[&[u8]]) -> Texts {
+        let mut texts = Texts::new(0, 0);
+        rows.iter().enumerate().for_each(|(row, text)| texts.put(row, text));
+        texts
     }
 
     #[test]
     fn a_column_is_text_only_when_each_row_is() {
-        let rows = |rows: &[&[u8]]| {
-            let mut texts = Texts::new(0, 0);
-            rows.iter().enumerate().for_each(|(row, text)| texts.put(row, text));
-            texts
-        };
         assert!(rows(&[b"a", &[0xFF]]).finish(2).is_err());
         // Halves of one character in two rows: together they would be text.
         assert!(rows(&[&[0xC3], &[0xA9]]).finish(2).is_err());

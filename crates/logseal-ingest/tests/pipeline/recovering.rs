@@ -8,6 +8,7 @@ use logseal_catalog::WalFileState;
 use logseal_core::{UnixNanos, WalFileId};
 use logseal_ingest::meter;
 use logseal_testkit::disk::Operation;
+use logseal_wal::format::VERSION;
 use logseal_wal::{Bound, Disk as _, FileHeader, FileReader, Item, Predecessor, SealedEntry, survey_file};
 
 use crate::counters::{alone, counted};
@@ -326,7 +327,7 @@ fn a_short_file_that_may_have_held_records_is_reported_and_not_deleted() {
         FileHeader { file: WalFileId::from_bytes([2; 16]), ordinal: 8, predecessor: Some(named), ..header.clone() };
     put(name(2), successor.encode().repeat(2));
     let mut future = header.encode();
-    future[8] = 2;
+    future[8..10].copy_from_slice(&(VERSION + 1).to_le_bytes());
     let sum = crc(&future[..508]);
     future[508..].copy_from_slice(&sum);
     let kept = [
