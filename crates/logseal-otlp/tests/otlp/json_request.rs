@@ -55,7 +55,8 @@ impl Manner {
             ])
         });
         let tree = self.object([("resourceLogs", resource_logs)]);
-        if self.spaces { serde_json::to_string_pretty(&tree) } else { serde_json::to_string(&tree) }.unwrap()
+        if self.spaces { serde_json::to_string_pretty(&tree) } else { serde_json::to_string(&tree) }
+            .expect("a tree can be written")
     }
 
     fn scope_logs(self, logs: &ScopeLogs) -> Value {

@@ -132,7 +132,8 @@ async fn what_is_wrong_is_told_what_is_wrong() {
     let good = record("good").to_string();
     let long = record(&"x".repeat(100_000)).to_string();
     let misspelled = good.replace("\"3\"", "\"three\"");
-    let cases: [(&[(&str, &str)], &str, u16, &str); 7] = [
+    type Headers = &'static [(&'static str, &'static str)];
+    let cases: [(Headers, &str, u16, &str); 7] = [
         (&[("authorization", "Bearer nobody's")], &good, 401, "unknown workspace key"),
         (&[("authorization", "Basic dXNlcjpwYXNz")], &good, 401, "`authorization: Bearer <workspace key>`"),
         (&[], "{\"resourceLogs\":", 400, "at byte 16"),
@@ -143,16 +144,16 @@ async fn what_is_wrong_is_told_what_is_wrong() {
     ];
     for (headers, body, status, reason) in cases {
         let answer = post(&server, headers, body.to_owned()).await;
-        assert_eq!((answer.status, &answer.headers["content-type"] == JSON), (status, true), "{reason}");
+        assert_eq!((answer.status, answer.headers["content-type"] == JSON), (status, true), "{reason}");
         let message = answer.json()["message"].as_str().expect("a text").to_owned();
         assert!(message.contains(reason) && !message.contains("three"), "{message}");
         assert_eq!(answer.headers.contains_key("www-authenticate"), status == 401);
         assert!(!answer.headers.contains_key("retry-after"), "nothing that makes a client come back");
     }
     let text = post(&server, &[("content-type", "text/plain")], good.clone()).await;
-    assert_eq!((text.status, &text.headers["content-type"] == PROTOBUF), (415, true));
+    assert_eq!((text.status, text.headers["content-type"] == PROTOBUF), (415, true));
     let broken = post(&server, &[("content-type", PROTOBUF)], &b"\x0a\xff\xff"[..]).await;
-    assert_eq!((broken.status, &broken.headers["content-type"] == PROTOBUF), (400, true));
+    assert_eq!((broken.status, broken.headers["content-type"] == PROTOBUF), (400, true));
     assert_eq!(send(&server, Method::GET, "/v1/logs", &[], "").await.headers["allow"], "POST");
     assert_eq!(send(&server, Method::POST, "/v1/traces", &[], "{}").await.status, 404);
     assert_eq!(server.value("SELECT count(*) FROM logs"), 0);
