@@ -5,7 +5,7 @@
 //!                                                                     \----> health, reflection v1 and v1alpha, `Services`
 //! ```
 //!
-//! Memory that a client can make the server take beside the budget is bounded by its calls: each has at most [`connection::STREAM_WINDOW`] of
+//! Memory that a client can make the server take beside the budget is bounded by its calls: each has at most `connection::STREAM_WINDOW` of
 //! unread body bytes until it is refused, which happens at once if it has no credentials or too many calls are held.
 
 mod answer;

@@ -4,7 +4,7 @@
 //! TcpListener -> connection (limit, first bytes) -> hyper -> call: path, method -> credentials ... -> Intake
 //! ```
 //!
-//! Memory that a client can make the server take beside the budget: a head of [`connection::HEADER_BYTES`] and as much of its body on a
+//! Memory that a client can make the server take beside the budget: a head of `connection::HEADER_BYTES` and as much of its body on a
 //! connection of HTTP/1.1; on one of HTTP/2 what the gRPC listener grants.
 
 mod answer;
