@@ -7,6 +7,7 @@
 //! Self-describing: the AAD of the wrap can be rebuilt from it. The ids in it are claims until the wrap opens.
 
 use logseal_core::{AekId, SegmentId, WorkspaceId};
+use subtle::ConstantTimeEq;
 
 use crate::seal::OVERHEAD_BYTES;
 
@@ -50,5 +51,28 @@ impl WrappedDek {
             segment: SegmentId::from_bytes(*segment),
             sealed,
         })
+    }
+
+    /// Whether both are the same wrap, in constant time: who presents one must not learn by trial how much of it is right.
+    #[must_use]
+    pub fn ct_eq(&self, other: &Self) -> bool {
+        self.to_bytes().ct_eq(&other.to_bytes()).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_wraps_are_the_same_only_if_every_byte_is() {
+        let bytes: Vec<u8> = [VERSION].into_iter().chain(2..=109).collect();
+        let wrap = WrappedDek::from_bytes(&bytes).unwrap();
+        assert!(wrap.ct_eq(&wrap.clone()));
+        for index in 1..bytes.len() {
+            let mut altered = bytes.clone();
+            altered[index] ^= 1;
+            assert!(!wrap.ct_eq(&WrappedDek::from_bytes(&altered).unwrap()), "byte {index}");
+        }
     }
 }

@@ -16,6 +16,7 @@
 //! | [`monitor`] | [`Monitor`]: asks again and again, and has the server follow |
 //! | `past` | what the audit trail tells a start about clusters that were revoked before it |
 //! | [`account_keys`] | [`AccountKeyGauges`]: what AEKs there are, as metrics |
+//! | [`reader`] | [`PresentedWrap`], [`SegmentKey`]: data keys of segments for readers outside of the server |
 //! | [`renewal`] | AEKs under another KEK, column names under another AEK |
 //! | [`schema`] | attribute columns sealed to and from the catalog |
 //! | [`vaults`] | [`ClusterVaults`]: which vault is asked, and as whom |
@@ -30,6 +31,7 @@ pub mod keyring;
 pub mod monitor;
 mod past;
 pub mod probe;
+pub mod reader;
 pub mod renewal;
 pub mod schema;
 pub mod vaults;
@@ -41,6 +43,7 @@ pub use error::KeyError;
 pub use fault::KeyFault;
 pub use keyring::{Keyring, Link, Suspension, UNCOUNTED, WRAPS_LIMIT, Wraps};
 pub use monitor::{Holder, KeyStatus, Monitor, MonitorParts};
+pub use reader::{PresentedWrap, SegmentKey};
 pub use renewal::kek_row;
 pub use vaults::{ClusterVaults, OneVault};
 pub use wrapped_key_copy::{AekOwner, KeyCopy, WrappedKeyStore};
