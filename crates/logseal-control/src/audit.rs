@@ -93,6 +93,15 @@ impl AuditTrail {
         Ok(())
     }
 
+    /// Adds a record at the end of the trail. When this returns it is durable.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogError`] when the trail takes no records: what the record is of must not happen then.
+    pub(crate) async fn record(&self, entry: AuditEntry) -> Result<(), CatalogError> {
+        self.catalog.apply(Change::Audit(entry)).await
+    }
+
     /// Moves the anchor to the present end of the trail, unless the trail lacks the record that the anchor names.
     pub async fn keep(&self) {
         if let Err(error) = self.follow().await {

@@ -15,6 +15,7 @@
 //! | [`rotation`] | adopts newer versions of clusters' keys |
 //! | [`upkeep`] | retention, and the end of what was deleted |
 //! | [`audit`] | the audit trail |
+//! | `key_release` | data keys of segments for readers outside of the server |
 //! | `quota` | daily caps of workspaces |
 //! | [`callers`] | as whom clusters ask their key vaults |
 //! | `cluster_views` | clusters as they are shown, kept in memory |
@@ -26,6 +27,7 @@ pub mod callers;
 mod cluster_views;
 pub mod grpc;
 mod json;
+mod key_release;
 pub mod operation;
 pub mod port;
 pub mod provision;

@@ -155,11 +155,17 @@ pub(crate) async fn expired(
     row: &ResourceRow,
     limit: u32,
 ) -> Result<Vec<SegmentRow>, CatalogError> {
-    let Ok(document) = kinds::document::<WorkspaceDocument>(row) else { return Ok(Vec::new()) };
-    let Some(days) = document.settings.retention_in_days else { return Ok(Vec::new()) };
     let world = operations.world();
-    let before = UnixNanos(world.clock.now().0.saturating_sub(i64::from(days).saturating_mul(DAY)));
-    world.catalog.expired_segments(row.id.workspace(), before, limit).await
+    match kept_since(row, world.clock.now()) {
+        Some(before) => world.catalog.expired_segments(row.id.workspace(), before, limit).await,
+        None => Ok(Vec::new()),
+    }
+}
+
+/// What the workspace of `row` received before this is not kept any more at `now`; `None` when it keeps everything.
+pub(crate) fn kept_since(row: &ResourceRow, now: UnixNanos) -> Option<UnixNanos> {
+    let days = kinds::document::<WorkspaceDocument>(row).ok()?.settings.retention_in_days?;
+    Some(UnixNanos(now.0.saturating_sub(i64::from(days).saturating_mul(DAY))))
 }
 
 fn nanos(duration: Duration) -> i64 {

@@ -13,6 +13,7 @@ use logseal_catalog::{OperationState, ResourceRow};
 use serde_json::{Value, json};
 
 use super::Management;
+use super::auth::ACTOR;
 use crate::Problem;
 use crate::operation::Operation;
 use crate::request::{Caller, Place};
@@ -57,8 +58,7 @@ impl FromRequestParts<std::sync::Arc<Management>> for Head {
             api_version,
             base: base(api, &parts.uri, &parts.headers),
             path: parts.uri.path().to_owned(),
-            // There is one token; who holds it is the management.
-            caller: Caller::new("management-token", &parts.headers),
+            caller: Caller::new(ACTOR, &parts.headers),
         })
     }
 }

@@ -13,6 +13,9 @@ use zeroize::Zeroizing;
 use super::Management;
 use crate::Problem;
 
+/// Who acts, in the audit trail. There is one token; who holds it is the management.
+pub(crate) const ACTOR: &str = "management-token";
+
 /// The token that opens the management API.
 pub struct ManagementToken(Zeroizing<String>);
 

@@ -3,7 +3,7 @@
 use super::routes::Content::{Json, Nothing, Result as QueryResult, Text};
 use super::routes::Method::{Delete, Get, Patch, Post, Put};
 use super::routes::{Endpoint, Method, Routes};
-use super::{audit, health, keys, operations, query, resources, segments};
+use super::{audit, health, key_release, keys, operations, query, resources, segments};
 
 const SUBSCRIPTION: &str = "/subscriptions/{subscription}/providers/Microsoft.OperationalInsights";
 const GROUP: &str = "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.OperationalInsights";
@@ -12,6 +12,9 @@ const GROUP: &str = "/subscriptions/{subscription}/resourceGroups/{group}/provid
 const FOLLOW: &[&str] = &["Azure-AsyncOperation", "Location", "Retry-After"];
 const FOLLOW_RESOURCE: &[&str] = &["Azure-AsyncOperation", "ETag", "Location", "Retry-After"];
 const RESOURCE: &[&str] = &["ETag"];
+
+/// Headers of an answer that holds a key.
+const SECRET: &[&str] = &["Cache-Control"];
 
 /// Conditions of RFC 9110.
 const CONDITIONS: &[&str] = &["If-Match", "If-None-Match"];
@@ -116,7 +119,36 @@ pub(super) fn guarded() -> Routes {
                 .fails(&[503]),
             audit::verify,
         );
-    links(workspaces(clusters(resource_manager(routes))))
+    links(workspaces(clusters(resource_manager(data_keys(routes)))))
+}
+
+/// Data keys for readers outside of the server; what they answer is kept by nobody on the way.
+fn data_keys(routes: Routes) -> Routes {
+    let fails = &[400, 403, 404, 500, 503];
+    routes
+        .at(
+            Endpoint::new(
+                Post,
+                "/v1/keys/{key}/unwrapkey",
+                "Keys_Unwrap",
+                "The data key of a segment, for a reader that has its file. Leaves a record in the audit trail.",
+            )
+            .body("WrappedKey")
+            .answers(200, "The key, which opens that file for ever.", Json("UnwrappedKey"), SECRET)
+            .fails(fails),
+            key_release::unwrap,
+        )
+        .at(
+            Endpoint::new(
+                Post,
+                "/v1/segments/{segment}/exportkey",
+                "Segments_ExportKey",
+                "The data key of a segment, to be kept. Leaves a record in the audit trail.",
+            )
+            .answers(200, "The key, which opens that file for ever.", Json("ExportedKey"), SECRET)
+            .fails(&fails[1..]),
+            key_release::export,
+        )
 }
 
 /// A request in Azure Resource Manager's shape.

@@ -8,6 +8,7 @@
 //! | `resources` | clusters, workspaces and links |
 //! | `operations` | the status of operations |
 //! | `audit` | the audit trail |
+//! | `key_release` | data keys of segments for readers outside of the server |
 //! | `keys`, `segments`, `query`, `health` | the other handlers |
 //! | [`auth`] | [`ManagementToken`] |
 //! | [`problem`] | the shape of errors |
@@ -17,6 +18,7 @@ mod audit;
 pub mod auth;
 mod endpoints;
 mod health;
+mod key_release;
 mod keys;
 mod openapi;
 mod operations;

@@ -1,5 +1,6 @@
 //! The API over a real catalog: who is let in, what is answered, what errors say.
 
+mod key_release;
 mod resources;
 
 use std::time::Duration;
@@ -104,6 +105,8 @@ async fn every_route_but_health_needs_the_token_before_anything_else() {
         ("PUT", "/subscriptions/x/resourceGroups/g/providers/Microsoft.OperationalInsights/clusters/c"),
         ("GET", "/v1/segments"),
         ("POST", "/v1/workspaces/x/query"),
+        ("POST", "/v1/keys/x/unwrapkey"),
+        ("POST", "/v1/segments/x/exportkey"),
         ("POST", keys),
         ("GET", "/nothing"),
         ("DELETE", "/metrics"),

@@ -42,7 +42,7 @@ impl MetricsText for NoMetrics {
 }
 
 #[derive(Debug)]
-struct NoAnchor;
+pub(crate) struct NoAnchor;
 
 impl AnchorStore for NoAnchor {
     fn load(&self) -> std::io::Result<Option<AuditHead>> {

@@ -1,12 +1,15 @@
 //! Schemas of bodies.
 //!
-//! They are as strict as what reads the bodies: `resource::cluster`, `resource::workspace`, `request::link` and `query`. What a client
+//! They are as strict as what reads the bodies: `resource::cluster`, `resource::workspace`, `request::link`, `key_release` and `query`. What a client
 //! may send back as it was read, and nobody looks at, has a schema that everything fits.
 
 use serde_json::{Map, Value, json};
 
 use super::output::PROVISIONING_STATES;
-use super::patterns::{CLUSTER_ID, DEFAULT_IDENTITY, KEY_NAME, KEY_URI, KEY_VERSION, LOCATION, TAG_NAME, VAULT_URI};
+use super::patterns::{
+    CLUSTER_ID, DEFAULT_IDENTITY, KEY_NAME, KEY_URI, KEY_VERSION, LOCATION, TAG_NAME, VAULT_URI, WRAPPED_KEY,
+};
+use crate::api::key_release::ALGORITHM;
 use crate::resource::cluster::{self, CAPACITIES, SKU};
 use crate::resource::identity::TENANT;
 use crate::resource::key::URI_BYTES;
@@ -21,6 +24,7 @@ pub(super) fn schemas() -> Map<String, Value> {
         ("WorkspaceInput", workspace()),
         ("LinkedServiceInput", link()),
         ("Query", query()),
+        ("WrappedKey", wrapped_key()),
     ];
     schemas.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect()
 }
@@ -259,6 +263,12 @@ fn link() -> Value {
     link["properties"]["properties"]["properties"]["resourceId"]["description"] =
         "The same as `writeAccessResourceId`, or not given.".into();
     link
+}
+
+fn wrapped_key() -> Value {
+    let mut value = text(WRAPPED_KEY);
+    value["description"] = "`wrappedDEK` of the file's key metadata.".into();
+    closed(&["alg", "value"], json!({"alg": words(&[ALGORITHM]), "value": value}))
 }
 
 fn query() -> Value {

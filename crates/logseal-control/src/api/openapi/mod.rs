@@ -138,6 +138,8 @@ fn parameters() -> Value {
         "path.service": path("service", json!({"type": "string", "enum": ["cluster"]}), "The only linked service."),
         "path.location": path("location", json!({"type": "string", "pattern": patterns::LOCATION}), "The resource's location."),
         "path.id": path("id", uuid(), "The operation's id."),
+        "path.key": path("key", uuid(), "The id of an account key: `masterKeyID` in a segment's key metadata."),
+        "path.segment": path("segment", uuid(), "The segment's id."),
         "path.workspace": path("workspace", uuid(), "The workspace's `customerId`."),
         "api-version": {
             "name": "api-version", "in": "query", "required": true,
@@ -168,6 +170,7 @@ fn headers() -> Value {
         "Azure-AsyncOperation": header(url(), "Where the operation's status is."),
         "Location": header(url(), "Where the operation's result will be."),
         "Retry-After": header(json!({"type": "integer", "minimum": 1}), "Seconds after which to ask again."),
+        "Cache-Control": header(json!({"type": "string"}), "`no-store`."),
         "ETag": header(json!({"type": "string"}), "The resource's entity tag."),
         "WWW-Authenticate": header(json!({"type": "string"}), "`Bearer`."),
         "X-Logseal-Truncated": header(json!({"type": "boolean"}), "Whether rows beyond the limit were left out."),
@@ -187,12 +190,12 @@ fn errors() -> Value {
         "Error400": error("The path, a parameter or the body has what it cannot have: `target` says where.", &[]),
         "Error401": error("The management token is missing or wrong.", &["WWW-Authenticate"]),
         "Error403": error("The key of the cluster that this takes was revoked: the code says why.", &[]),
-        "Error404": error("There is no such resource, operation or path.", &[]),
+        "Error404": error("There is no such resource, operation, segment or path.", &[]),
         "Error406": error("Results come in none of the forms of `Accept`.", &[]),
         "Error409": error("The state of the resource does not admit it; with `Retry-After` when it will.", &["Retry-After"]),
         "Error412": error("The resource's entity tag is another one.", &[]),
         "Error413": error("The body is larger than 1 MiB.", &[]),
-        "Error500": error("A segment is missing or damaged: the message names it.", &[]),
+        "Error500": error("A segment or its key is missing or damaged: the message names it.", &[]),
         "Error503": error("Not now: try again.", &["Retry-After"]),
     })
 }

@@ -37,6 +37,8 @@ pub(super) fn schemas() -> Map<String, Value> {
         ("AuditRecord", audit_record()),
         ("AuditVerdict", audit_verdict()),
         ("SharedKeys", shared_keys()),
+        ("UnwrappedKey", unwrapped_key()),
+        ("ExportedKey", exported_key()),
         ("SegmentList", list("Segment")),
         ("Segment", segment()),
         ("QueryTables", query_tables()),
@@ -273,6 +275,27 @@ fn audit_verdict() -> Value {
 
 fn shared_keys() -> Value {
     whole(json!({"primarySharedKey": text(), "secondarySharedKey": text()}))
+}
+
+fn data_key() -> Value {
+    json!({"type": "string", "pattern": patterns::DATA_KEY, "description": "256 bits, base64url."})
+}
+
+fn unwrapped_key() -> Value {
+    whole(json!({"kid": uuid(), "value": data_key()}))
+}
+
+fn exported_key() -> Value {
+    whole(json!({
+        "segmentId": uuid(),
+        "workspaceId": uuid(),
+        "tableId": uuid(),
+        "path": {"type": "string", "description": "In the object store."},
+        "algorithm": words(&["AES_GCM_V1"]),
+        "aadPrefix": {"type": "string", "pattern": patterns::HEX, "description": "Hexadecimal. The file states it too; a reader that is given it takes no other file for this one."},
+        "kid": uuid(),
+        "value": data_key(),
+    }))
 }
 
 fn segment() -> Value {

@@ -37,5 +37,14 @@ pub(super) const CLUSTER_ID: &str = "^/[Ss]ubscriptions/[^/]+/[Rr]esource[Gg]rou
 /// `Head::skip_token`.
 pub(super) const TOKEN: &str = "^[A-Za-z0-9_-]+$";
 
+/// `PresentedWrap::parse`: 109 bytes, the first of which is the version.
+pub(super) const WRAPPED_KEY: &str = "^A[Q-Za-f][A-Za-z0-9_-]{143}[AQgw]$";
+
+/// A data key.
+pub(super) const DATA_KEY: &str = "^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$";
+
+/// Bytes.
+pub(super) const HEX: &str = "^([0-9a-f]{2})+$";
+
 /// `resource::tags`.
 pub(super) const TAG_NAME: &str = r"^[^<>%&\\?/]{1,512}$";

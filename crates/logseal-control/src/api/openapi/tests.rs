@@ -67,6 +67,8 @@ async fn every_route_is_in_the_document_and_the_other_way_round() {
             ("{location}", "local"),
             ("{id}", "00000000-0000-0000-0000-000000000000"),
             ("{workspace}", "00000000-0000-0000-0000-000000000000"),
+            ("{key}", "00000000-0000-0000-0000-000000000000"),
+            ("{segment}", "00000000-0000-0000-0000-000000000000"),
         ]
         .iter()
         .fold(template.clone(), |path, (name, value)| path.replace(name, value));
