@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::ServerOptions;
-use super::names::resource_name;
+use super::names::{resource_name, uuid};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SegmentCommand {
@@ -27,6 +27,20 @@ pub(crate) enum SegmentCommand {
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Print the key of one segment, for readers that take a key itself; the server must run
+    ///
+    /// The key opens that file for ever, also after the cluster's key was revoked. It is printed and kept nowhere; the audit trail has a record
+    /// of it. Readers with a client of a key management service need none: they ask the server by what stands in the file.
+    ExportKey {
+        /// The segment; `logseal segment list` shows them
+        #[arg(value_name = "ID", value_parser = uuid)]
+        segment: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        server: ServerOptions,
     },
     /// Take in segments of the store that the catalog does not know; the server must be stopped
     ///

@@ -139,7 +139,9 @@ impl Cli {
             Command::Workspace(managing) => Some(&mut managing.server),
             Command::Operation(managing) => Some(&mut managing.server),
             Command::Audit(managing) => Some(&mut managing.server),
-            Command::Segment(SegmentCommand::List { server, .. }) => Some(server),
+            Command::Segment(SegmentCommand::List { server, .. } | SegmentCommand::ExportKey { server, .. }) => {
+                Some(server)
+            }
             _ => None,
         }
     }

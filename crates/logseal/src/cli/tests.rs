@@ -36,6 +36,7 @@ fn commands_are_taken_as_documented() {
         &["cluster", "list", "--endpoint", "http://127.0.0.1:1", "--token-file", "t", "--subscription", ID],
         &["cluster", "--resource-group", "rg", "show", "prod", "--data-dir", "d"],
         &["segment", "list", "--endpoint", "http://127.0.0.1:1", "--token-file", "t"],
+        &["segment", "export-key", ID, "--json", "--endpoint", "http://127.0.0.1:1", "--token-file", "t"],
         &["bench", "ingest", "--endpoint", "http://127.0.0.1:4317"],
     ] {
         assert!(read(arguments).is_ok(), "{arguments:?}: {:?}", read(arguments).map(|_| ()));
@@ -57,6 +58,8 @@ fn wrong_usage_is_refused_with_exit_code_2() {
         &["workspace", "create", "team", "--daily-cap", "-5"],
         &["workspace", "create", "team", "--retention", "forever"],
         &["workspace", "rotate-key"],
+        &["segment", "export-key"],
+        &["segment", "export-key", "../keys"],
         &["operation", "show", "1"],
         &["operation", "list", "--status", "pending"],
         &["operation", "wait", ID, "--timeout", "soon"],

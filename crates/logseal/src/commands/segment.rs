@@ -3,13 +3,16 @@
 use std::fs::File;
 use std::path::Path;
 
+use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
+use http::{Method, StatusCode};
 use logseal_segment::inspect::inspect;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::cli::{SegmentCommand, ServerOptions};
 use crate::client::Management;
 use crate::commands::catalog;
-use crate::commands::{print_json, print_table};
+use crate::commands::{note, print_json, print_table};
 use crate::error::CommandError;
 
 #[derive(Deserialize)]
@@ -32,9 +35,37 @@ struct Segment {
     aek_id: String,
 }
 
+/// What the server gives.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GivenKey {
+    segment_id: String,
+    workspace_id: String,
+    path: String,
+    algorithm: String,
+    aad_prefix: String,
+    kid: String,
+    value: Zeroizing<String>,
+}
+
+/// What is shown: the key as readers take it, in both ways.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ExportedKey {
+    segment_id: String,
+    workspace_id: String,
+    aek_id: String,
+    path: String,
+    algorithm: String,
+    aad_prefix: String,
+    key_hex: Zeroizing<String>,
+    key_base64: Zeroizing<String>,
+}
+
 pub(crate) async fn run(data_dir: &Path, command: &SegmentCommand) -> Result<(), CommandError> {
     match command {
         SegmentCommand::List { workspace, server, json } => list(data_dir, server, workspace.as_deref(), *json).await,
+        SegmentCommand::ExportKey { segment, json, server } => export_key(data_dir, server, segment, *json).await,
         SegmentCommand::Adopt(options) => catalog::adopt(data_dir, options).await,
         SegmentCommand::Inspect { file, json } => {
             let opening = CommandError::io(format!("inspect `{}`", file.display()));
@@ -78,4 +109,44 @@ async fn list(
         .map(|s| vec![s.id, s.workspace, s.table, s.rows.to_string(), s.bytes.to_string(), s.aek_id, s.path])
         .collect();
     print_table(&["SEGMENT", "WORKSPACE", "TABLE", "ROWS", "BYTES", "ACCOUNT KEY (AEK)", "PATH"], &rows)
+}
+
+async fn export_key(data_dir: &Path, server: &ServerOptions, segment: &str, json: bool) -> Result<(), CommandError> {
+    let management = Management::of(data_dir, server)?;
+    let call = management.call(Method::POST, format!("/v1/segments/{segment}/exportkey"));
+    let answer = call
+        .send()
+        .await
+        .map_err(|error| error.with_hint(StatusCode::NOT_FOUND, "`logseal segment list` shows the segments"))?;
+    let given: GivenKey = answer.read()?;
+    let key = BASE64URL_NOPAD.decode(given.value.as_bytes()).map(Zeroizing::new);
+    let key = key.map_err(|error| CommandError::Show(error.into()))?;
+    let shown = ExportedKey {
+        segment_id: given.segment_id,
+        workspace_id: given.workspace_id,
+        aek_id: given.kid,
+        path: given.path,
+        algorithm: given.algorithm,
+        aad_prefix: given.aad_prefix,
+        key_hex: Zeroizing::new(HEXLOWER.encode(&key)),
+        key_base64: Zeroizing::new(BASE64.encode(&key)),
+    };
+    note(
+        "this key opens the segment's file for ever, also after the cluster's key was revoked: whoever has both reads it",
+    );
+    if json {
+        return print_json(&shown);
+    }
+    let row = |name: &str, value: &str| vec![name.to_owned(), value.to_owned()];
+    let rows = [
+        row("segment", &shown.segment_id),
+        row("workspace", &shown.workspace_id),
+        row("account key (AEK)", &shown.aek_id),
+        row("path", &shown.path),
+        row("algorithm", &shown.algorithm),
+        row("AAD prefix, hexadecimal", &shown.aad_prefix),
+        row("key, hexadecimal", &shown.key_hex),
+        row("key, base64", &shown.key_base64),
+    ];
+    print_table(&["PROPERTY", "VALUE"], &rows)
 }
