@@ -13,6 +13,7 @@ mod moving;
 mod operations_grpc;
 mod otlp_http;
 mod outages;
+mod readers;
 mod real_logs;
 mod remote;
 mod remote_vault;
