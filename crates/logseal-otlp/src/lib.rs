@@ -1,6 +1,6 @@
 //! OTLP protobuf bytes to Arrow columns.
 //!
-//! [`scan()`] reads the bytes of an `ExportLogsServiceRequest` once and appends what it finds to Arrow builders, with no
+//! [`scan()`] reads the bytes of an `ExportLogsServiceRequest` once and puts what it finds into growing Arrow columns, with no
 //! message structs in between: those cost more than the whole scan. A request is either undecodable, then it is
 //! refused and leaves no trace ([`ScanError`]), or it becomes [`TableChunk`]s plus a count of records that were
 //! rejected one by one ([`Scanned`]).

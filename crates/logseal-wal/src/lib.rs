@@ -66,7 +66,7 @@
 //!   the nonce field followed by the sequence (big-endian, NIST SP 800-38D section 8.2.1); its AAD binds the file's id, bytes 0..36
 //!   of the head, and the metadata.
 //! * `compression` is 0 for none, 1 for one LZ4 block, 2 for gzip (RFC 1952, any number of members), 3 for zstd (RFC 8878, any number of
-//!   frames). What came compressed stays as it came; what LZ4 makes little smaller stays as it is ([`CompressedBody`]). Version 1 has
+//!   frames). What came compressed may stay as it came; what LZ4 makes little smaller stays as it is ([`CompressedBody`]). Version 1 has
 //!   LZ4 alone.
 //! * The chain hash: `h(0) = SHA-256(header copy)`, `h(n) = SHA-256(h(n-1) | head, 48 bytes | last 16 bytes of the body, or all
 //!   of it if shorter)`. For an entry these 16 bytes are the tag, which authenticates body, metadata and place.
