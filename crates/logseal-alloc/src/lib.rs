@@ -11,6 +11,9 @@
 //! | shrink in place | the bytes that do not belong to it any more |
 //! | grow, or shrink to less than half | the old block, after its content was copied to the new one |
 //!
+//! Of a large block, on Linux, only those pages are filled with zeros that are in memory (`resident.rs`): most of what encoders reserve they never
+//! write, and the system gives such pages only when they are touched.
+//!
 //! A block is at least as large as its layout says. The bytes beyond belong to nobody: Rust code never writes them, and they were wiped when they
 //! were within a layout.
 //!
@@ -23,6 +26,8 @@
 
 #[cfg(target_os = "linux")]
 mod c;
+#[cfg(target_os = "linux")]
+mod resident;
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::fmt::{self, Debug};
@@ -64,13 +69,29 @@ impl<A> Debug for Wiping<A> {
     }
 }
 
-/// Fills `size` bytes from `start` with zeros, in a way that no optimizer takes out.
+/// Makes `size` bytes from `start` zeros, in a way that no optimizer takes out.
 ///
 /// # Safety
 ///
 /// These bytes belong to one block that the caller may write.
 #[inline]
 unsafe fn wipe(start: *mut u8, size: usize) {
+    #[cfg(target_os = "linux")]
+    if size >= resident::LARGE {
+        // SAFETY: the caller's promise; all that the allocator has is private anonymous memory.
+        return unsafe { resident::wipe(start, size) };
+    }
+    // SAFETY: the caller's promise.
+    unsafe { fill(start, size) };
+}
+
+/// Writes the zeros.
+///
+/// # Safety
+///
+/// As for [`wipe`].
+#[inline]
+unsafe fn fill(start: *mut u8, size: usize) {
     // SAFETY: the caller's promise.
     unsafe { ptr::write_bytes(start, 0, size) };
     // Whoever gets the pointer might read the zeros: so they are written. In release code this costs nothing.
@@ -162,7 +183,7 @@ mod tests {
     /// back, what does not belong to a shrunk block is wiped at once, and what belongs to it is as it was.
     #[test]
     fn what_is_given_back_is_wiped() {
-        for size in [8, 64, 1000, 100_000] {
+        for size in [8, 64, 1000, 100_000, 1_000_000] {
             let allocator = Wiping(Keeping::default());
             // SAFETY: blocks are used within their layouts and freed once; what is looked at beyond them is kept by `Keeping`.
             unsafe {
