@@ -70,12 +70,14 @@ pub(crate) fn choose(schema: &SchemaRef, sample: &[RecordBatch]) -> Vec<ColumnEn
 fn encoding(path: ColumnPath, data_type: &DataType, values: &[ArrayRef]) -> ColumnEncoding {
     let (encoding, dictionary, statistics) = match data_type {
         DataType::Timestamp(..) => (Encoding::DELTA_BINARY_PACKED, false, true),
-        DataType::Int64 => (Encoding::DELTA_BINARY_PACKED, repeat(values), true),
-        DataType::Float64 => (Encoding::BYTE_STREAM_SPLIT, repeat(values), true),
-        DataType::Utf8 | DataType::Binary => {
-            let repeat = repeat(values);
-            (Encoding::DELTA_LENGTH_BYTE_ARRAY, repeat, repeat)
+        DataType::Int64 | DataType::Float64 | DataType::Utf8 | DataType::Binary if repeat(values) => {
+            // What follows a full dictionary is made ready before it is known whether it is needed: for delta encodings that is a
+            // mebibyte for each column of each row group.
+            (Encoding::PLAIN, true, true)
         }
+        DataType::Int64 => (Encoding::DELTA_BINARY_PACKED, false, true),
+        DataType::Float64 => (Encoding::BYTE_STREAM_SPLIT, false, true),
+        DataType::Utf8 | DataType::Binary => (Encoding::DELTA_LENGTH_BYTE_ARRAY, false, false),
         _ => (Encoding::PLAIN, false, true),
     };
     ColumnEncoding { path, encoding, dictionary, statistics }
@@ -168,11 +170,11 @@ mod tests {
         let expected = [
             ("time", Encoding::DELTA_BINARY_PACKED, false, true),
             ("severity_number", Encoding::PLAIN, false, true),
-            ("few floats", Encoding::BYTE_STREAM_SPLIT, true, true),
+            ("few floats", Encoding::PLAIN, true, true),
             ("many floats", Encoding::BYTE_STREAM_SPLIT, false, true),
-            ("attributes.few", Encoding::DELTA_LENGTH_BYTE_ARRAY, true, true),
+            ("attributes.few", Encoding::PLAIN, true, true),
             ("attributes.many", Encoding::DELTA_LENGTH_BYTE_ARRAY, false, false),
-            ("attributes.few numbers", Encoding::DELTA_BINARY_PACKED, true, true),
+            ("attributes.few numbers", Encoding::PLAIN, true, true),
             ("attributes.many numbers", Encoding::DELTA_BINARY_PACKED, false, true),
         ];
         let chosen = shown(&schema, &chunks);
