@@ -95,7 +95,10 @@ async fn connect(settings: &BenchSettings) -> Result<Vec<Channel>, BenchError> {
         .tcp_nodelay(true);
     let mut channels = Vec::with_capacity(settings.connections);
     for _ in 0..settings.connections {
-        let channel = endpoint.connect().await;
+        let channel = match &settings.connector {
+            Some(connector) => endpoint.connect_with_connector(connector.clone()).await,
+            None => endpoint.connect().await,
+        };
         let endpoint = || settings.endpoint.clone();
         channels.push(channel.map_err(|source| BenchError::Connect { endpoint: endpoint(), source })?);
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use logseal_core::UnixNanos;
+use logseal_tls::Connector;
 use thiserror::Error;
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -23,8 +24,10 @@ const HIGHEST_RATE: u64 = 1_000_000_000;
 /// Settings of one run.
 #[derive(Clone, Debug)]
 pub struct BenchSettings {
-    /// The OTLP/gRPC endpoint, `http://HOST:PORT`.
+    /// The OTLP/gRPC endpoint, `http://HOST:PORT` or `https://HOST:PORT`.
     pub endpoint: String,
+    /// What opens connections to it; without one they are plain.
+    pub connector: Option<Connector>,
     /// `Bearer <workspace key>` of each workspace, which take turns; marked sensitive so that they are never printed.
     pub authorizations: Vec<MetadataValue<Ascii>>,
     /// Which records to send.
@@ -78,6 +81,7 @@ impl BenchSettings {
     ) -> Result<Self, BenchError> {
         Ok(Self {
             endpoint: endpoint.to_owned(),
+            connector: None,
             authorizations: vec![authorization(workspace_key)?],
             payload,
             requests: None,

@@ -1,5 +1,7 @@
-//! TCP connections: accepted up to a limit, timed out before their first request, ended when draining takes too long; and what one may
+//! Connections: accepted up to a limit, timed out before their first request, ended when draining takes too long; and what one may
 //! take beside the budget.
+//!
+//! Where they come over TLS, a handshake has its own time and holds nothing but its place within the limit, and none waits for another.
 //!
 //! tonic and hyper leave all three to whoever brings the connections, and tonic's own accept loop spins when the process has no file
 //! descriptors left.
@@ -12,9 +14,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::stream::{Stream, unfold};
+use logseal_tls::{ClientNames, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tonic::transport::server::Connected;
 use tracing::{debug, warn};
@@ -71,41 +74,68 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Beyond the limit a connection is closed at once: its client then knows, and tries again, where one that waits in the
 /// backlog would sit out its deadline without a word.
 pub(crate) fn incoming(
-    listener: TcpListener,
+    listener: Listener,
     slots: Arc<Semaphore>,
     preface_time: Duration,
     end: watch::Receiver<bool>,
     meter: Arc<Meter>,
 ) -> impl Stream<Item = io::Result<Connection>> {
-    unfold((listener, slots, end, meter), move |(listener, slots, end, meter)| async move {
-        loop {
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    warn!(%error, "a connection could not be accepted");
-                    sleep(ACCEPT_PAUSE).await;
+    let Listener { tcp, acceptor } = listener;
+    // They end with the stream that has them.
+    let handshakes = JoinSet::<io::Result<Connection>>::new();
+    unfold((tcp, slots, end, meter, handshakes), move |(tcp, slots, end, meter, mut handshakes)| {
+        let acceptor = acceptor.clone();
+        async move {
+            loop {
+                let accepted = tokio::select! {
+                    accepted = tcp.accept() => accepted,
+                    Some(ended) = handshakes.join_next() => match ended {
+                        Ok(Ok(connection)) => return Some((Ok(connection), (tcp, slots, end, meter, handshakes))),
+                        Ok(Err(error)) => {
+                            // Clients come with other authorities, or with no TLS, as they like.
+                            meter.handshakes_failed.increment(1);
+                            debug!(%error, "a handshake failed");
+                            continue;
+                        }
+                        Err(_) => continue,
+                    },
+                };
+                let stream = match accepted {
+                    Ok((stream, _)) => stream,
+                    Err(error) => {
+                        warn!(%error, "a connection could not be accepted");
+                        sleep(ACCEPT_PAUSE).await;
+                        continue;
+                    }
+                };
+                let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+                    meter.connections_refused.increment(1);
+                    debug!("a connection was closed at the limit (setting `ingest.max_connections`)");
+                    continue;
+                };
+                // Delayed acknowledgements cost 40 ms an answer otherwise. A socket that refuses the option is dead already.
+                if stream.set_nodelay(true).is_err() {
                     continue;
                 }
-            };
-            let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-                meter.connections_refused.increment(1);
-                debug!("a connection was closed at the limit (setting `ingest.max_connections`)");
-                continue;
-            };
-            // Delayed acknowledgements cost 40 ms an answer otherwise. A socket that refuses the option is dead already.
-            if stream.set_nodelay(true).is_err() {
-                continue;
+                let (counted, ending) = (Counted::new(&meter.connections), end.clone());
+                let begun = move |stream: logseal_tls::Stream| Connection {
+                    client: stream.client_names(),
+                    stream,
+                    preface_missing: PREFACE_BYTES,
+                    cut: Box::pin(cut(ending.clone(), Some(preface_time))),
+                    is_cut: None,
+                    end: ending,
+                    _slot: slot,
+                    _counted: counted,
+                };
+                if acceptor.is_tls() {
+                    let acceptor = acceptor.clone();
+                    handshakes.spawn(async move { acceptor.accept(stream).await.map(begun) });
+                    continue;
+                }
+                let connection = begun(logseal_tls::Stream::Plain(stream));
+                return Some((Ok(connection), (tcp, slots, end, meter, handshakes)));
             }
-            let connection = Connection {
-                stream,
-                preface_missing: PREFACE_BYTES,
-                cut: Box::pin(cut(end.clone(), Some(preface_time))),
-                is_cut: None,
-                end: end.clone(),
-                _slot: slot,
-                _counted: Counted::new(&meter.connections),
-            };
-            return Some((Ok(connection), (listener, slots, end, meter)));
         }
     })
 }
@@ -127,9 +157,11 @@ async fn cut(mut end: watch::Receiver<bool>, time: Option<Duration>) -> io::Erro
     }
 }
 
-/// A TCP stream that fails when it is to be cut.
+/// A stream that fails when it is to be cut.
 pub(crate) struct Connection {
-    stream: TcpStream,
+    /// Whom its client proved to be.
+    pub(crate) client: ClientNames,
+    stream: logseal_tls::Stream,
     preface_missing: usize,
     cut: Cut,
     is_cut: Option<io::ErrorKind>,
@@ -164,9 +196,11 @@ impl Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = ();
+    type ConnectInfo = ClientNames;
 
-    fn connect_info(&self) {}
+    fn connect_info(&self) -> ClientNames {
+        self.client.clone()
+    }
 }
 
 impl AsyncRead for Connection {
@@ -213,7 +247,11 @@ mod tests {
     use std::pin::pin;
 
     use futures::StreamExt;
+    use logseal_core::{Clock as _, SystemClock};
+    use logseal_crypto::{Key256, RootKey};
+    use logseal_tls::{Acceptor, Authority, Connector};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -224,6 +262,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let (end, is_end) = watch::channel(false);
+        let listener = Listener::plain(listener);
         let connections = incoming(listener, Arc::new(Semaphore::new(most)), PREFACE, is_end, Arc::new(Meter::new()));
         (TcpStream::connect(address).await.expect("listening"), connections, end)
     }
@@ -273,5 +312,38 @@ mod tests {
         drop(served);
         let _third = TcpStream::connect(address).await.expect("listening");
         assert!(connections.next().await.expect("a connection").is_ok());
+    }
+
+    /// Scenario: of two clients one connects and never begins its handshake. Guarantee: it has a place of the limit, the other one is served
+    /// meanwhile; then it is ended, and its place is free.
+    #[tokio::test]
+    async fn a_handshake_that_does_not_come_holds_its_place_only_for_a_while() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let root = RootKey::new(Key256::copy_from_slice(&[1; 32]).expect("256 bits"));
+        let authority = Authority::open(dir.path(), &root, SystemClock.now()).expect("an empty folder");
+        let identity = authority.issue(&[], SystemClock.now()).expect("a certificate");
+        let acceptor = Acceptor::new(identity, &["h2"]).expect("a certificate and its key");
+        let tcp = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = tcp.local_addr().expect("bound");
+        let (_end, is_end) = watch::channel(false);
+        let (slots, meter) = (Arc::new(Semaphore::new(2)), Arc::new(Meter::new()));
+        let connections = incoming(Listener { tcp, acceptor }, Arc::clone(&slots), PREFACE, is_end, meter);
+        let mut connections = pin!(connections);
+        let mut silent = TcpStream::connect(address).await.expect("listening");
+        let client = Connector::trusting(authority.certificate_file()).expect("its authority");
+        let (served, connected) = tokio::join!(connections.next(), client.connect("localhost", address.port()));
+        let served = served.expect("a connection").expect("a handshake");
+        assert!(connected.is_ok() && served.client == ClientNames::default());
+        assert_eq!(slots.available_permits(), 0);
+        let mut byte = [0];
+        tokio::select! {
+            ended = tokio::time::timeout(Duration::from_secs(20), silent.read(&mut byte)) => {
+                assert_eq!(ended.expect("it is ended").ok().unwrap_or_default(), 0);
+            }
+            _ = connections.next() => panic!("it is no connection"),
+        }
+        assert_eq!(slots.available_permits(), 1);
+        drop(served);
+        assert_eq!(slots.available_permits(), 2);
     }
 }

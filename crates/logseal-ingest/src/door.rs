@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use logseal_core::{RandomSource, WorkspaceId};
+use logseal_tls::ClientNames;
 use logseal_wal::CompressedBody;
 use thiserror::Error;
 use tokio::sync::Semaphore;
@@ -17,7 +18,7 @@ use crate::meter::Meter;
 use crate::quota::{DailyCaps, Reached};
 use crate::{DoorSettings, IngestError};
 
-/// Turns a shipper's key into its workspace.
+/// Turns what a shipper presents into its workspace.
 pub trait Authenticator: Debug + Send + Sync {
     /// The workspace that `key` may ship to.
     ///
@@ -27,6 +28,15 @@ pub trait Authenticator: Debug + Send + Sync {
     ///
     /// [`AuthError::Unknown`] for a key that no workspace has, [`AuthError::Unavailable`] when that cannot be told now.
     fn workspace_of(&self, key: &str) -> Result<WorkspaceId, AuthError>;
+
+    /// The workspace that a client with these names in its certificate may ship to; `None` when they stand for none, and a key has to say.
+    ///
+    /// Called like [`Authenticator::workspace_of`], with the names of a certificate that was verified.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError`]: the names stand for a workspace that is not there, or for several.
+    fn workspace_of_client(&self, names: &ClientNames) -> Result<Option<WorkspaceId>, AuthError>;
 }
 
 /// Why a key has no workspace.
@@ -38,6 +48,12 @@ pub enum AuthError {
     /// Keys cannot be looked up now. Never to be confused with the other: clients drop data on that one.
     #[error("workspace keys are temporarily unavailable")]
     Unavailable,
+    /// The certificate's names stand for several workspaces.
+    #[error("the client certificate stands for several workspaces")]
+    Ambiguous,
+    /// No workspace is what the certificate's names stand for.
+    #[error("the client certificate stands for a workspace that is not there")]
+    NoSuchWorkspace,
 }
 
 /// Takes whole requests in.
@@ -103,10 +119,10 @@ pub enum IntakeError {
 /// Why a call was not acknowledged. The texts are for the client.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum Refusal {
-    /// Credentials are missing, malformed or unknown.
+    /// Credentials are missing, malformed, unknown, or of two workspaces.
     #[error("{problem}; expected `authorization: Bearer <workspace key>`")]
     Unauthenticated {
-        /// Which of the three.
+        /// Which of them.
         problem: &'static str,
     },
     /// Framing, compression or content is broken. Not to be sent again.
@@ -159,6 +175,12 @@ impl From<AuthError> for Refusal {
         match error {
             AuthError::Unknown => Self::Unauthenticated { problem: "unknown workspace key" },
             AuthError::Unavailable => Self::unavailable("workspace keys are temporarily unavailable"),
+            AuthError::Ambiguous => {
+                Self::Unauthenticated { problem: "the client certificate stands for several workspaces" }
+            }
+            AuthError::NoSuchWorkspace => {
+                Self::Unauthenticated { problem: "the client certificate stands for a workspace that is not there" }
+            }
         }
     }
 }

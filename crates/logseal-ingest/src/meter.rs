@@ -24,6 +24,8 @@ pub const IN_FLIGHT_BYTES: &str = "logseal_ingest_in_flight_bytes";
 pub const HELD_CALLS: &str = "logseal_ingest_held_calls";
 /// Time from a call's header to its acknowledgement; refused calls are not in it.
 pub const ACKNOWLEDGEMENT: &str = "logseal_ingest_acknowledgement_seconds";
+/// TLS handshakes that came to nothing.
+pub const HANDSHAKES_FAILED: &str = "logseal_ingest_handshakes_failed_total";
 /// Connections that were closed at once because `ingest.max_connections` were open.
 pub const CONNECTIONS_REFUSED: &str = "logseal_ingest_connections_refused_total";
 /// Connections that are open.
@@ -80,6 +82,7 @@ pub fn describe() {
     describe_gauge!(IN_FLIGHT_BYTES, Unit::Bytes, "bytes of the memory budget that are taken");
     describe_gauge!(HELD_CALLS, Unit::Count, "calls that wait for budget or pace");
     describe_histogram!(ACKNOWLEDGEMENT, Unit::Seconds, "time from a call's header to its acknowledgement");
+    describe_counter!(HANDSHAKES_FAILED, Unit::Count, "TLS handshakes that failed or took too long");
     describe_counter!(CONNECTIONS_REFUSED, Unit::Count, "connections closed at once at the connection limit");
     describe_gauge!(CONNECTIONS, Unit::Count, "open connections");
     describe_counter!(REPLACED_UTF8, Unit::Count, "string values that were not UTF-8 and are kept as bytes");
@@ -195,6 +198,7 @@ pub(crate) struct Meter {
     pub(crate) decompressed_bytes: Counter,
     pub(crate) daily_cap: Counter,
     acknowledgement: Histogram,
+    pub(crate) handshakes_failed: Counter,
     pub(crate) connections_refused: Counter,
     pub(crate) connections: Gauge,
 }
@@ -213,6 +217,7 @@ impl Meter {
             decompressed_bytes: counter!(BYTES, "state" => "decompressed"),
             daily_cap: counter!(REFUSALS, "reason" => "daily_cap"),
             acknowledgement: histogram!(ACKNOWLEDGEMENT),
+            handshakes_failed: counter!(HANDSHAKES_FAILED),
             connections_refused: counter!(CONNECTIONS_REFUSED),
             connections: gauge!(CONNECTIONS),
         }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderMap, header};
 use logseal_core::WorkspaceId;
+use logseal_tls::ClientNames;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, error};
 
@@ -105,9 +106,17 @@ pub(crate) struct Arrived {
     pub(crate) permit: BudgetPermit,
 }
 
-/// Whose call it is, if it may come in: by the headers alone.
-pub(crate) fn identify(door: &Door, headers: &HeaderMap) -> Result<WorkspaceId, Refusal> {
-    let workspace = door.authenticator.workspace_of(bearer(headers)?)?;
+/// Whose call it is, if it may come in: by its connection and its headers alone.
+pub(crate) fn identify(door: &Door, client: &ClientNames, headers: &HeaderMap) -> Result<WorkspaceId, Refusal> {
+    let workspace = match door.authenticator.workspace_of_client(client)? {
+        None => door.authenticator.workspace_of(bearer(headers)?)?,
+        Some(workspace) if !headers.contains_key(header::AUTHORIZATION) => workspace,
+        // A key that is presented has to be good, whatever else is.
+        Some(workspace) if door.authenticator.workspace_of(bearer(headers)?)? == workspace => workspace,
+        Some(_) => {
+            return Err(Refusal::Unauthenticated { problem: "key and client certificate are of two workspaces" });
+        }
+    };
     door.within_cap(workspace)?;
     Ok(workspace)
 }

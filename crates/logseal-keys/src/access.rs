@@ -4,7 +4,7 @@
 //! found, and a copy sealed under the root key, so that `workspace keys` can show it. Neither needs the cluster's KEK: the
 //! door can tell friend from stranger also while the cluster's key is out of reach.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 
@@ -27,10 +27,18 @@ const CREDENTIAL_BYTES: usize = 128;
 pub struct AccessKeys {
     lookup_key: MacKey,
     seal_key: Key256,
-    /// HMAC of the key -> workspace. Looking up an HMAC tells an attacker by timing only about HMACs, which he cannot make.
-    workspaces: RwLock<HashMap<[u8; 32], WorkspaceId>>,
+    accepted: RwLock<Accepted>,
     /// Not every key could be accepted.
     incomplete: AtomicBool,
+}
+
+/// Keys that are accepted.
+#[derive(Debug, Default)]
+struct Accepted {
+    /// HMAC of the key -> workspace. Looking up an HMAC tells an attacker by timing only about HMACs, which he cannot make.
+    workspaces: HashMap<[u8; 32], WorkspaceId>,
+    /// The workspaces that have one.
+    having: HashSet<WorkspaceId>,
 }
 
 /// A new workspace key.
@@ -47,7 +55,7 @@ impl AccessKeys {
         Self {
             lookup_key: root.credential_mac(),
             seal_key: root.credential_seal(),
-            workspaces: RwLock::default(),
+            accepted: RwLock::default(),
             incomplete: AtomicBool::new(false),
         }
     }
@@ -81,7 +89,9 @@ impl AccessKeys {
     /// Accepts the key of `row` from now on.
     pub fn accept(&self, row: &WorkspaceKeyRow) {
         if let Ok(lookup) = row.lookup.as_slice().try_into() {
-            self.workspaces.write().unwrap_or_else(PoisonError::into_inner).insert(lookup, row.workspace);
+            let mut accepted = self.accepted.write().unwrap_or_else(PoisonError::into_inner);
+            accepted.workspaces.insert(lookup, row.workspace);
+            accepted.having.insert(row.workspace);
         }
     }
 
@@ -90,9 +100,14 @@ impl AccessKeys {
         let own = rows.iter().filter(|row| row.workspace == workspace);
         let lookups: Vec<[u8; 32]> = own.filter_map(|row| row.lookup.as_slice().try_into().ok()).collect();
         // In one step: a key that stays is accepted throughout.
-        let mut workspaces = self.workspaces.write().unwrap_or_else(PoisonError::into_inner);
-        workspaces.retain(|_, of| *of != workspace);
-        workspaces.extend(lookups.into_iter().map(|lookup| (lookup, workspace)));
+        let mut accepted = self.accepted.write().unwrap_or_else(PoisonError::into_inner);
+        accepted.workspaces.retain(|_, of| *of != workspace);
+        if lookups.is_empty() {
+            accepted.having.remove(&workspace);
+        } else {
+            accepted.having.insert(workspace);
+        }
+        accepted.workspaces.extend(lookups.into_iter().map(|lookup| (lookup, workspace)));
     }
 
     /// From now on a key that is not accepted may still be a workspace's: the row of some key cannot be used.
@@ -106,6 +121,12 @@ impl AccessKeys {
         !self.incomplete.load(Ordering::Relaxed)
     }
 
+    /// Whether `workspace` has a key: one that is there has.
+    #[must_use]
+    pub fn has(&self, workspace: WorkspaceId) -> bool {
+        self.accepted.read().unwrap_or_else(PoisonError::into_inner).having.contains(&workspace)
+    }
+
     /// The workspace that `credential` may ship to.
     #[must_use]
     pub fn workspace_of(&self, credential: &str) -> Option<WorkspaceId> {
@@ -113,7 +134,7 @@ impl AccessKeys {
             return None;
         }
         let lookup = self.lookup(credential);
-        self.workspaces.read().unwrap_or_else(PoisonError::into_inner).get(&lookup).copied()
+        self.accepted.read().unwrap_or_else(PoisonError::into_inner).workspaces.get(&lookup).copied()
     }
 
     /// The key of `row` in clear, for its owner.
@@ -148,8 +169,9 @@ mod tests {
         let new = keys.generate(WORKSPACE, "primary", UnixNanos(0));
         let secret = keys.reveal(&new.row).unwrap();
         assert_eq!(secret.len(), 43, "256 bits in base64url");
-        assert_eq!(keys.workspace_of(&secret), None, "not accepted yet");
+        assert_eq!((keys.workspace_of(&secret), keys.has(WORKSPACE)), (None, false), "not accepted yet");
         keys.accept(&new.row);
+        assert!(keys.has(WORKSPACE));
         assert_eq!(keys.workspace_of(&secret), Some(WORKSPACE));
         for wrong in ["", "x", &secret[1..], &format!("{}x", secret.as_str()), &"y".repeat(100_000)] {
             assert_eq!(keys.workspace_of(wrong), None);
@@ -174,6 +196,7 @@ mod tests {
         assert_eq!([&primary, &secondary, &next].map(accepted), [None, Some(WORKSPACE), Some(WORKSPACE)]);
         keys.replace(WORKSPACE, &[]);
         assert_eq!([&secondary, &next, &others].map(accepted), [None, None, Some(other)]);
+        assert_eq!([WORKSPACE, other].map(|workspace| keys.has(workspace)), [false, true]);
     }
 
     /// Scenario: the catalog is lost, the key is known from elsewhere. Guarantee: shippers go on with it, and nothing short of a

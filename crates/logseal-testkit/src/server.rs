@@ -16,6 +16,14 @@ const START: Duration = Duration::from_secs(60);
 /// How long a clean stop may take.
 const STOP: Duration = Duration::from_secs(30);
 
+/// Free ports of this machine.
+const LISTENERS: [&str; 4] = [
+    "listen.otlp_grpc=127.0.0.1:0",
+    "listen.otlp_http=127.0.0.1:0",
+    "listen.management=127.0.0.1:0",
+    "listen.vault=127.0.0.1:0",
+];
+
 /// A running server; killed when it is dropped.
 #[derive(Debug)]
 pub struct Server {
@@ -44,18 +52,10 @@ impl Server {
         std::fs::create_dir_all(&temporary).expect("the test's folder is writable");
         let stderr = File::options().create(true).append(true).open(&log).expect("the test's folder is writable");
         let mut child = Command::new(binary)
-            .args([
-                "serve",
-                "--otlp-grpc",
-                "127.0.0.1:0",
-                "--otlp-http",
-                "127.0.0.1:0",
-                "--management",
-                "127.0.0.1:0",
-                "--vault",
-                "127.0.0.1:0",
-                "--data-dir",
-            ])
+            .arg("serve")
+            // As settings: those of a test come later, and win.
+            .args(LISTENERS.iter().flat_map(|listener| ["--set", *listener]))
+            .arg("--data-dir")
             .arg(data_dir)
             .args(arguments)
             .env("TMPDIR", &temporary)

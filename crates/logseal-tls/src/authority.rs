@@ -73,6 +73,45 @@ pub enum TlsError {
         /// The file.
         file: String,
     },
+    /// A file that a setting names cannot be read.
+    #[error("`{setting}`: cannot read `{file}`")]
+    Unreadable {
+        /// The setting.
+        setting: &'static str,
+        /// The file.
+        file: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A file that a setting names does not hold what it should.
+    #[error("`{setting}`: `{file}` has no {wanted} in PEM form")]
+    Missing {
+        /// The setting.
+        setting: &'static str,
+        /// The file.
+        file: String,
+        /// What it should hold.
+        wanted: &'static str,
+    },
+    /// What files of the configuration hold cannot be used together.
+    #[error("`tls.certificate` and `tls.key`: {problem}: `{certificate}`, `{key}`")]
+    Pair {
+        /// Why not.
+        problem: &'static str,
+        /// The certificate's file.
+        certificate: String,
+        /// The key's file.
+        key: String,
+        /// What the library said.
+        #[source]
+        source: rustls::Error,
+    },
+    /// This machine trusts nobody.
+    #[error(
+        "this machine has no certificate authorities: install them (on most systems the package `ca-certificates`), or name a file"
+    )]
+    NoAuthorities,
     /// TLS itself refused.
     #[error("TLS cannot be set up")]
     Tls(#[source] rustls::Error),
@@ -86,7 +125,8 @@ pub struct Authority {
 
 /// A certificate for one server, with its key.
 pub struct ServerIdentity {
-    pub(crate) certificate: CertificateDer<'static>,
+    /// Its certificate, and those that lead from it to an authority.
+    pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: PrivateKeyDer<'static>,
 }
 
@@ -154,7 +194,7 @@ impl Authority {
         let issuer = Issuer::new(authority_params(&self.key, now), &*self.key);
         let certificate = params.signed_by(&*key, &issuer).map_err(TlsError::Certificate)?;
         let der = PrivatePkcs8KeyDer::from(key.serialize_der());
-        Ok(ServerIdentity { certificate: certificate.der().clone(), key: der.into() })
+        Ok(ServerIdentity { chain: vec![certificate.der().clone()], key: der.into() })
     }
 }
 
@@ -223,7 +263,7 @@ fn named(name: &str) -> DistinguishedName {
 }
 
 /// Replaces `file` as a whole, durable when this returns.
-fn replace(file: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+pub(crate) fn replace(file: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let dir = file.parent().ok_or_else(|| io::Error::other("the file has a folder"))?;
     let mut temporary = tempfile::NamedTempFile::new_in(dir)?;
     temporary.as_file().set_permissions(fs::Permissions::from_mode(mode))?;

@@ -1,21 +1,28 @@
-//! TLS: the deployment's own certificate authority, listeners that speak HTTP over TLS, and clients that trust that authority only.
+//! TLS: certificates, listeners that take connections over it, and clients that know whom they talk to.
 //!
 //! The embedded vault is always served over TLS, since Key Vault's SDKs refuse less. Its certificates come from an authority that the first
-//! start makes; whoever is given `ca.pem` can check whom it talks to. All of it runs on rustls with aws-lc-rs, which is in the tree for RSA.
+//! start makes; whoever is given `ca.pem` can check whom it talks to. The other listeners are served with a certificate that the operator
+//! gives, or plain. All of it runs on rustls with aws-lc-rs, which is in the tree for RSA: TLS 1.2 at least.
 //!
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`authority`] | [`Authority`]: its key sealed under the root key, a server certificate for each start |
-//! | [`acceptor`] | [`Acceptor`]: handshakes within bounds, for any listener |
+//! | [`certificates`] | [`Certificates`]: those of files, which may change while they are in use |
+//! | [`acceptor`] | [`Acceptor`]: what makes a connection of a TCP stream, within bounds, for any listener |
+//! | [`stream`] | [`Stream`]: a connection, over TLS or plain, and whom its client proved to be |
 //! | [`mod@serve`] | HTTP/1.1 and HTTP/2 over it, with bounds on connections and times |
-//! | [`client`] | [`Connector`]: TLS to servers of one authority |
+//! | [`client`] | [`Connector`]: connections to servers of an authority, or to one server alone |
 
 pub mod acceptor;
 pub mod authority;
+pub mod certificates;
 pub mod client;
 pub mod serve;
+pub mod stream;
 
-pub use acceptor::Acceptor;
+pub use acceptor::{Acceptor, Listener};
 pub use authority::{Authority, TlsError};
+pub use certificates::{CertificateFiles, Certificates, ClientCertificates};
 pub use client::Connector;
 pub use serve::{Limits, serve};
+pub use stream::{ClientNames, Stream};

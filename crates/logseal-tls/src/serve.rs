@@ -1,4 +1,4 @@
-//! HTTP/1.1 and HTTP/2 over TLS, with bounds on connections and on times.
+//! HTTP/1.1 and HTTP/2 over TLS or plain, with bounds on connections and on times.
 
 use std::convert::Infallible;
 use std::io;
@@ -10,20 +10,20 @@ use std::time::Duration;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use hyper_util::server::conn::auto;
+use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tower::{Service, ServiceExt as _};
 use tracing::{debug, warn};
 
-use crate::Acceptor;
+use crate::{Acceptor, Listener};
 
 /// The protocols that [`serve`] speaks, for [`Acceptor::new`].
-pub const PROTOCOLS: [&str; 2] = ["h2", "http/1.1"];
+pub const PROTOCOLS: &[&str] = &["h2", "http/1.1"];
 
 /// How long to wait when the system gives no further connection, for want of file descriptors most of all.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -65,8 +65,7 @@ impl Default for Limits {
 ///
 /// None today; a listener that cannot go on would end with one.
 pub async fn serve<S, B>(
-    listener: TcpListener,
-    acceptor: Acceptor,
+    listener: Listener,
     service: S,
     limits: Limits,
     mut shutdown: watch::Receiver<bool>,
@@ -78,6 +77,7 @@ where
     B::Data: Send,
     B::Error: std::error::Error + Send + Sync + 'static,
 {
+    let Listener { tcp, acceptor } = listener;
     let places = Arc::new(Semaphore::new(limits.connections));
     let mut connections = JoinSet::new();
     loop {
@@ -88,7 +88,7 @@ where
         };
         let Ok(place) = place else { break };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = tcp.accept() => accepted,
             _ = shutdown.wait_for(|stop| *stop) => break,
         };
         let stream = match accepted {
@@ -104,7 +104,7 @@ where
             let _place = place;
             if let Err(error) = connection(stream, &acceptor, service, limits, shutdown).await {
                 // Clients come with other authorities, or with no TLS, as they like.
-                debug!(error, "a TLS connection ended with an error");
+                debug!(error, "a connection ended with an error");
             }
         });
     }
@@ -131,7 +131,6 @@ where
     // A small answer in two writes would wait 40 ms for the client's delayed acknowledgement otherwise.
     let _ = stream.set_nodelay(true);
     let stream = acceptor.accept(stream).await?;
-    let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let activity = Arc::<Activity>::default();
     let counted = Arc::clone(&activity);
     let service = service_fn(move |request| {
@@ -142,48 +141,33 @@ where
             answer
         }
     });
-    // Both kinds of connections have the same methods, but no common type.
-    macro_rules! drive {
-        ($connection:expr) => {{
-            let mut connection = pin!($connection);
-            let mut ticks = interval(limits.idle);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            ticks.tick().await;
-            let mut seen = activity.begun();
-            loop {
-                tokio::select! {
-                    ended = connection.as_mut() => return Ok(ended?),
-                    _ = shutdown.wait_for(|stop| *stop) => break,
-                    _ = ticks.tick() => {
-                        if activity.is_idle_since(seen) {
-                            break;
-                        }
-                        seen = activity.begun();
-                    }
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.head).max_buf_size(HEAD_BYTES);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(HEAD_BYTES).unwrap_or(u32::MAX))
+        .keep_alive_interval(limits.idle);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    // Which version it is the first bytes tell, for which hyper has no limit.
+    let mut ticks = interval_at(Instant::now() + limits.head, limits.idle);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut seen = 0;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => return ended,
+            _ = shutdown.wait_for(|stop| *stop) => break,
+            _ = ticks.tick() => {
+                if activity.is_idle_since(seen) {
+                    break;
                 }
+                seen = activity.begun();
             }
-            connection.as_mut().graceful_shutdown();
-            Ok(timeout(limits.idle, connection).await??)
-        }};
+        }
     }
-    if speaks_http2 {
-        drive!(
-            http2::Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(limits.streams)
-                .max_header_list_size(u32::try_from(HEAD_BYTES).unwrap_or(u32::MAX))
-                .keep_alive_interval(limits.idle)
-                .serve_connection(TokioIo::new(stream), service)
-        )
-    } else {
-        drive!(
-            http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(limits.head)
-                .max_buf_size(HEAD_BYTES)
-                .serve_connection(TokioIo::new(stream), service)
-        )
-    }
+    connection.as_mut().graceful_shutdown();
+    timeout(limits.idle, connection).await?
 }
 
 /// What happens on a connection.

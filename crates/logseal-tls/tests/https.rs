@@ -17,7 +17,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use logseal_core::{Clock as _, SystemClock};
 use logseal_crypto::{Key256, RootKey};
-use logseal_tls::{Acceptor, Authority, Connector, Limits, serve};
+use logseal_tls::{Acceptor, Authority, Connector, Limits, Listener, serve};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
@@ -48,9 +48,9 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::open(dir.path(), &root(), SystemClock.now()).unwrap();
         let identity = authority.issue(&[], SystemClock.now()).unwrap();
-        let acceptor = Acceptor::new(identity, &serve::PROTOCOLS).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let acceptor = Acceptor::new(identity, serve::PROTOCOLS).unwrap();
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = tcp.local_addr().unwrap();
         let (stop, is_stopped) = watch::channel(false);
         let (asked, go_on) = (std::sync::Arc::<Notify>::default(), std::sync::Arc::<Notify>::default());
         let (has_asked, may_go_on) = (std::sync::Arc::clone(&asked), std::sync::Arc::clone(&go_on));
@@ -65,7 +65,7 @@ impl World {
                 Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(path))))
             }
         });
-        let server = tokio::spawn(serve(listener, acceptor, service, limits, is_stopped));
+        let server = tokio::spawn(serve(Listener { tcp, acceptor }, service, limits, is_stopped));
         let ca = authority.certificate_file().to_owned();
         Self { _dir: dir, ca, address, stop, server, asked, go_on }
     }
@@ -112,8 +112,11 @@ async fn another_authority_and_another_name_are_not_believed() {
     let connector = Connector::trusting(&world.ca).unwrap();
     let refused = connector.connect("127.0.0.2", world.address.port()).await;
     assert!(refused.is_err(), "the certificate is for other addresses");
+    // Whoever takes one certificate takes no other, of whatever authority.
+    let pinned = Connector::pinned(&world.ca).unwrap().connect("127.0.0.1", world.address.port()).await.unwrap_err();
+    assert!(pinned.to_string().contains("certificate"), "{pinned}");
     std::fs::write(&file, "no certificate").unwrap();
-    assert!(Connector::trusting(&file).is_err());
+    assert!(Connector::trusting(&file).is_err() && Connector::pinned(&file).is_err());
 }
 
 #[tokio::test]

@@ -40,6 +40,9 @@ pub(crate) struct Credentials {
     pub(crate) vault_token: Zeroizing<String>,
     #[serde(default)]
     pub(crate) vault_ca_file: PathBuf,
+    /// The certificate that the other listeners have; empty without TLS.
+    #[serde(default)]
+    pub(crate) tls_certificate_file: PathBuf,
     pub(crate) endpoints: Endpoints,
 }
 
@@ -86,6 +89,10 @@ impl Credentials {
         ] {
             if let Ok(endpoint) = std::env::var(variable) {
                 *value = endpoint;
+                if variable != VAULT_ENDPOINT {
+                    // Another server's certificate is another one.
+                    read.tls_certificate_file = PathBuf::new();
+                }
             }
         }
         Ok(read)

@@ -12,7 +12,7 @@ use crate::data_dir::{DataDir, replace_private};
 use crate::error::CommandError;
 
 /// The environment variable that may hold the root key.
-const VARIABLE: &str = "LOGSEAL_ROOT_KEY";
+pub(crate) const VARIABLE: &str = "LOGSEAL_ROOT_KEY";
 
 /// The root key and whether we made it ourselves.
 pub(crate) struct FoundRootKey {
@@ -35,6 +35,11 @@ pub(crate) fn existing(data_dir: &Path, file: &str) -> Result<RootKey, CommandEr
         Ok(text) => parse(&Zeroizing::new(text), &format!("the variable {VARIABLE}")),
         Err(_) => read(&generated_file(data_dir)),
     }
+}
+
+/// Whether the root key is, or would be, one that a start generated.
+pub(crate) fn would_be_generated(file: &str) -> bool {
+    file.is_empty() && std::env::var_os(VARIABLE).is_none()
 }
 
 /// Finds the root key: `file` if configured, else the environment, else `DIR/vault/root.key`, made if it is missing.
@@ -64,7 +69,7 @@ pub(crate) fn find(data_dir: &DataDir, file: &str) -> Result<FoundRootKey, Comma
 pub(crate) fn find_existing(data_dir: &DataDir, file: &str) -> Result<RootKey, CommandError> {
     let made = data_dir.join("vault/root.key");
     let there = made.try_exists().map_err(CommandError::io(format!("look for `{}`", made.display())))?;
-    if file.is_empty() && std::env::var_os(VARIABLE).is_none() && !there {
+    if would_be_generated(file) && !there {
         return Err(CommandError::Refused(format!(
             "there is no root key: give the one of this data directory by `vault.root_key_file` or {VARIABLE}, or put \
              `{}` back",

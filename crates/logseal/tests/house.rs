@@ -18,11 +18,11 @@ const EDGES: &[(&str, &[&str])] = &[
     ("keys", &["core", "crypto", "vault", "catalog"]),
     ("wal", &["core", "crypto"]),
     ("segment", &["core", "crypto"]),
-    ("ingest", &["core", "crypto", "otlp", "catalog", "keys", "wal", "segment"]),
+    ("ingest", &["core", "crypto", "tls", "otlp", "catalog", "keys", "wal", "segment"]),
     ("query", &["core", "otlp"]),
     ("control", &["core", "vault", "catalog", "keys"]),
     ("rebuild", &["core", "crypto", "vault", "catalog", "keys", "segment"]), // joins what outlives a catalog into one
-    ("bench", &["core"]),
+    ("bench", &["core", "tls"]),                                             // it ships as shippers do
     ("testkit", &["core", "crypto", "vault", "wal"]), // the faulty disk and the scripted vault implement ports
 ];
 

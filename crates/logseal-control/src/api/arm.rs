@@ -70,7 +70,8 @@ fn base(api: &Management, uri: &Uri, headers: &HeaderMap) -> String {
     }
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let authority = uri.authority().map(|authority| authority.as_str()).or(host);
-    format!("http://{}", authority.unwrap_or("127.0.0.1:8430"))
+    let scheme = if api.is_tls { "https" } else { "http" };
+    format!("{scheme}://{}", authority.unwrap_or("127.0.0.1:8430"))
 }
 
 impl Head {

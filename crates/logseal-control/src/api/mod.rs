@@ -68,6 +68,8 @@ pub struct Management {
     pub ready: watch::Receiver<bool>,
     /// The URL that the API has for its clients; `None` for the one that each request names.
     pub public_url: Option<String>,
+    /// Whether it is served over TLS, which links without a public URL say.
+    pub is_tls: bool,
 }
 
 /// The management API. Fixed segments of paths compare without case and paths with or without a trailing slash.

@@ -66,5 +66,6 @@ pub(crate) fn management(deployment: &Deployment) -> Management {
         metrics: Arc::new(NoMetrics),
         ready: watch::channel(true).1,
         public_url: None,
+        is_tls: false,
     }
 }

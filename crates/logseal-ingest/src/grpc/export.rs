@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use logseal_tls::ClientNames;
 use tokio::time::Instant;
 use tonic::body::Body;
 
@@ -31,7 +32,8 @@ pub(super) async fn export(door: &Door, request: Request<Body>) -> Response<Body
     let (parts, body) = request.into_parts();
     let timeout = deadline::timeout(&parts.headers);
     let end = timeout.map(deadline::patience).and_then(|patience| call.start().checked_add(patience));
-    let work = read(door, &parts.headers, body, call.start(), timeout);
+    let client = parts.extensions.get::<ClientNames>().cloned().unwrap_or_default();
+    let work = read(door, &client, &parts.headers, body, call.start(), timeout);
     match call.settle(end, work).await {
         Ok(accepted) => answer::acknowledged(&accepted),
         Err((refusal, retry_delay)) => answer::refused(&refusal, retry_delay),
@@ -41,12 +43,13 @@ pub(super) async fn export(door: &Door, request: Request<Body>) -> Response<Body
 /// Everything between the headers and the answer, cheapest refusal first.
 async fn read(
     door: &Door,
+    client: &ClientNames,
     headers: &HeaderMap,
     body: Body,
     start: Instant,
     timeout: Option<Duration>,
 ) -> Result<Accepted, Refusal> {
-    let workspace = identify(door, headers)?;
+    let workspace = identify(door, client, headers)?;
     let encoding = encoding(headers)?;
     let (admission, limits) = (&door.admission, door.admission.limits());
     let hold = admission.hold(workspace, start, timeout);

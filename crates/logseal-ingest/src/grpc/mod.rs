@@ -1,7 +1,7 @@
 //! OTLP over gRPC: `LogsService/Export`, health, reflection and what the server's owner adds, on one HTTP/2 listener.
 //!
 //! ```text
-//! TcpListener -> connection (limit, preface) -> tonic's HTTP/2 -> dispatch -> export -> Intake
+//! Listener -> connection (limit, TLS, preface) -> tonic's HTTP/2 -> dispatch -> export -> Intake
 //!                                                                     \----> health, reflection v1 and v1alpha, `Services`
 //! ```
 //!
@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
-use tokio::net::TcpListener;
+use logseal_tls::Listener;
 use tokio::sync::{oneshot, watch};
 use tokio::time::sleep;
 use tonic::body::Body;
@@ -37,6 +37,9 @@ use crate::connection::{
     connection_window,
 };
 use crate::door::Door;
+
+/// What is spoken here, by its ALPN name.
+pub const PROTOCOLS: &[&str] = &["h2"];
 
 /// What the owner of a server tells it while it runs.
 #[derive(Clone, Debug)]
@@ -66,7 +69,7 @@ pub struct Services {
 ///
 /// [`IngestError::Descriptors`] and [`IngestError::Transport`].
 pub async fn serve(
-    listener: TcpListener,
+    listener: Listener,
     door: Door,
     services: Services,
     lifecycle: Lifecycle,

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use logseal_tls::ClientNames;
 use tokio::time::Instant;
 
 use super::PATH;
@@ -19,7 +20,7 @@ use crate::passage::{Arrived, Call, Form, identify, in_time, take_in};
 const UNANNOUNCED_BYTES: usize = 64 * 1024;
 
 /// Answers one call.
-pub(super) async fn answer(door: &Door, request: Request<Incoming>) -> Response<Full<Bytes>> {
+pub(super) async fn answer(door: &Door, client: &ClientNames, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (parts, body) = request.into_parts();
     let mut body = RequestBody::new(body);
     let form = form(&parts.headers);
@@ -32,7 +33,7 @@ pub(super) async fn answer(door: &Door, request: Request<Incoming>) -> Response<
         Some(elsewhere) => Err(answer::elsewhere(elsewhere, form)),
         None => {
             let call = Call::begin(door, Protocol::Http);
-            let work = read(door, &parts.headers, form, &mut body, call.start());
+            let work = read(door, client, &parts.headers, form, &mut body, call.start());
             call.settle(None, work).await.map_err(|(refusal, delay)| answer::refused(&refusal, delay, form))
         }
     };
@@ -48,12 +49,13 @@ pub(super) async fn answer(door: &Door, request: Request<Incoming>) -> Response<
 /// Everything between the head and the answer, cheapest refusal first.
 async fn read(
     door: &Door,
+    client: &ClientNames,
     headers: &HeaderMap,
     form: Option<Form>,
     body: &mut RequestBody<Incoming>,
     start: Instant,
 ) -> Result<Accepted, Refusal> {
-    let workspace = identify(door, headers)?;
+    let workspace = identify(door, client, headers)?;
     let form = form.ok_or_else(|| {
         Refusal::Unsupported(
             "unknown `content-type`; accepted are `application/x-protobuf,application/json`".to_owned(),

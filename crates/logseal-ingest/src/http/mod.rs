@@ -1,7 +1,7 @@
-//! OTLP over HTTP: `POST /v1/logs` in protobuf or JSON, over HTTP/1.1, or over HTTP/2 by prior knowledge.
+//! OTLP over HTTP: `POST /v1/logs` in protobuf or JSON, over HTTP/1.1, or over HTTP/2 by TLS's word or by prior knowledge.
 //!
 //! ```text
-//! TcpListener -> connection (limit, first bytes) -> hyper -> call: path, method -> credentials ... -> Intake
+//! Listener -> connection (limit, TLS, first bytes) -> hyper -> call: path, method -> credentials ... -> Intake
 //! ```
 //!
 //! Memory that a client can make the server take beside the budget: a head of `connection::HEADER_BYTES` and as much of its body on a
@@ -21,7 +21,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::TcpListener;
+use logseal_tls::Listener;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
@@ -33,6 +33,9 @@ use crate::connection::{
 use crate::door::Door;
 use crate::settings::DoorLimits;
 
+/// What is spoken here, by its ALPN names.
+pub const PROTOCOLS: &[&str] = &["h2", "http/1.1"];
+
 /// The path of the call.
 pub const PATH: &str = "/v1/logs";
 
@@ -42,7 +45,7 @@ const HEAD_TIME: Duration = Duration::from_secs(120);
 
 /// Serves `listener` until `shutdown` becomes true, or nobody is left who could say so; then accepts nothing new, lets calls under way
 /// finish for at most `ingest.drain_ms`, and cuts what is left.
-pub async fn serve(listener: TcpListener, door: Door, mut shutdown: watch::Receiver<bool>) {
+pub async fn serve(listener: Listener, door: Door, mut shutdown: watch::Receiver<bool>) {
     let limits = *door.admission.limits();
     let builder = builder(&limits);
     let (end, is_end) = watch::channel(false);
@@ -59,9 +62,10 @@ pub async fn serve(listener: TcpListener, door: Door, mut shutdown: watch::Recei
             };
             let Some(Ok(connection)) = connection else { continue };
             let door = Arc::clone(&door);
+            let client = connection.client.clone();
             let service = service_fn(move |request| {
-                let door = Arc::clone(&door);
-                async move { Ok::<_, Infallible>(call::answer(&door, request).await) }
+                let (door, client) = (Arc::clone(&door), client.clone());
+                async move { Ok::<_, Infallible>(call::answer(&door, &client, request).await) }
             });
             let served = builder.serve_connection(TokioIo::new(connection), service).into_owned();
             let served = graceful.watch(served);

@@ -26,6 +26,7 @@ use logseal_ingest::http as otlp_http;
 use logseal_ingest::{
     Accepted, AuthError, Authenticator, Budget, Door, DoorSettings, IngestError, Intake, IntakeError, IntakeRequest,
 };
+use logseal_tls::{ClientNames, Listener};
 use prost::Message;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -103,6 +104,10 @@ impl Authenticator for Keys {
             _ => Err(AuthError::Unknown),
         }
     }
+
+    fn workspace_of_client(&self, _: &ClientNames) -> Result<Option<WorkspaceId>, AuthError> {
+        Ok(None)
+    }
 }
 
 #[derive(Debug)]
@@ -145,9 +150,9 @@ impl Server {
         let (ready, is_ready) = watch::channel(true);
         let (shutdown, is_shutdown) = watch::channel(false);
         let budget = Arc::clone(door.budget());
-        let http_server = otlp_http::serve(http_listener, door.clone(), is_shutdown.clone());
+        let http_server = otlp_http::serve(Listener::plain(http_listener), door.clone(), is_shutdown.clone());
         let lifecycle = Lifecycle { ready: is_ready, shutdown: is_shutdown };
-        let grpc_server = serve(listener, door, Services::default(), lifecycle);
+        let grpc_server = serve(Listener::plain(listener), door, Services::default(), lifecycle);
         let task = tokio::spawn(async { tokio::join!(grpc_server, http_server).0 });
         Self { address, http, budget, ready, shutdown, task }
     }

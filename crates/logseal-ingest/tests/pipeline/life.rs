@@ -27,6 +27,7 @@ use logseal_keys::{AekOwner, Keyring};
 use logseal_otlp::{ScanLimits, SchemaLimits};
 use logseal_segment::properties::decryption_properties;
 use logseal_segment::{SegmentSettings, SegmentStore};
+use logseal_tls::Listener;
 use logseal_vault::{KeyId, KeyName, KeyVault as _, KeyVersion};
 use logseal_wal::Disk;
 use object_store::ObjectStoreExt as _;
@@ -190,7 +191,7 @@ impl Parts {
         let address = listener.local_addr().unwrap();
         let (shutdown, is_shutdown) = watch::channel(false);
         let lifecycle = Lifecycle { ready: watch::channel(true).1, shutdown: is_shutdown };
-        let server = tokio::spawn(serve(listener, door, Services::default(), lifecycle));
+        let server = tokio::spawn(serve(Listener::plain(listener), door, Services::default(), lifecycle));
         let channel = Endpoint::try_from(format!("http://{address}")).unwrap().connect().await.unwrap();
         Self {
             world,

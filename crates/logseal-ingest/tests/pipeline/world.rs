@@ -16,6 +16,7 @@ use logseal_ingest::{AuthError, Authenticator};
 use logseal_keys::{AekOwner, Keyring, OneVault, WrappedKeyStore};
 use logseal_testkit::SimulatedDisk;
 use logseal_testkit::store::{FaultyStore, StoreScript};
+use logseal_tls::ClientNames;
 use logseal_vault::{Caller, EmbeddedClient, EmbeddedVault, KeyName};
 use logseal_wal::Disk as _;
 use object_store::ObjectStore as _;
@@ -96,6 +97,10 @@ pub(crate) struct Keys;
 impl Authenticator for Keys {
     fn workspace_of(&self, key: &str) -> Result<WorkspaceId, AuthError> {
         key.parse().map(workspace).map_err(|_| AuthError::Unknown)
+    }
+
+    fn workspace_of_client(&self, _: &ClientNames) -> Result<Option<WorkspaceId>, AuthError> {
+        Ok(None)
     }
 }
 

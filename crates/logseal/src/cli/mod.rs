@@ -97,9 +97,9 @@ pub(crate) struct ServerOptions {
     /// Management URL of a server elsewhere; then no data directory is needed, but --token-file
     #[arg(long, global = true, value_name = "URL", env = "LOGSEAL_ENDPOINT")]
     pub(crate) endpoint: Option<String>,
-    /// Certificates to trust for an https:// endpoint (PEM); this version has no TLS yet and refuses both
-    #[arg(long, global = true, value_name = "FILE", env = "LOGSEAL_CA")]
-    pub(crate) ca: Option<PathBuf>,
+    /// Authorities to trust for an https:// endpoint (PEM) [default: those that this machine trusts]
+    #[arg(long, global = true, value_name = "FILE", env = "LOGSEAL_CA_FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
     /// File with the management token of --endpoint
     #[arg(long, global = true, value_name = "FILE", env = "LOGSEAL_TOKEN_FILE")]
     pub(crate) token_file: Option<PathBuf>,
@@ -127,7 +127,7 @@ impl Cli {
                 return Err(Self::command().error(clap::error::ErrorKind::ArgumentConflict, message));
             }
             // What stands in the command line counts more than the environment.
-            (server.endpoint, server.ca, server.token_file) = (None, None, None);
+            (server.endpoint, server.ca_file, server.token_file) = (None, None, None);
         }
         Ok(cli)
     }
@@ -216,6 +216,9 @@ pub(crate) struct BenchIngestOptions {
     /// OTLP/gRPC endpoint [default: the server of the data directory]
     #[arg(long, value_name = "URL")]
     pub(crate) endpoint: Option<String>,
+    /// Authorities to trust for an https:// endpoint (PEM) [default: those that this machine trusts]
+    #[arg(long, value_name = "FILE", env = "LOGSEAL_CA_FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
     /// Records to ship
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     pub(crate) records: u64,

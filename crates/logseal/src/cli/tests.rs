@@ -37,7 +37,8 @@ fn commands_are_taken_as_documented() {
         &["cluster", "--resource-group", "rg", "show", "prod", "--data-dir", "d"],
         &["segment", "list", "--endpoint", "http://127.0.0.1:1", "--token-file", "t"],
         &["segment", "export-key", ID, "--json", "--endpoint", "http://127.0.0.1:1", "--token-file", "t"],
-        &["bench", "ingest", "--endpoint", "http://127.0.0.1:4317"],
+        &["bench", "ingest", "--endpoint", "https://127.0.0.1:4317", "--ca-file", "ca.pem"],
+        &["cluster", "list", "--endpoint", "https://logs.example:8430", "--ca-file", "ca.pem", "--token-file", "t"],
     ] {
         assert!(read(arguments).is_ok(), "{arguments:?}: {:?}", read(arguments).map(|_| ()));
     }

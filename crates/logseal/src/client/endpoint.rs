@@ -7,11 +7,12 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use http::Uri;
+use logseal_tls::Connector;
 use zeroize::Zeroizing;
 
 use crate::cli::ServerOptions;
 use crate::credentials::{Credentials, MANAGEMENT_TOKEN};
-use crate::error::CommandError;
+use crate::error::{Chain, CommandError};
 
 /// Where resources are unless somebody says otherwise; neither need exist.
 const SUBSCRIPTION: &str = "00000000-0000-0000-0000-000000000000";
@@ -23,8 +24,10 @@ const TOKEN_BYTES: u64 = 16 * 1024;
 /// A server to talk to.
 #[derive(Debug)]
 pub(crate) struct Target {
-    /// `http://authority`.
+    /// `scheme://authority`.
     pub(super) endpoint: String,
+    /// Whom it is believed to be.
+    pub(super) connector: Connector,
     pub(super) token: Token,
     pub(crate) place: Place,
     /// What to look at when it does not answer.
@@ -80,8 +83,10 @@ impl Target {
         };
         let place = own.clone().or(options);
         let (name, id) = (credentials.workspace.clone(), credentials.workspace_id.clone());
+        let endpoint = checked(&credentials.endpoints.management)?;
         Ok(Self {
-            endpoint: checked(&credentials.endpoints.management, None)?,
+            connector: credentials.connector(&endpoint, options.ca_file.as_ref())?,
+            endpoint,
             token: Token(credentials.management_token.clone()),
             workspace: (own == place).then_some(KnownWorkspace { name, id }),
             place,
@@ -90,7 +95,7 @@ impl Target {
     }
 
     fn elsewhere(endpoint: &str, options: &ServerOptions) -> Result<Self, CommandError> {
-        let endpoint = checked(endpoint, given(options.ca.as_ref()))?;
+        let endpoint = checked(endpoint)?;
         let from_variable = std::env::var(MANAGEMENT_TOKEN).ok().filter(|token| !token.is_empty()).map(Zeroizing::new);
         let token = match (given(options.token_file.as_ref()), from_variable) {
             (Some(file), _) => token_in(file)?,
@@ -103,10 +108,12 @@ impl Target {
         };
         let place = Place { subscription: SUBSCRIPTION.to_owned(), resource_group: RESOURCE_GROUP.to_owned() };
         Ok(Self {
+            connector: connector(&endpoint, None, options.ca_file.as_ref())?,
             endpoint,
             token: Token(token),
             place: place.or(options),
-            advice: "is `logseal serve` running there, and is --endpoint its management URL?".to_owned(),
+            advice: "is `logseal serve` running there, is --endpoint its management URL, and if it is an https:// one, has --ca-file the authority of its certificate?"
+                .to_owned(),
             workspace: None,
         })
     }
@@ -127,8 +134,40 @@ fn given<T: AsRef<OsStr>>(option: Option<&T>) -> Option<&T> {
     option.filter(|value| !(*value).as_ref().is_empty())
 }
 
+impl Credentials {
+    /// What opens connections to `endpoint`, which is one of these: by the server's own certificate as far as that is known.
+    pub(crate) fn connector(&self, endpoint: &str, ca_file: Option<&PathBuf>) -> Result<Connector, CommandError> {
+        // The variable may be there for another server.
+        let ca_file = ca_file.filter(|_| is_tls(endpoint));
+        connector(endpoint, Some(&self.tls_certificate_file), ca_file)
+    }
+}
+
+/// What opens connections to `endpoint`: the server whose certificate is in `pinned`, else one with a certificate of `ca_file`'s authorities,
+/// else of those that this machine trusts.
+pub(crate) fn connector(
+    endpoint: &str,
+    pinned: Option<&PathBuf>,
+    ca_file: Option<&PathBuf>,
+) -> Result<Connector, CommandError> {
+    let made = match (is_tls(endpoint), given(pinned), given(ca_file)) {
+        (true, Some(certificate), _) => Connector::pinned(certificate),
+        (true, None, Some(file)) => Connector::trusting(file),
+        (true, None, None) => Connector::system(),
+        (false, None, Some(_)) => {
+            return Err(CommandError::Usage(format!("--ca-file is for https:// endpoints, and `{endpoint}` is none")));
+        }
+        (false, ..) => Connector::plain(),
+    };
+    made.map_err(|error| CommandError::Refused(Chain(&error).to_string()))
+}
+
+fn is_tls(endpoint: &str) -> bool {
+    endpoint.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"))
+}
+
 /// `scheme://authority` of a URL to which the token may go.
-fn checked(url: &str, ca: Option<&PathBuf>) -> Result<String, CommandError> {
+fn checked(url: &str) -> Result<String, CommandError> {
     let refused =
         |why: &str| Err(CommandError::Usage(format!("the management endpoint `{url}` cannot be used: {why}")));
     let tunnel = "forward its port over SSH (`ssh -N -L 8430:127.0.0.1:8430 HOST`) and give http://127.0.0.1:8430";
@@ -146,14 +185,13 @@ fn checked(url: &str, ca: Option<&PathBuf>) -> Result<String, CommandError> {
     }
     match uri.scheme_str() {
         Some("http") => {}
-        Some("https") => return refused(&format!("this version has no TLS yet: {tunnel}")),
+        Some("https") => return Ok(format!("https://{authority}")),
         _ => return refused("it is no URL such as http://127.0.0.1:8430"),
     }
-    if ca.is_some() {
-        return refused("--ca is for https:// endpoints");
-    }
     if !is_loopback(authority.host()) {
-        return refused(&format!("over plain HTTP everybody on the way could read the management token: {tunnel}"));
+        return refused(&format!(
+            "over plain HTTP everybody on the way could read the management token: have it served over TLS, or {tunnel}"
+        ));
     }
     Ok(format!("http://{authority}"))
 }
@@ -183,7 +221,7 @@ mod tests {
     use super::*;
 
     fn refusal(url: &str) -> String {
-        match checked(url, None) {
+        match checked(url) {
             Err(error) => {
                 assert!(error.is_usage());
                 error.to_string()
@@ -192,8 +230,8 @@ mod tests {
         }
     }
 
-    /// Scenario: endpoints near and far. Guarantee: the token goes to loopback addresses only as long as there is no TLS, and the
-    /// refusal says why and what to do.
+    /// Scenario: endpoints near and far. Guarantee: without TLS the token goes to loopback addresses only, and the refusal says why and what
+    /// to do.
     #[test]
     fn the_token_is_not_sent_over_a_network_in_clear() {
         for (url, expected) in [
@@ -201,8 +239,9 @@ mod tests {
             ("http://127.9.9.9:1/", "http://127.9.9.9:1"),
             ("http://[::1]:8430", "http://[::1]:8430"),
             ("HTTP://LocalHost:8430/", "http://LocalHost:8430"),
+            ("https://logs.example:8430/", "https://logs.example:8430"),
         ] {
-            assert_eq!(checked(url, None).unwrap(), expected);
+            assert_eq!(checked(url).unwrap(), expected);
         }
         for far in [
             "http://10.0.0.1:8430",
@@ -214,15 +253,18 @@ mod tests {
             let message = refusal(far);
             assert!(message.contains("plain HTTP") && message.contains("ssh -N -L"), "{message}");
         }
-        assert!(refusal("https://logs.example:8430").contains("no TLS yet"));
         assert!(!refusal("http://me:hush@127.0.0.1").contains("hush"));
         for bad in
             ["", "127.0.0.1:8430", "ftp://127.0.0.1", "http://", "http://127.0.0.1/x", "http://127.0.0.1?x", "nonsense"]
         {
             assert!(refusal(bad).contains("endpoint"), "{bad}");
         }
-        let ca = PathBuf::from("ca.pem");
-        assert!(checked("http://127.0.0.1", Some(&ca)).unwrap_err().to_string().contains("--ca"));
+        let ca = PathBuf::from("/nonexistent/ca.pem");
+        assert!(connector("http://127.0.0.1", None, Some(&ca)).unwrap_err().to_string().contains("--ca-file"));
+        for (pinned, file) in [(Some(&ca), None), (None, Some(&ca))] {
+            let error = connector("HTTPS://127.0.0.1", pinned, file).unwrap_err();
+            assert!(error.to_string().contains("/nonexistent/ca.pem"), "never without: {error}");
+        }
     }
 
     #[test]

@@ -11,14 +11,14 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use logseal_tls::Connector;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::timeout;
 
-pub(crate) use self::endpoint::{Place, Target};
+pub(crate) use self::endpoint::{Place, Target, connector};
 pub(crate) use self::vault::Vault;
 use crate::cli::ServerOptions;
 use crate::cli::names::uuid;
@@ -39,7 +39,7 @@ const PAGES: usize = 1_000;
 /// A management API and the token that opens it.
 #[derive(Debug)]
 pub(crate) struct Management {
-    http: Client<HttpConnector, Full<Bytes>>,
+    http: Client<Connector, Full<Bytes>>,
     pub(crate) target: Target,
 }
 
@@ -89,9 +89,7 @@ impl Management {
     }
 
     pub(crate) fn new(target: Target) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT));
-        Self { http: Client::builder(TokioExecutor::new()).build(connector), target }
+        Self { http: Client::builder(TokioExecutor::new()).build(target.connector.clone()), target }
     }
 
     pub(crate) fn call(&self, method: Method, path: impl Into<String>) -> Call<'_> {

@@ -28,6 +28,7 @@ fn client(endpoint: String) -> Management {
         token: Token(Zeroizing::new("t0ken".to_owned())),
         place: Place { subscription: "s".into(), resource_group: "g".into() },
         advice: "is it running?".to_owned(),
+        connector: Connector::plain().unwrap(),
         workspace: None,
     })
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use logseal_bench::{BenchError, BenchSettings, Payload, ServerProbe};
 use logseal_core::{Clock as _, SystemClock, UnixNanos};
+use logseal_ingest::grpc;
 use tokio::time::sleep;
 
 use crate::cli::{BenchCommand, BenchIngestOptions, PayloadName, ServerOptions};
-use crate::client::{Management, Target};
+use crate::client::{Management, Target, connector};
 use crate::commands::print;
 use crate::credentials::Credentials;
 use crate::error::CommandError;
@@ -25,7 +26,12 @@ pub(crate) async fn run(data_dir: &Path, command: &BenchCommand) -> Result<(), C
     let BenchCommand::Ingest(options) = command;
     let credentials = Credentials::read(data_dir)?;
     let failed = |error: BenchError| CommandError::Bench(Box::new(error));
-    let settings = settings(&credentials, options).map_err(failed)?;
+    let mut settings = settings(&credentials, options).map_err(failed)?;
+    let connector = match &options.endpoint {
+        Some(endpoint) => connector(endpoint, None, options.ca_file.as_ref())?,
+        None => credentials.connector(&settings.endpoint, options.ca_file.as_ref())?,
+    };
+    settings.connector = Some(connector.offering(grpc::PROTOCOLS));
     // Without an endpoint of its own the benchmark drives the server of the data directory, whose process we can watch.
     let probe = match (&options.endpoint, server_process(data_dir)) {
         (None, Some(pid)) => {

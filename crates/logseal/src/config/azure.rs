@@ -7,6 +7,7 @@ use logseal_vault::azure::TlsTrust;
 use logseal_vault::uri::Audience;
 use serde::{Deserialize, Serialize};
 
+use super::words;
 use crate::error::CommandError;
 
 /// Azure Key Vault, and whatever else speaks its keys API.
@@ -24,11 +25,6 @@ impl Default for Azure {
         let domains = Audience::ALL.map(Audience::as_str).join(" ");
         Self { domains, hosts: String::new(), ca_file: String::new(), identities_file: String::new() }
     }
-}
-
-/// The words of a list; blanks and commas separate them.
-fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split([' ', ',']).filter(|word| !word.is_empty())
 }
 
 fn audience(key: &str, name: &str) -> Result<Audience, CommandError> {

@@ -24,15 +24,27 @@ const fn key(name: &'static str, unit: &'static str, meaning: &'static str) -> K
 
 /// All keys, by section.
 pub(crate) const KEYS: &[Key] = &[
-    key("listen.otlp_grpc", "address", "where OTLP/gRPC is served; loopback only until TLS can be configured"),
-    key("listen.otlp_http", "address", "where OTLP/HTTP is served; loopback only until TLS can be configured"),
-    key(
-        "listen.management",
-        "address",
-        "where the management API is served; loopback only until TLS can be configured",
-    ),
+    key("listen.otlp_grpc", "address", "where OTLP/gRPC is served; loopback only without TLS"),
+    key("listen.otlp_http", "address", "where OTLP/HTTP is served; loopback only without TLS"),
+    key("listen.management", "address", "where the management API is served; loopback only without TLS"),
     key("listen.vault", "address", "where the embedded key vault is served, over TLS; loopback only"),
     key("listen.public_url", "URL", "what links in answers begin with; empty for the scheme and host of each request"),
+    key(
+        "tls.certificate",
+        "path",
+        "certificate of OTLP and the management API and those that lead to its authority (PEM); empty for no TLS",
+    ),
+    key("tls.key", "path", "the certificate's private key (PEM, not encrypted)"),
+    key(
+        "tls.client_ca",
+        "path",
+        "authorities (PEM) of shippers' certificates; empty for none, then only workspace keys open OTLP",
+    ),
+    key(
+        "tls.client_workspaces",
+        "names",
+        "NAME=WORKSPACE_ID for DNS names and URIs in shippers' certificates, which then need no workspace key",
+    ),
     key("ingest.max_request_bytes", "bytes", "largest request, on the wire and after decompression"),
     key("ingest.memory_budget_bytes", "bytes", "memory for bodies, decoded chunks and open batches together"),
     key("ingest.hold_ms", "ms", "longest time that a call is held back before it is told to come back"),

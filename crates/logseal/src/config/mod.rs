@@ -5,6 +5,7 @@
 
 pub(crate) mod azure;
 mod keys;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -20,6 +21,7 @@ use toml::{Table, Value};
 
 use self::azure::Azure;
 pub(crate) use self::keys::{KEYS, Key};
+use self::tls::Tls;
 use crate::credentials::{VAULT_CA_FILE, VAULT_ENDPOINT, VAULT_TOKEN};
 use crate::error::CommandError;
 
@@ -31,6 +33,7 @@ const CLIENT_VARIABLES: [&str; 3] = [VAULT_TOKEN, VAULT_ENDPOINT, VAULT_CA_FILE]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {
     pub(crate) listen: Listen,
+    pub(crate) tls: Tls,
     pub(crate) ingest: DoorSettings,
     pub(crate) schema: Schema,
     pub(crate) wal: WalSettings,
@@ -275,11 +278,18 @@ impl Config {
             None => {}
             Some((_, rule)) => return Err(CommandError::Config((*rule).to_owned())),
         }
+        self.tls.files()?;
+        self.tls.client_workspaces()?;
         self.wal.check().map_err(|error| CommandError::Config(error.to_string()))?;
         self.ingest.check().map_err(|error| CommandError::Config(error.to_string()))?;
         self.query.validate().map_err(|error| CommandError::Config(error.to_string()))?;
         Ok(())
     }
+}
+
+/// The words of a list; blanks and commas separate them.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split([' ', ',']).filter(|word| !word.is_empty())
 }
 
 /// Sets `key` to `text`, read as the type that the key's default has.
@@ -392,6 +402,7 @@ mod tests {
             ("", &["listen.management=nowhere"], "listen"),
             ("", &["ingest.max_request_bytes=0"], "max_request_bytes"),
             ("", &["query.timeout_ms=0"], "query.timeout_ms"),
+            ("[tls]\nkey = \"k\"", &[], "tls.certificate"),
         ] {
             let error = load(file, &[], sets).unwrap_err();
             assert!(error.contains(expected), "{file} {sets:?}: {error}");

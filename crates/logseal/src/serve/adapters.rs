@@ -1,5 +1,6 @@
 //! What one crate asks of another, joined here: the engine crates do not know each other.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ use logseal_query::{
     SegmentOpener, SegmentRef, Snapshot, TableSnapshot, Unsealed, format,
 };
 use logseal_segment::{SegmentError, SegmentStore, properties};
+use logseal_tls::ClientNames;
 use metrics_exporter_prometheus::PrometheusHandle;
 use object_store::path::Path;
 use tokio::sync::broadcast;
@@ -29,14 +31,33 @@ use tokio::sync::broadcast;
 use super::data_plane::Suspended;
 use crate::error::Chain;
 
-/// Shippers' keys for the door.
+/// Shippers' keys and certificates for the door.
 #[derive(Debug)]
-pub(super) struct Shippers(pub(super) Arc<AccessKeys>);
+pub(super) struct Shippers {
+    pub(super) keys: Arc<AccessKeys>,
+    /// What names in certificates stand for.
+    pub(super) clients: HashMap<String, WorkspaceId>,
+}
 
 impl Authenticator for Shippers {
     fn workspace_of(&self, key: &str) -> Result<WorkspaceId, AuthError> {
         // Clients drop data on `Unknown`: it is never said while it may be a key that could not be read.
-        self.0.workspace_of(key).ok_or(if self.0.is_complete() { AuthError::Unknown } else { AuthError::Unavailable })
+        let complete = self.keys.is_complete();
+        self.keys.workspace_of(key).ok_or(if complete { AuthError::Unknown } else { AuthError::Unavailable })
+    }
+
+    fn workspace_of_client(&self, names: &ClientNames) -> Result<Option<WorkspaceId>, AuthError> {
+        let mut known = names.iter().filter_map(|name| self.clients.get(name).copied());
+        let Some(workspace) = known.next() else { return Ok(None) };
+        if known.any(|other| other != workspace) {
+            return Err(AuthError::Ambiguous);
+        }
+        // Without a key it is not there, or was deleted: what its clients ship is nobody's.
+        match (self.keys.has(workspace), self.keys.is_complete()) {
+            (true, _) => Ok(Some(workspace)),
+            (false, true) => Err(AuthError::NoSuchWorkspace),
+            (false, false) => Err(AuthError::Unavailable),
+        }
     }
 }
 

@@ -1,9 +1,11 @@
 //! What the server writes into `credentials.json` for the clients of its data directory.
 
+use std::path::PathBuf;
+
 use logseal_catalog::ResourceKind;
 use logseal_control::provision::{DEFAULT_CLUSTER, DEFAULT_RESOURCE_GROUP, DEFAULT_SUBSCRIPTION, DEFAULT_WORKSPACE};
 
-use super::{State, vault};
+use super::State;
 use crate::credentials::{Credentials, Endpoints, Tokens};
 use crate::data_dir::DataDir;
 use crate::error::CommandError;
@@ -13,7 +15,7 @@ impl State {
         &self,
         data_dir: &DataDir,
         tokens: Tokens,
-        vault: &vault::Door,
+        (vault_ca_file, tls_certificate_file): (PathBuf, PathBuf),
         endpoints: Endpoints,
     ) -> Result<Credentials, CommandError> {
         let start = "read the default workspace";
@@ -31,7 +33,8 @@ impl State {
             workspace_key: zeroize::Zeroizing::default(),
             management_token: tokens.management,
             vault_token: tokens.vault,
-            vault_ca_file: vault.ca_file.clone(),
+            vault_ca_file,
+            tls_certificate_file,
             endpoints,
         };
         // Somebody may have deleted it for good.

@@ -1,6 +1,6 @@
 //! `logseal serve`: opens everything, serves, and stops cleanly.
 //!
-//! Order of the start: data directory and its lock, root key, vault, catalog, store, keyring, default resources, tables, the
+//! Order of the start: data directory and its lock, certificates, root key, vault, catalog, store, keyring, default resources, tables, the
 //! write-ahead log (its newest file; the rest is replayed in the background), daily caps, listeners, `credentials.json`, the ready line. Order of
 //! the stop: readiness off, receivers finish the calls under way, the log closes its file, batches are cut and committed, then the
 //! management API ends.
@@ -15,6 +15,7 @@ mod key_vaults;
 mod readiness;
 mod state;
 mod stop;
+mod tls;
 mod usage;
 mod vault;
 mod workspaces;
@@ -27,10 +28,12 @@ use std::time::Duration;
 
 use logseal_catalog::ClusterRow;
 use logseal_control::{Management, RotationCoordinator, Upkeep, UpkeepSettings};
+use logseal_core::{Clock as _, SystemClock};
 use logseal_ingest::{grpc, http};
 use logseal_keys::Monitor;
 use logseal_keys::availability::KeyState;
 use logseal_otlp::SchemaLimits;
+use logseal_tls::{Limits, Listener};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -61,14 +64,11 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
     config.listen.management = options.management.unwrap_or(config.listen.management);
     config.listen.vault = options.vault.unwrap_or(config.listen.vault);
     start_log(&config);
-    refuse_public(&[
-        ("listen.otlp_grpc", config.listen.otlp_grpc),
-        ("listen.otlp_http", config.listen.otlp_http),
-        ("listen.management", config.listen.management),
-    ])?;
+    tls::refuse_public(&config)?;
     vault::refuse_public(config.listen.vault)?;
 
     let data_dir = DataDir::lock(data_dir)?;
+    let acceptors = tls::Acceptors::open(&config, &data_dir, SystemClock.now())?;
     let root = root_key::find(&data_dir, &config.vault.root_key_file)?;
     if root.generated {
         info!("a generated root key is in use: only loopback addresses are served");
@@ -85,16 +85,20 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
     let management_listener = bind("the management API", config.listen.management).await?;
     let grpc_addr = local_addr(&grpc_listener)?;
     let http_addr = local_addr(&http_listener)?;
-    let management_url = format!("http://{}", local_addr(&management_listener)?);
+    let management_url = tls::url(&acceptors.management, local_addr(&management_listener)?);
     let vault_door = vault::Door::open(&data_dir, &root.key, config.listen.vault, &*state.clock).await?;
     let vault_url = vault_door.url.clone();
     let endpoints = Endpoints {
-        otlp_grpc: format!("http://{grpc_addr}"),
-        otlp_http: format!("http://{http_addr}"),
+        otlp_grpc: tls::url(&acceptors.grpc, grpc_addr),
+        otlp_http: tls::url(&acceptors.http, http_addr),
         management: management_url.clone(),
         vault: vault_url.clone(),
     };
-    state.credentials(&data_dir, tokens.clone(), &vault_door, endpoints).await?.write(data_dir.path())?;
+    let certificate_files = (vault_door.ca_file.clone(), acceptors.certificate_file);
+    state.credentials(&data_dir, tokens.clone(), certificate_files, endpoints).await?.write(data_dir.path())?;
+    if let Some(certificates) = acceptors.certificates {
+        tokio::spawn(certificates.keep(Arc::clone(&state.clock)));
+    }
 
     let watched = state.watch(&monitor).await?;
     state.vaults.serve_at(Arc::clone(&vault_door.addresses));
@@ -126,13 +130,17 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
         is_ready,
     )?;
     let services = services(&api, grpc_addr, is_shutdown.clone());
+    let http_listener = Listener { tcp: http_listener, acceptor: acceptors.http };
+    let grpc_listener = Listener { tcp: grpc_listener, acceptor: acceptors.grpc };
+    let management_listener = Listener { tcp: management_listener, acceptor: acceptors.management };
     let mut http_server = tokio::spawn(http::serve(http_listener, door.clone(), is_shutdown.clone()));
     let mut grpc_server = tokio::spawn(grpc::serve(grpc_listener, door, services, lifecycle));
     let principals = vault::Principals { catalog: state.catalog.clone(), vaults: Arc::clone(&state.vaults) };
     let mut vault_server = vault_door.serve(&state.vault, tokens.vault, principals, is_shutdown.clone());
     tokio::spawn(Arc::clone(&state.vault).keep());
-    let management_server = stop::serve_management(management_listener, logseal_control::router(api), is_shutdown);
-    let mut management_server = tokio::spawn(management_server);
+    let router = logseal_control::router(api);
+    let mut management_server =
+        tokio::spawn(logseal_tls::serve(management_listener, router, Limits::default(), is_shutdown));
     tokio::spawn(metrics_upkeep(metrics));
 
     let signals = Signals::catch().map_err(CommandError::io("catch signals"))?;
@@ -194,16 +202,6 @@ pub(crate) fn schema_limits(config: &Config) -> SchemaLimits {
 /// The environment as text; a variable that is none cannot be ours.
 pub(crate) fn text_variables() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-}
-
-/// Without TLS a listener would send keys and logs over the network in clear.
-fn refuse_public(addresses: &[(&str, SocketAddr)]) -> Result<(), CommandError> {
-    match addresses.iter().find(|(_, address)| !address.ip().is_loopback()) {
-        None => Ok(()),
-        Some((key, address)) => Err(CommandError::Config(format!(
-            "`{key}` is {address}: without TLS only loopback addresses such as 127.0.0.1 are served"
-        ))),
-    }
 }
 
 /// What the OTLP listener serves beside OTLP: operations, for clients on this machine.

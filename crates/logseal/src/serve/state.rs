@@ -207,6 +207,7 @@ impl State {
             }),
             ready,
             public_url: Some(config.listen.public_url.clone()).filter(|url| !url.is_empty()),
+            is_tls: !config.tls.certificate.is_empty(),
         }))
     }
 }

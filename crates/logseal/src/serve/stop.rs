@@ -3,10 +3,8 @@
 use std::io::Error;
 use std::time::Duration;
 
-use axum::Router;
 use logseal_catalog::Catalog;
 use logseal_ingest::IngestError;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal as listen};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -66,18 +64,6 @@ pub(super) enum Reason {
     Asked(&'static str),
     /// Because of this.
     Broken(&'static str),
-}
-
-/// Serves the management API until `shutdown` becomes true.
-pub(super) async fn serve_management(
-    listener: TcpListener,
-    router: Router,
-    mut shutdown: watch::Receiver<bool>,
-) -> std::io::Result<()> {
-    // A small answer in two writes would wait 40 ms for the client's delayed acknowledgement otherwise.
-    let listener = axum::serve::ListenerExt::tap_io(listener, |tcp| drop(tcp.set_nodelay(true)));
-    let stopped = async move { drop(shutdown.wait_for(|stop| *stop).await) };
-    axum::serve(listener, router).with_graceful_shutdown(stopped).await
 }
 
 /// Lets receivers finish their calls, closes the log, makes segments of what is open, then ends the management API and the key vault

@@ -232,7 +232,9 @@ fn without_a_server_the_command_line_says_what_to_do() {
 fn command(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_logseal"));
     command.current_dir(folder);
-    for variable in ["DATA_DIR", "ENDPOINT", "TOKEN_FILE", "CA", "SUBSCRIPTION", "RESOURCE_GROUP", "MANAGEMENT_TOKEN"] {
+    for variable in
+        ["DATA_DIR", "ENDPOINT", "TOKEN_FILE", "CA_FILE", "SUBSCRIPTION", "RESOURCE_GROUP", "MANAGEMENT_TOKEN"]
+    {
         command.env_remove(format!("LOGSEAL_{variable}"));
     }
     command

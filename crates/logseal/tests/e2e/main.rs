@@ -21,6 +21,7 @@ mod revocation;
 mod tampering;
 #[path = "../overload/tenants.rs"]
 mod tenants;
+mod tls;
 mod unavailable;
 mod vault;
 mod wal;

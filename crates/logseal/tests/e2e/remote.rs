@@ -16,7 +16,7 @@ use data_encoding::BASE64URL_NOPAD;
 use logseal_core::{Clock as _, SystemClock, SystemSteadyClock};
 use logseal_crypto::{Key256, RootKey};
 use logseal_testkit::{Server, ship};
-use logseal_tls::{Acceptor, Authority, Limits, acceptor, serve};
+use logseal_tls::{Acceptor, Authority, Limits, Listener, acceptor, serve};
 use logseal_vault::rest::{self, Clusters, Face, VaultToken};
 use logseal_vault::{EmbeddedVault, KeyName, PrincipalId};
 use serde_json::{Value, json};
@@ -145,12 +145,14 @@ impl Remote {
         };
         let router: Router = rest::router(face).layer(from_fn_with_state(Arc::clone(&self.spoiling), spoil));
         let identity = self.authority.issue(&[], SystemClock.now()).expect("a certificate");
-        let acceptor = Acceptor::new(identity, &serve::PROTOCOLS).expect("an acceptor");
+        let acceptor = Acceptor::new(identity, serve::PROTOCOLS).expect("an acceptor");
         let listener = self.runtime.block_on(TcpListener::bind(self.address)).expect("the address is free");
         self.address = listener.local_addr().expect("it is bound");
         let (stop, stopped) = watch::channel(false);
         let serving = self.runtime.spawn(async move {
-            serve(listener, acceptor, router, Limits::default(), stopped).await.expect("it is stopped");
+            serve(Listener { tcp: listener, acceptor }, router, Limits::default(), stopped)
+                .await
+                .expect("it is stopped");
         });
         self.open = Some((stop, serving));
     }

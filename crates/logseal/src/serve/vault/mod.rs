@@ -11,10 +11,9 @@ use logseal_catalog::{AuditEntry, Catalog, Change};
 use logseal_control::cluster_principals;
 use logseal_core::{Chain, Clock, SystemSteadyClock};
 use logseal_crypto::RootKey;
-use logseal_tls::{Acceptor, Authority, Limits, acceptor, serve};
+use logseal_tls::{Acceptor, Authority, Limits, Listener, acceptor, serve};
 use logseal_vault::rest::{self, Clusters, Face, VaultToken};
 use logseal_vault::{EmbeddedVault, PrincipalId, VaultEvent, VaultEvents};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::error;
@@ -29,8 +28,7 @@ use crate::error::CommandError;
 /// Where the vault will be served, once it is known who may come in.
 #[derive(Debug)]
 pub(super) struct Door {
-    listener: TcpListener,
-    acceptor: Acceptor,
+    listener: Listener,
     pub(super) url: String,
     pub(super) ca_file: PathBuf,
     pub(super) addresses: Arc<Addresses>,
@@ -45,17 +43,17 @@ impl Door {
         clock: &dyn Clock,
     ) -> Result<Self, CommandError> {
         acceptor::install_provider();
-        let listener = bind("the key vault", address).await?;
-        let address = local_addr(&listener)?;
+        let tcp = bind("the key vault", address).await?;
+        let address = local_addr(&tcp)?;
         let authority = Authority::open(&data_dir.join("vault"), root, clock.now())
             .map_err(CommandError::start("open the certificate authority"))?;
         let identity = authority.issue(&[address.ip()], clock.now());
-        let acceptor = identity.and_then(|identity| Acceptor::new(identity, &serve::PROTOCOLS));
+        let acceptor = identity.and_then(|identity| Acceptor::new(identity, serve::PROTOCOLS));
         let acceptor = acceptor.map_err(CommandError::start("make the key vault's certificate"))?;
         let addresses = Arc::new(Addresses::with(&data_dir.join("vault/addresses.json"), address)?);
         let finding = CommandError::io("find the certificate authority's file");
         let ca_file = authority.certificate_file().canonicalize().map_err(finding)?;
-        Ok(Self { listener, acceptor, url: format!("https://{address}"), ca_file, addresses })
+        Ok(Self { listener: Listener { tcp, acceptor }, url: format!("https://{address}"), ca_file, addresses })
     }
 
     /// Serves `vault` to whoever has `token`, until `shutdown` becomes true.
@@ -72,8 +70,7 @@ impl Door {
             clusters: Arc::new(clusters),
             clock: Arc::new(SystemSteadyClock),
         };
-        let Self { listener, acceptor, .. } = self;
-        tokio::spawn(serve(listener, acceptor, rest::router(face), Limits::default(), shutdown))
+        tokio::spawn(serve(self.listener, rest::router(face), Limits::default(), shutdown))
     }
 }
 
