@@ -28,6 +28,9 @@ pub const PROTOCOLS: &[&str] = &["h2", "http/1.1"];
 /// How long to wait when the system gives no further connection, for want of file descriptors most of all.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How often a client of HTTP/2 is asked whether it is still there.
+const PING: Duration = Duration::from_secs(60);
+
 /// Most bytes of a request's head.
 const HEAD_BYTES: usize = 32 * 1024;
 
@@ -38,9 +41,10 @@ pub struct Limits {
     pub connections: usize,
     /// Requests at the same time on one connection.
     pub streams: u32,
-    /// How long the head of a request may take.
+    /// How long the first request may take to come.
     pub head: Duration,
-    /// How long a connection may have nothing under way.
+    /// How long a connection stays with nothing under way after its first request; over HTTP/2 up to twice that. The head of a
+    /// request may take as long.
     pub idle: Duration,
     /// How long requests under way get to finish at a stop.
     pub drain: Duration,
@@ -48,12 +52,13 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        // Clients are few: command lines, SDKs and the programs that use them. They keep connections open for a minute or so.
+        // Clients are few: command lines, SDKs and the programs that use them. A request that meets the end of its connection is lost, so the
+        // end has to be the client's: they give up connections that they do not use after 5 minutes at most (Prometheus), most after one or two.
         Self {
             connections: 256,
             streams: 32,
             head: Duration::from_secs(15),
-            idle: Duration::from_secs(60),
+            idle: Duration::from_secs(6 * 60),
             drain: Duration::from_secs(2),
         }
     }
@@ -142,15 +147,16 @@ where
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.head).max_buf_size(HEAD_BYTES);
+    // hyper counts the time between two requests as well.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.idle).max_buf_size(HEAD_BYTES);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(HEAD_BYTES).unwrap_or(u32::MAX))
-        .keep_alive_interval(limits.idle);
+        .keep_alive_interval(PING);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    // Which version it is the first bytes tell, for which hyper has no limit.
+    // hyper has no limit for the first bytes, which tell the version.
     let mut ticks = interval_at(Instant::now() + limits.head, limits.idle);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut seen = 0;
@@ -159,8 +165,11 @@ where
             ended = connection.as_mut() => return ended,
             _ = shutdown.wait_for(|stop| *stop) => break,
             _ = ticks.tick() => {
-                if activity.is_idle_since(seen) {
-                    break;
+                match activity.is_idle_since(seen) {
+                    // Who has asked for nothing waits for nothing.
+                    true if seen == 0 => return Ok(()),
+                    true => break,
+                    false => {}
                 }
                 seen = activity.begun();
             }

@@ -163,6 +163,19 @@ async fn connections_are_bounded_and_those_without_a_request_give_way() {
     assert_eq!(timeout(LONG, served).await.expect("its place is free again").unwrap(), "/c");
 }
 
+/// Scenario: a client that keeps its connection asks again later than a first request may come. Guarantee: the connection is still there.
+#[tokio::test]
+async fn a_connection_that_is_kept_is_not_ended_like_one_without_a_request() {
+    let short = Duration::from_millis(100);
+    let world = World::new(Limits { head: short, idle: LONG, ..Limits::default() }).await;
+    let stream = Connector::trusting(&world.ca).unwrap().connect("localhost", world.address.port()).await.unwrap();
+    let (mut client, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let mut connection = tokio::spawn(connection);
+    assert_eq!(text(client.send_request(request("/first")).await.unwrap()).await, "/first");
+    assert!(timeout(5 * short, &mut connection).await.is_err(), "the server ended it");
+    assert_eq!(text(client.send_request(request("/later")).await.unwrap()).await, "/later");
+}
+
 #[tokio::test]
 async fn a_stop_lets_the_request_under_way_finish_and_takes_no_other() {
     let world = World::new(Limits { drain: LONG, ..Limits::default() }).await;

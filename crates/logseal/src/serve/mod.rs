@@ -139,8 +139,9 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
     let mut vault_server = vault_door.serve(&state.vault, tokens.vault, principals, is_shutdown.clone());
     tokio::spawn(Arc::clone(&state.vault).keep());
     let router = logseal_control::router(api);
-    let mut management_server =
-        tokio::spawn(logseal_tls::serve(management_listener, router, Limits::default(), is_shutdown));
+    // How long requests get to finish `stop::in_order` says.
+    let limits = Limits { drain: stop::LONGEST, ..Limits::default() };
+    let mut management_server = tokio::spawn(logseal_tls::serve(management_listener, router, limits, is_shutdown));
     tokio::spawn(metrics_upkeep(metrics));
 
     let signals = Signals::catch().map_err(CommandError::io("catch signals"))?;

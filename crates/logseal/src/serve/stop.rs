@@ -26,6 +26,9 @@ const CLOSE: Duration = Duration::from_secs(2);
 /// Longest time that requests to administer something may take to end.
 const ADMINISTRATION_DRAIN: Duration = Duration::from_secs(3);
 
+/// A clean stop takes no longer.
+pub(super) const LONGEST: Duration = Duration::from_secs(30);
+
 /// SIGTERM and SIGINT, caught from the moment this exists: made before anybody is told that the server is ready.
 #[derive(Debug)]
 pub(super) struct Signals {
