@@ -105,7 +105,7 @@ pub enum TlsError {
         key: String,
         /// What the library said.
         #[source]
-        source: rustls::Error,
+        source: Box<rustls::Error>,
     },
     /// This machine trusts nobody.
     #[error(

@@ -3,7 +3,8 @@
 //!
 //! Files are looked at again and again, by their identity, size and times, and on nothing else: no signal, no event of a file system that
 //! network mounts and mounted secrets do not give. Certificate and key are two files, which nobody replaces in one step. So a state that
-//! cannot be used is told only when it is still there at the next look, and told once.
+//! cannot be used is told only when it is still there at the next look, and told once; it is tried again at each look, since what it takes
+//! to use it, such as space on the disk, may come back without a change of the files.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use data_encoding::BASE64;
 use logseal_core::{Chain, Clock, UnixNanos};
+use metrics::{Unit, describe_gauge, gauge};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject as _};
@@ -27,8 +29,25 @@ use zeroize::Zeroizing;
 use crate::acceptor::{self, Acceptor};
 use crate::authority::{ServerIdentity, TlsError, io_error, replace};
 
+/// Whether what the files hold is not used.
+const REFUSED: &str = "logseal_tls_certificate_refused";
+/// When the certificate in use expires.
+const EXPIRES: &str = "logseal_tls_certificate_expires_seconds";
+
+/// Says what the metrics of certificates mean.
+pub fn describe_metrics() {
+    describe_gauge!(
+        REFUSED,
+        "1 while the files hold no certificate that can be used and the one before serves on, else 0"
+    );
+    describe_gauge!(EXPIRES, Unit::Seconds, "when the certificate in use expires, in seconds since 1970");
+}
+
 /// How often the files are looked at.
 const PERIOD: Duration = Duration::from_secs(2);
+
+/// The end of the year 9999, in seconds since 1970: the last time that a certificate can name.
+const LAST_TIME: u64 = 253_402_300_799;
 
 /// More than any chain or list of authorities has.
 const FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -61,6 +80,8 @@ pub struct Certificates {
     copy: PathBuf,
     acceptors: Vec<(Acceptor, Offer)>,
     in_use: Marks,
+    /// When the certificate in use expires, in seconds since 1970; `None` when it does not say, or never does.
+    expires: Option<u64>,
     /// What could not be used, and whether that was told.
     refused: Option<(Marks, bool)>,
 }
@@ -107,7 +128,7 @@ impl Certificates {
         let configs = offers.map(|offer| loaded.config(&files, offer).map(|config| (Acceptor::of(config), offer)));
         let acceptors: Vec<_> = configs.into_iter().collect::<Result<_, _>>()?;
         let made = std::array::from_fn(|index| acceptors[index].0.clone());
-        let certificates = Self { copy, acceptors, in_use, refused: None, files };
+        let certificates = Self { copy, acceptors, in_use, expires: loaded.expires(), refused: None, files };
         certificates.keep_copy(&loaded)?;
         loaded.warn_of_its_time(&certificates.files, now);
         Ok((certificates, made))
@@ -121,22 +142,24 @@ impl Certificates {
             return Look::Same;
         }
         let was_here = self.refused.filter(|(refused, _)| *refused == found);
-        if was_here.is_some_and(|(_, told)| told) {
-            return Look::Same;
-        }
-        match self.take(now) {
-            Ok(()) => {
-                (self.in_use, self.refused) = (found, None);
+        match (self.take(now), was_here) {
+            (Ok(expires), _) => {
+                (self.in_use, self.expires, self.refused) = (found, expires, None);
                 Look::Replaced
             }
-            Err(error) => {
-                self.refused = Some((found, was_here.is_some()));
-                if was_here.is_some() { Look::Refused(error) } else { Look::Same }
+            (Err(_), None) => {
+                self.refused = Some((found, false));
+                Look::Same
+            }
+            (Err(error), Some((_, told))) => {
+                self.refused = Some((found, true));
+                if told { Look::Same } else { Look::Refused(error) }
             }
         }
     }
 
-    fn take(&self, now: UnixNanos) -> Result<(), TlsError> {
+    /// Uses what is in the files, and says when it expires.
+    fn take(&self, now: UnixNanos) -> Result<Option<u64>, TlsError> {
         let loaded = Loaded::read(&self.files)?;
         let configs: Result<Vec<_>, _> =
             self.acceptors.iter().map(|(_, offer)| loaded.config(&self.files, *offer)).collect();
@@ -147,7 +170,15 @@ impl Certificates {
             acceptor.replace(config);
         }
         loaded.warn_of_its_time(&self.files, now);
-        Ok(())
+        Ok(loaded.expires())
+    }
+
+    /// What [`describe_metrics`] says, as it is now.
+    fn measure(&self) {
+        gauge!(REFUSED).set(if self.refused.is_some_and(|(_, told)| told) { 1.0 } else { 0.0 });
+        if let Some(expires) = self.expires {
+            gauge!(EXPIRES).set(expires as f64);
+        }
     }
 
     fn keep_copy(&self, loaded: &Loaded) -> Result<(), TlsError> {
@@ -156,7 +187,7 @@ impl Certificates {
         replace(&self.copy, pem(certificate).as_bytes(), 0o644).map_err(|source| io_error(&self.copy, source))
     }
 
-    /// Looks at the files for ever, and tells the log what it finds.
+    /// Looks at the files for ever, and tells the log and the metrics what it finds.
     pub async fn keep(mut self, clock: Arc<dyn Clock>) {
         let mut looks = interval(PERIOD);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -173,6 +204,7 @@ impl Certificates {
                 return;
             };
             self = certificates;
+            self.measure();
             match look {
                 Look::Same => {}
                 Look::Replaced => {
@@ -215,10 +247,14 @@ impl Loaded {
                 },
                 certificate: files.certificate.display().to_string(),
                 key: files.key.display().to_string(),
-                source,
+                source: Box::new(source),
             },
             other => other,
         })
+    }
+
+    fn expires(&self) -> Option<u64> {
+        self.identity.chain.first().and_then(expires)
     }
 
     /// Clients may have their own idea of the time, and an expired certificate beats none.
@@ -232,10 +268,30 @@ impl Loaded {
 /// How `certificate` is not valid at `now`.
 fn out_of_its_time(certificate: &CertificateDer<'_>, now: UnixNanos) -> Option<&'static str> {
     let parsed = ParsedCertificate::try_from(certificate).ok()?;
-    let now = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now.seconds()).unwrap_or(0)));
+    out_of_time(&parsed, u64::try_from(now.seconds()).unwrap_or(0))
+}
+
+/// The first second since 1970 at which `certificate` has expired: searched for by asking, since what reads certificates here says no times.
+fn expires(certificate: &CertificateDer<'_>) -> Option<u64> {
+    let parsed = ParsedCertificate::try_from(certificate).ok()?;
+    let is_over = |second| out_of_time(&parsed, second) == Some("has expired");
+    let (mut before, mut over) = (0, LAST_TIME);
+    if !is_over(over) {
+        return None;
+    }
+    while over - before > 1 {
+        let middle = before + (over - before) / 2;
+        if is_over(middle) { over = middle } else { before = middle }
+    }
+    Some(over)
+}
+
+/// How a certificate is not valid at `second` since 1970.
+fn out_of_time(certificate: &ParsedCertificate<'_>, second: u64) -> Option<&'static str> {
+    let at = UnixTime::since_unix_epoch(Duration::from_secs(second));
     let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms.all;
     // Times are looked at before anybody is asked for: that nobody is trusted here says nothing.
-    match verify_server_cert_signed_by_trust_anchor(&parsed, &RootCertStore::empty(), &[], now, algorithms) {
+    match verify_server_cert_signed_by_trust_anchor(certificate, &RootCertStore::empty(), &[], at, algorithms) {
         Err(Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. })) => {
             Some("has expired")
         }
@@ -277,7 +333,7 @@ fn client_authorities(file: &Path) -> Result<Arc<RootCertStore>, TlsError> {
 fn marks(files: &CertificateFiles) -> Marks {
     let mark = |file: &Path| -> Mark {
         let of: io::Result<fs::Metadata> = fs::metadata(file);
-        // Whoever replaces a file's content within one tick of the clock still changes its size, or its number.
+        // A file that is written again within one tick of the clock, with the same number and size, is the one case that is not seen.
         of.ok().map(|of| {
             let number = |value: u64| i64::from_ne_bytes(value.to_ne_bytes());
             [

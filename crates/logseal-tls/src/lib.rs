@@ -22,7 +22,7 @@ pub mod stream;
 
 pub use acceptor::{Acceptor, Listener};
 pub use authority::{Authority, TlsError};
-pub use certificates::{CertificateFiles, Certificates, ClientCertificates};
+pub use certificates::{CertificateFiles, Certificates, ClientCertificates, describe_metrics};
 pub use client::Connector;
 pub use serve::{Limits, serve};
 pub use stream::{ClientNames, Stream};

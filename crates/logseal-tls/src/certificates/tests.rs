@@ -130,6 +130,24 @@ fn a_good_pair_is_used_at_once_and_a_bad_one_is_told_once() {
     in_use(&third);
 }
 
+/// Scenario: a new pair comes while the copy for commands cannot be written. Guarantee: it is told once, and used as soon as it can be,
+/// though the files stay as they are.
+#[test]
+fn what_could_not_be_used_for_another_reason_is_tried_again() {
+    let files = Files::new();
+    let mut certificates = files.open().unwrap();
+    fs::remove_file(files.copy()).unwrap();
+    fs::create_dir_all(files.copy().join("in the way")).unwrap();
+    let (second, key) = pair();
+    files.put(&(second.clone(), key));
+    assert!(matches!(certificates.look(NOW), Look::Same));
+    assert!(matches!(certificates.look(NOW), Look::Refused(TlsError::Io { .. })));
+    assert!(matches!(certificates.look(NOW), Look::Same), "told already");
+    fs::remove_dir_all(files.copy()).unwrap();
+    assert!(matches!(certificates.look(NOW), Look::Replaced));
+    assert_eq!(fs::read_to_string(files.copy()).unwrap(), second);
+}
+
 #[test]
 fn times_of_a_certificate_are_told() {
     let key = KeyPair::generate().unwrap();
@@ -142,7 +160,10 @@ fn times_of_a_certificate_are_told() {
     let certificate = params.self_signed(&key).unwrap();
     assert_eq!(out_of_its_time(certificate.der(), NOW), Some("is not valid yet"));
     params.not_before = date_time_ymd(2026, 1, 1);
-    assert_eq!(out_of_its_time(params.self_signed(&key).unwrap().der(), NOW), None);
+    let certificate_now = params.self_signed(&key).unwrap();
+    assert_eq!(out_of_its_time(certificate_now.der(), NOW), None);
+    // The last valid second is 2027-01-01T00:00:00Z, the one that the certificate names.
+    assert_eq!(expires(certificate_now.der()), Some(1_798_761_601));
     let files = Files::new();
     files.put(&(certificate.pem(), key.serialize_pem()));
     files.open().expect("it is warned about, and used");

@@ -246,6 +246,7 @@ fn start_metrics() -> Result<PrometheusHandle, CommandError> {
     logseal_ingest::meter::describe();
     logseal_query::describe_metrics();
     logseal_keys::monitor::describe_metrics();
+    logseal_tls::describe_metrics();
     Ok(handle)
 }
 
