@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -70,19 +70,20 @@ impl Connector {
         Self::with_roots(RootCertStore::empty())
     }
 
-    /// Takes the server whose certificate is the first one in `file` (PEM), by whatever name it is called, and no other.
+    /// Takes the server whose certificate is the first one in `file` (PEM), by whatever name it is called, and no other. The file is read
+    /// again for each connection: the server may have another certificate by then.
     ///
     /// # Errors
     ///
     /// [`TlsError`] when the file cannot be read or has no certificate.
     pub fn pinned(file: &Path) -> Result<Self, TlsError> {
-        let certificate = certificates(file)?.swap_remove(0);
+        certificates(file)?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(TlsError::Tls)?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Pinned { certificate, provider }))
+            .with_custom_certificate_verifier(Arc::new(Pinned { file: file.to_owned(), provider }))
             .with_no_client_auth();
         Ok(Self(Arc::new(config)))
     }
@@ -173,7 +174,7 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 /// business of those who do not know it.
 #[derive(Debug)]
 struct Pinned {
-    certificate: CertificateDer<'static>,
+    file: PathBuf,
     provider: Arc<CryptoProvider>,
 }
 
@@ -186,10 +187,12 @@ impl ServerCertVerifier for Pinned {
         _ocsp: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if *end_entity == self.certificate {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(CertificateError::ApplicationVerificationFailure.into())
+        // A few hundred bytes on this machine, which its server keeps up to date.
+        match certificates(&self.file) {
+            Ok(pinned) if pinned.first().is_some_and(|pinned| pinned == end_entity) => {
+                Ok(ServerCertVerified::assertion())
+            }
+            _ => Err(CertificateError::ApplicationVerificationFailure.into()),
         }
     }
 
