@@ -37,9 +37,13 @@ pub(crate) fn existing(data_dir: &Path, file: &str) -> Result<RootKey, CommandEr
     }
 }
 
-/// Whether the root key is, or would be, one that a start generated.
-pub(crate) fn would_be_generated(file: &str) -> bool {
-    file.is_empty() && std::env::var_os(VARIABLE).is_none()
+/// Whether the root key is, or would be, one that a start generated, also when its file is named.
+pub(crate) fn would_be_generated(data_dir: &Path, file: &str) -> bool {
+    if file.is_empty() {
+        return std::env::var_os(VARIABLE).is_none();
+    }
+    let generated = generated_file(data_dir).canonicalize().ok();
+    generated.is_some() && generated == Path::new(file).canonicalize().ok()
 }
 
 /// Finds the root key: `file` if configured, else the environment, else `DIR/vault/root.key`, made if it is missing.
@@ -69,7 +73,7 @@ pub(crate) fn find(data_dir: &DataDir, file: &str) -> Result<FoundRootKey, Comma
 pub(crate) fn find_existing(data_dir: &DataDir, file: &str) -> Result<RootKey, CommandError> {
     let made = data_dir.join("vault/root.key");
     let there = made.try_exists().map_err(CommandError::io(format!("look for `{}`", made.display())))?;
-    if would_be_generated(file) && !there {
+    if would_be_generated(data_dir.path(), file) && !there {
         return Err(CommandError::Refused(format!(
             "there is no root key: give the one of this data directory by `vault.root_key_file` or {VARIABLE}, or put \
              `{}` back",

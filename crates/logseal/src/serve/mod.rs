@@ -64,7 +64,7 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
     config.listen.management = options.management.unwrap_or(config.listen.management);
     config.listen.vault = options.vault.unwrap_or(config.listen.vault);
     start_log(&config);
-    tls::refuse_public(&config)?;
+    tls::refuse_public(&config, data_dir)?;
     vault::refuse_public(config.listen.vault)?;
 
     let data_dir = DataDir::lock(data_dir)?;

@@ -1,7 +1,7 @@
 //! TLS of the listeners: who is served without it, and by which certificate.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use logseal_core::UnixNanos;
 use logseal_ingest::{grpc, http};
@@ -29,7 +29,7 @@ pub(super) struct Acceptors {
 
 /// Without TLS a listener would send keys and logs over the network in clear; with a root key that lies beside what it protects, whoever
 /// gets in has both.
-pub(super) fn refuse_public(config: &Config) -> Result<(), CommandError> {
+pub(super) fn refuse_public(config: &Config, data_dir: &Path) -> Result<(), CommandError> {
     let listen = &config.listen;
     let addresses = [
         ("listen.otlp_grpc", listen.otlp_grpc),
@@ -43,7 +43,7 @@ pub(super) fn refuse_public(config: &Config) -> Result<(), CommandError> {
             "`{key}` is {address}: without TLS only loopback addresses such as 127.0.0.1 are served; set `tls.certificate` and `tls.key`"
         )));
     }
-    if root_key::would_be_generated(&config.vault.root_key_file) {
+    if root_key::would_be_generated(data_dir, &config.vault.root_key_file) {
         return Err(CommandError::Config(format!(
             "`{key}` is {address}: with a root key that is generated inside the data directory only loopback addresses such as 127.0.0.1 \
              are served; set `vault.root_key_file` or {}",
