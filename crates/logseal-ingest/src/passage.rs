@@ -109,6 +109,11 @@ pub(crate) struct Arrived {
 /// Whose call it is, if it may come in: by its connection and its headers alone.
 pub(crate) fn identify(door: &Door, client: &ClientNames, headers: &HeaderMap) -> Result<WorkspaceId, Refusal> {
     let workspace = match door.authenticator.workspace_of_client(client)? {
+        None if !client.is_empty() && !headers.contains_key(header::AUTHORIZATION) => {
+            return Err(Refusal::Unauthenticated {
+                problem: "no name in the client certificate stands for a workspace",
+            });
+        }
         None => door.authenticator.workspace_of(bearer(headers)?)?,
         Some(workspace) if !headers.contains_key(header::AUTHORIZATION) => workspace,
         // A key that is presented has to be good, whatever else is.
