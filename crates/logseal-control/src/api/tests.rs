@@ -63,13 +63,22 @@ struct Api {
 }
 
 async fn api() -> Api {
+    api_over(false).await
+}
+
+async fn api_over(is_tls: bool) -> Api {
     let deployment = Deployment::new().await;
     let workspace = deployment.catalog.workspaces().await.unwrap()[0].id;
     let keys = deployment.catalog.workspace_keys_of(workspace).await.unwrap();
     let primary = deployment.access.reveal(&keys[0]).unwrap().to_string();
     let (ready, is_ready) = watch::channel(false);
-    let management =
-        Management { queries: Arc::new(Echo), metrics: Arc::new(Text), ready: is_ready, ..management(&deployment) };
+    let management = Management {
+        queries: Arc::new(Echo),
+        metrics: Arc::new(Text),
+        ready: is_ready,
+        is_tls,
+        ..management(&deployment)
+    };
     Api { deployment, router: router(Arc::new(management)), ready, workspace, primary }
 }
 

@@ -4,9 +4,22 @@ use axum::body::Body;
 use http::{Request, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::{GROUP, api, path};
+use super::{GROUP, api, api_over, path};
 use crate::port::QuotaStatus;
 use crate::testing::VAULT;
+
+/// Scenario: an asynchronous change over TLS, without a public URL in the configuration. Guarantee: its links are `https://`, to the
+/// authority that the request named: an SDK follows them as they are, with its token.
+#[tokio::test(flavor = "multi_thread")]
+async fn links_of_a_server_with_tls_are_https() {
+    let api = api_over(true).await;
+    let (status, headers, _) = api.json("PUT", &path("clusters/Probe-1"), &json!({"location": "eastus"})).await;
+    assert_eq!(status, StatusCode::OK);
+    for link in ["azure-asyncoperation", "location"] {
+        let link = headers[link].to_str().unwrap();
+        assert!(link.starts_with("https://logs.test:8430/subscriptions/"), "{link}");
+    }
+}
 
 /// Scenario: a cluster is made, gets a key, and goes, by a client that knows Azure Resource Manager. Guarantee: the answers are the ones that
 /// its SDKs take: 200 with a state that is not final, absolute URLs, whole seconds, one terminal status, and the resource as it was asked for.
