@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Request;
@@ -14,8 +15,9 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
@@ -25,6 +27,9 @@ use crate::lifecycle::request;
 
 /// A certificate and its key, in PEM form.
 pub(super) type Pair = (String, String);
+
+/// Longer than anything here takes on a machine that is busy.
+const LONG: Duration = Duration::from_secs(30);
 
 /// What all subjects are called.
 pub(super) const COMMON_NAME: &str = "a.common.name";
@@ -97,9 +102,27 @@ pub(super) async fn open(
 }
 
 /// Whether the server ends a connection before it says anything: what it thinks of a client's certificate comes after the handshake.
-pub(super) async fn is_ended(mut stream: TlsStream<TcpStream>) -> bool {
+pub(super) async fn is_ended(mut stream: impl AsyncRead + Unpin) -> bool {
     let mut byte = [0];
-    matches!(stream.read(&mut byte).await, Ok(0) | Err(_))
+    matches!(timeout(LONG, stream.read(&mut byte)).await, Ok(Ok(0) | Err(_)))
+}
+
+/// What the server says to `bytes` that are sent in clear, before it ends the connection, and how long it takes for it.
+pub(super) async fn say_in_clear(endpoint: &str, bytes: &[u8]) -> (Vec<u8>, Duration) {
+    let started = Instant::now();
+    let mut stream = TcpStream::connect(address(endpoint)).await.expect("it listens");
+    stream.write_all(bytes).await.expect("sent");
+    let mut answer = Vec::new();
+    // A reset is an end as well.
+    timeout(LONG, stream.read_to_end(&mut answer)).await.expect("it is ended").ok();
+    (answer, started.elapsed())
+}
+
+/// A connection whose handshake does not go on after `bytes`.
+pub(super) async fn half_open(endpoint: &str, bytes: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(address(endpoint)).await.expect("it listens");
+    stream.write_all(bytes).await.expect("sent");
+    stream
 }
 
 /// Ships one record by a stock client.
@@ -110,16 +133,24 @@ pub(super) async fn export(
     key: Option<&str>,
     body: &str,
 ) -> Result<(), tonic::Status> {
-    let stream = open(endpoint, authority, client, &["h2"])
-        .await
-        .map_err(|error| tonic::Status::unavailable(error.to_string()))?;
+    export_on(channel(endpoint, authority, client).await?, key, body).await
+}
+
+/// A connection of a stock gRPC client, which makes no other.
+pub(super) async fn channel(
+    endpoint: &str,
+    authority: &Authority,
+    client: Option<&Pair>,
+) -> Result<Channel, tonic::Status> {
+    let failed = |error: String| tonic::Status::unavailable(error);
+    let stream = open(endpoint, authority, client, &["h2"]).await.map_err(|error| failed(error.to_string()))?;
     let mut stream = Some(TokioIo::new(stream));
     let once = service_fn(move |_: http::Uri| {
         let stream = stream.take().ok_or_else(|| std::io::Error::other("one connection is enough"));
         async move { stream }
     });
     let channel = Endpoint::from_shared(endpoint.to_owned()).expect("a URL").connect_with_connector(once).await;
-    export_on(channel.map_err(|error| tonic::Status::unavailable(error.to_string()))?, key, body).await
+    channel.map_err(|error| failed(error.to_string()))
 }
 
 pub(super) async fn export_on(channel: Channel, key: Option<&str>, body: &str) -> Result<(), tonic::Status> {
@@ -150,10 +181,11 @@ impl Http {
 
     /// The answer's status.
     pub(super) async fn post(&mut self, key: Option<&str>, body: &str) -> u16 {
-        self.ask("POST", "/v1/logs", key, request(&[body]).encode_to_vec()).await
+        self.ask("POST", "/v1/logs", key, request(&[body]).encode_to_vec()).await.0
     }
 
-    pub(super) async fn ask(&mut self, method: &str, path: &str, key: Option<&str>, body: Vec<u8>) -> u16 {
+    /// The answer's status and its body.
+    pub(super) async fn ask(&mut self, method: &str, path: &str, key: Option<&str>, body: Vec<u8>) -> (u16, String) {
         let mut request = Request::builder().method(method).uri(path).header("host", "127.0.0.1");
         request = request.header("content-type", "application/x-protobuf");
         if let Some(key) = key {
@@ -162,7 +194,7 @@ impl Http {
         let request = request.body(Full::new(Bytes::from(body))).expect("a request");
         let answer = self.sender.send_request(request).await.expect("an answer");
         let status = answer.status().as_u16();
-        answer.into_body().collect().await.expect("a whole answer");
-        status
+        let body = answer.into_body().collect().await.expect("a whole answer").to_bytes();
+        (status, String::from_utf8_lossy(&body).into_owned())
     }
 }

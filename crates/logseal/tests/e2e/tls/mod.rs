@@ -13,10 +13,9 @@ use logseal_testkit::Server;
 use serde_json::json;
 use tonic::transport::Channel;
 
-use self::clients::{Authority, Http, export, open};
+use self::clients::{Authority, Http, channel, export, export_on, half_open, is_ended, open, say_in_clear};
 use crate::Deployment;
 use crate::cli::{done, failed};
-use crate::lifecycle::http_get;
 
 /// Files beside a data directory.
 pub(crate) struct Files {
@@ -114,13 +113,17 @@ async fn every_listener_speaks_tls_and_nothing_else() {
     failed(&server, &["bench", "ingest", "--records", "1", "--endpoint", &grpc, "--ca-file", &stranger]);
 
     for endpoint in [&grpc, &http, &management] {
-        let plain = endpoint.replace("https://", "http://");
-        let answer = std::panic::catch_unwind(|| http_get(&plain, "/healthz", None)).unwrap_or_default();
-        assert!(!answer.contains("HTTP/1.1"), "nothing is answered in clear: {answer}");
+        for hello in [&b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+            let (answer, time) = say_in_clear(endpoint, hello).await;
+            // At most an alert of TLS.
+            let said = String::from_utf8_lossy(&answer).into_owned();
+            assert!(answer.len() < 16 && !said.contains("HTTP"), "nothing is answered in clear: {said}");
+            assert!(time < Duration::from_secs(4), "it does not wait for the end of a handshake: {time:?}");
+        }
     }
     let plain = Channel::from_shared(grpc.replace("https://", "http://")).expect("a URL");
     if let Ok(channel) = plain.connect().await {
-        let refused = clients::export_on(channel, Some(key), "in clear").await;
+        let refused = export_on(channel, Some(key), "in clear").await;
         assert!(refused.is_err(), "{refused:?}");
     }
     assert_eq!(server.value("SELECT count(*) FROM logs"), 202);
@@ -131,8 +134,49 @@ async fn every_listener_speaks_tls_and_nothing_else() {
     assert!(server.stop().success());
 }
 
-/// Scenario: certificate and key are replaced while a connection is open; then by a pair that does not belong together. Guarantee: new
-/// connections get the new certificate, the open one goes on; the bad pair is in the log as an error and changes nothing; commands of this
+/// Scenario: at each listener many clients begin no handshake, or do not go on with it. Guarantee: others are served at once; in the end the
+/// server gives the places free by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn handshakes_that_do_not_end_hold_up_nobody_and_are_ended() {
+    let deployment = Deployment::new();
+    let authority = Authority::new("A");
+    let server = start(&deployment, &authority, &[]);
+    let endpoints = [server.otlp_grpc(), server.otlp_http(), server.credential("/endpoints/management")];
+    // The record header of a hello of 512 bytes, and its first byte (RFC 8446, section 5.1).
+    let begun = [22, 3, 1, 2, 0, 1];
+    let mut slow = Vec::new();
+    for endpoint in endpoints {
+        for _ in 0..50 {
+            slow.push(half_open(endpoint, &[]).await);
+            slow.push(half_open(endpoint, &begun).await);
+        }
+    }
+    let started = Instant::now();
+    export(server.otlp_grpc(), &authority, None, Some(server.workspace_key()), "meanwhile").await.expect("taken");
+    let mut http = Http::open(server.otlp_http(), &authority, None, "http/1.1").await.expect("a handshake");
+    assert_eq!(http.post(Some(server.workspace_key()), "meanwhile").await, 200);
+    let mut api = Http::open(endpoints[2], &authority, None, "http/1.1").await.expect("a handshake");
+    assert_eq!(api.ask("GET", "/healthz", None, Vec::new()).await.0, 200);
+    assert!(started.elapsed() < Duration::from_secs(4), "they waited for others: {:?}", started.elapsed());
+    for stream in slow {
+        assert!(is_ended(stream).await);
+    }
+    let failed = "\nlogseal_ingest_handshakes_failed_total 200\n";
+    until(&server, async || metrics(&server, &authority).await.contains(failed)).await;
+    assert!(server.stop().success());
+}
+
+/// What the management API says at `/metrics`, with the metrics of certificates.
+async fn metrics(server: &Server, authority: &Authority) -> String {
+    let management = server.credential("/endpoints/management");
+    let mut api = Http::open(management, authority, None, "http/1.1").await.expect("a handshake");
+    let (status, text) = api.ask("GET", "/metrics", Some(server.credential("/managementToken")), Vec::new()).await;
+    assert_eq!(status, 200, "{text}");
+    text
+}
+
+/// Scenario: certificate and key are replaced while connections are open; then by a pair that does not belong together. Guarantee: new
+/// connections get the new certificate, open ones go on; the bad pair is in the log as an error and in a metric, and changes nothing; commands of this
 /// machine know the certificate in use all the time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_certificate_is_used_without_a_stop_and_a_bad_one_is_not() {
@@ -142,6 +186,10 @@ async fn a_new_certificate_is_used_without_a_stop_and_a_bad_one_is_not() {
     let (files, key) = (Files::new(&deployment), server.workspace_key());
     let mut open_before = Http::open(server.otlp_http(), &first, None, "http/1.1").await.expect("a handshake");
     assert_eq!(open_before.post(Some(key), "before").await, 200);
+    let grpc_before = channel(server.otlp_grpc(), &first, None).await.expect("a handshake");
+    export_on(grpc_before.clone(), Some(key), "before").await.expect("taken");
+    let used = "\nlogseal_tls_certificate_refused 0\n";
+    until(&server, async || metrics(&server, &first).await.contains(used)).await;
 
     files.install(&second.issue(&["127.0.0.1"]));
     let endpoints = [server.otlp_grpc(), server.otlp_http(), server.credential("/endpoints/management")];
@@ -150,17 +198,22 @@ async fn a_new_certificate_is_used_without_a_stop_and_a_bad_one_is_not() {
         assert!(open(endpoint, &first, None, &["h2"]).await.is_err(), "the old one is not served any more");
     }
     assert_eq!(open_before.post(Some(key), "on the old connection").await, 200);
+    export_on(grpc_before, Some(key), "on the old connection").await.expect("taken");
     export(server.otlp_grpc(), &second, None, Some(key), "on a new one").await.expect("taken");
-    assert_eq!(server.value("SELECT count(*) FROM logs"), 3);
+    assert_eq!(server.value("SELECT count(*) FROM logs"), 5);
 
     files.put("tls.key", &first.issue(&["127.0.0.1"]).1);
     until(&server, async || server.log().contains("the new certificate is not used")).await;
     let log = server.log();
     assert!(log.contains("does not belong to the certificate") && log.contains("tls.key"), "{log}");
+    until(&server, async || metrics(&server, &second).await.contains("\nlogseal_tls_certificate_refused 1\n")).await;
     export(server.otlp_grpc(), &second, None, Some(key), "as before").await.expect("taken");
-    assert_eq!(server.value("SELECT count(*) FROM logs"), 4);
+    assert_eq!(server.value("SELECT count(*) FROM logs"), 6);
     files.install(&first.issue(&["127.0.0.1"]));
     until(&server, async || open(server.otlp_grpc(), &first, None, &["h2"]).await.is_ok()).await;
+    let shown = metrics(&server, &first).await;
+    // What the authority issues is valid until the year 4096.
+    assert!(shown.contains(used) && shown.contains("\nlogseal_tls_certificate_expires_seconds 67090"), "{shown}");
     assert_eq!(server.log().matches("ERROR").count(), 1, "{}", server.log());
     assert!(server.stop().success());
 }
@@ -184,11 +237,16 @@ fn starts_that_would_be_unsafe_are_refused() {
     let other = files.put("other.key", &authority.issue(&["127.0.0.1"]).1);
     let (other, nothing) = (format!("tls.key={}", other.display()), "tls.certificate=/nonexistent/tls.crt");
     let public = "listen.management=0.0.0.0:0";
-    let cases: [(&[&str], i32, &[&str]); 7] = [
+    let generated = deployment.data_dir().join("vault/root.key");
+    fs::create_dir_all(deployment.data_dir().join("vault")).expect("a folder of our own");
+    fs::write(&generated, "5a".repeat(32)).expect("a folder of our own");
+    let named = format!("vault.root_key_file={}", generated.display());
+    let cases: [(&[&str], i32, &[&str]); 8] = [
         (&["listen.otlp_grpc=0.0.0.0:0"], 2, &["`listen.otlp_grpc`", "`tls.certificate`", "`tls.key`"]),
         (&["listen.otlp_http=[::]:0"], 2, &["`listen.otlp_http`", "`tls.certificate`", "`tls.key`"]),
         (&[public], 2, &["`listen.management`", "`tls.certificate`", "`tls.key`"]),
         (&[public, &certificate, &key], 2, &["`listen.management`", "`vault.root_key_file`", "LOGSEAL_ROOT_KEY"]),
+        (&[public, &certificate, &key, &named], 2, &["`vault.root_key_file`", "LOGSEAL_ROOT_KEY"]),
         (&[&certificate], 2, &["`tls.certificate`", "`tls.key`"]),
         (&[nothing, &key], 1, &["`tls.certificate`", "/nonexistent/tls.crt"]),
         (&[&certificate, &other], 1, &["`tls.key`", "other.key", "does not belong to the certificate"]),

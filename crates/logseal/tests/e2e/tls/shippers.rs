@@ -9,11 +9,14 @@ use super::{Files, start};
 use crate::Deployment;
 use crate::cli::{done, json};
 
-const UNAUTHENTICATED: (Option<Code>, u16) = (Some(Code::Unauthenticated), 401);
-const TAKEN: (Option<Code>, u16) = (None, 200);
+/// What a shipper is told over gRPC, unless it is thanked, and over HTTP.
+type Answer = (Option<Code>, u16);
 
-/// What a shipper is told over gRPC and over HTTP.
-async fn ship(server: &Server, authority: &Authority, client: Option<&Pair>, key: Option<&str>) -> (Option<Code>, u16) {
+const UNAUTHENTICATED: Answer = (Some(Code::Unauthenticated), 401);
+const TAKEN: Answer = (None, 200);
+
+/// Ships one record over gRPC and one over HTTP.
+async fn ship(server: &Server, authority: &Authority, client: Option<&Pair>, key: Option<&str>) -> Answer {
     let by_grpc = export(server.otlp_grpc(), authority, client, key, "shipped").await;
     let mut http = Http::open(server.otlp_http(), authority, client, "http/1.1").await.expect("a handshake");
     (by_grpc.err().map(|status| status.code()), http.post(key, "shipped").await)
@@ -50,7 +53,7 @@ async fn a_mapped_certificate_is_taken_in_place_of_the_key() {
     let (by_dns, by_uri) = (clients.issue(&["Shipper.Team"]), clients.issue(&["other.name", "spiffe://x/team"]));
     let unmapped = clients.issue(&["stranger.team", "spiffe://x/team/b"]);
     let (two, gone) = (clients.issue(&["shipper.team", "gone.team"]), clients.issue(&["gone.team"]));
-    let cases: [(&str, Option<&Pair>, Option<&str>, (Option<Code>, u16)); 12] = [
+    let cases: [(&str, Option<&Pair>, Option<&str>, Answer); 12] = [
         ("a name", Some(&by_dns), None, TAKEN),
         ("a URI", Some(&by_uri), None, TAKEN),
         ("with its own key", Some(&by_dns), Some(&of_team), TAKEN),
@@ -71,6 +74,10 @@ async fn a_mapped_certificate_is_taken_in_place_of_the_key() {
     }
     assert_eq!((count(&server, "team"), count(&server, "default")), (expected, 0));
 
+    let refused =
+        export(server.otlp_grpc(), &servers, Some(&unmapped), None, "no").await.expect_err("it stands for none");
+    assert!(refused.message().contains("no name in the client certificate"), "{refused}");
+
     let stranger = foreign.issue(&["shipper.team"]);
     for endpoint in [server.otlp_grpc(), server.otlp_http()] {
         let refused = match open(endpoint, &servers, Some(&stranger), &["h2"]).await {
@@ -84,8 +91,8 @@ async fn a_mapped_certificate_is_taken_in_place_of_the_key() {
     let management = server.credential("/endpoints/management");
     let token = server.credential("/managementToken");
     let mut api = Http::open(management, &servers, Some(&by_dns), "http/1.1").await.expect("a handshake");
-    assert_eq!(api.ask("GET", "/metrics", None, Vec::new()).await, 401, "no certificate is a token");
-    assert_eq!(api.ask("GET", "/metrics", Some(token), Vec::new()).await, 200);
+    assert_eq!(api.ask("GET", "/metrics", None, Vec::new()).await.0, 401, "no certificate is a token");
+    assert_eq!(api.ask("GET", "/metrics", Some(token), Vec::new()).await.0, 200);
     assert_eq!((count(&server, "team"), count(&server, "default")), (expected, 0));
     assert!(server.stop().success());
 }
