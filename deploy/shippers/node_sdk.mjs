@@ -15,7 +15,7 @@ if (process.env.LOGSEAL_WORKSPACE_KEY) {
   metadata.set("authorization", `Bearer ${process.env.LOGSEAL_WORKSPACE_KEY}`);
 }
 const exporter = new OTLPLogExporter({
-  url: process.env.LOGSEAL_ENDPOINT ?? "http://127.0.0.1:14317", // https://... for TLS
+  url: process.env.LOGSEAL_ENDPOINT ?? "http://127.0.0.1:14317", // https://... for TLS, with an own authority OTEL_EXPORTER_OTLP_CERTIFICATE=ca.pem
   metadata,
   compression: "gzip",
   timeoutMillis: 15_000,

@@ -14,6 +14,8 @@ from opentelemetry.sdk.resources import Resource
 
 exporter = OTLPLogExporter(
     endpoint=os.environ["LOGSEAL_ENDPOINT"],  # https://logseal.example.org:4317, or http://127.0.0.1:4317
+    # With an own authority: OTEL_EXPORTER_OTLP_CERTIFICATE=ca.pem in the environment. With a certificate that stands for the workspace also
+    # OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY, and no headers here.
     headers={"authorization": "Bearer " + os.environ["LOGSEAL_WORKSPACE_KEY"]},
     compression=grpc.Compression.Gzip,
     timeout=600,  # seconds for a batch with all its tries
