@@ -8,6 +8,7 @@
 //! | [`secret`] | [`Key256`], the one type of a symmetric key | wiped on drop, never printed, never cloned |
 //! | [`random`] | [`OsRandom`] | keys and nonces come from here only |
 //! | [`aad`] | [`Aad`](aad::Aad) constructors | fixed-width or length-prefixed fields, unambiguous |
+//! | [`credential`] | [`BearerToken`] | RFC 6750; compared in constant time |
 //! | [`frame`] | [`FrameSealer`], [`FrameOpener`]: AES-256-GCM with a counter | NIST SP 800-38D, section 8.2.1 |
 //! | [`seal`] | AES-256-GCM with a random 96-bit nonce | NIST SP 800-38D, section 8.2.2 |
 //! | [`commitment`] | what a key commits to | compared before a key is used: AES-GCM does not commit |
@@ -21,6 +22,7 @@
 pub mod aad;
 pub mod aek;
 pub mod commitment;
+pub mod credential;
 pub mod frame;
 pub mod lease;
 pub mod mac;
@@ -33,6 +35,7 @@ pub mod wraps;
 
 pub use aek::{Aek, Dek, KeyUseError, WrapError};
 pub use commitment::Commitment;
+pub use credential::{BearerToken, bearer};
 pub use frame::{FrameOpener, FrameSealError, FrameSealer, SequenceReused};
 pub use lease::{Lease, LeaseOver};
 pub use mac::{Mac, MacKey};

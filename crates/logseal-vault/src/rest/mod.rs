@@ -15,7 +15,7 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | `auth` | [`VaultToken`], and the challenge that SDKs wait for |
+//! | `auth` | the token, and the challenge that SDKs wait for |
 //! | `asked` | what a request names |
 //! | `input`, `view` | bodies, and keys as answers show them |
 //! | `keys`, `operations` | the handlers |
@@ -44,12 +44,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use logseal_core::SteadyClock;
-use logseal_crypto::OsRandom;
+use logseal_crypto::{BearerToken, OsRandom};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 
-pub use self::auth::VaultToken;
 use self::problem::{Problem, Refusal};
 use self::throttle::{Throttle, Work};
 use crate::events::{SUCCEEDED, VaultEvent, action};
@@ -73,7 +72,7 @@ pub struct Face {
     /// The vault.
     pub vault: Arc<EmbeddedVault>,
     /// Opens it.
-    pub token: VaultToken,
+    pub token: BearerToken,
     /// Whom new keys are granted to.
     pub clusters: Arc<dyn Clusters>,
     /// For throttling.

@@ -103,7 +103,7 @@ impl World {
         vault.report_to(Arc::clone(&reports) as _);
         let router = router(Face {
             vault: Arc::clone(&vault),
-            token: VaultToken::new(Zeroizing::new(TOKEN.to_owned())),
+            token: BearerToken::new(Zeroizing::new(TOKEN.to_owned())),
             clusters: Arc::new(OneCluster),
             clock: Arc::new(Standing),
         });

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use logseal_core::SteadyClock;
+use logseal_core::{Bucket, SteadyClock};
 
 const WINDOW: Duration = Duration::from_secs(10);
 
@@ -30,7 +30,7 @@ pub(super) struct Throttle {
 impl Throttle {
     pub(super) fn new(clock: Arc<dyn SteadyClock>) -> Self {
         let now = clock.now();
-        let bucket = |bits, work, limit| (bits, work, Bucket::full(limit, now));
+        let bucket = |bits, work, limit| (bits, work, Bucket::full(limit, WINDOW, now));
         let buckets = vec![
             bucket(2048, Work::Create, 20),
             bucket(2048, Work::Other, 4_000),
@@ -39,7 +39,7 @@ impl Throttle {
             bucket(4096, Work::Create, 20),
             bucket(4096, Work::Other, 500),
         ];
-        Self { clock, buckets: Mutex::new(buckets), reports: Mutex::new((Bucket::full(REPORTS, now), 0)) }
+        Self { clock, buckets: Mutex::new(buckets), reports: Mutex::new((Bucket::full(REPORTS, WINDOW, now), 0)) }
     }
 
     /// Takes one request's share, or says when to come back.
@@ -61,32 +61,6 @@ impl Throttle {
         }
         *passed_over = passed_over.saturating_add(1);
         None
-    }
-}
-
-/// A bucket of tokens that fills within [`WINDOW`].
-#[derive(Debug)]
-struct Bucket {
-    limit: f64,
-    tokens: f64,
-    at: Duration,
-}
-
-impl Bucket {
-    fn full(limit: u32, at: Duration) -> Self {
-        let limit = f64::from(limit);
-        Self { limit, tokens: limit, at }
-    }
-
-    fn take(&mut self, now: Duration) -> Result<(), Duration> {
-        let rate = self.limit / WINDOW.as_secs_f64();
-        let gained = now.saturating_sub(self.at).as_secs_f64() * rate;
-        (self.tokens, self.at) = ((self.tokens + gained).min(self.limit), now);
-        if self.tokens < 1.0 {
-            return Err(Duration::from_secs_f64((1.0 - self.tokens) / rate));
-        }
-        self.tokens -= 1.0;
-        Ok(())
     }
 }
 

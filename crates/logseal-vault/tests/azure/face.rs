@@ -8,9 +8,9 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use logseal_core::{SystemClock, SystemSteadyClock, UnixNanos};
-use logseal_crypto::{Key256, RootKey};
+use logseal_crypto::{BearerToken, Key256, RootKey};
 use logseal_vault::azure::AzureKeyVault;
-use logseal_vault::rest::{Clusters, Face, VaultToken, router};
+use logseal_vault::rest::{Clusters, Face, router};
 use logseal_vault::{
     Caller, EmbeddedClient, EmbeddedVault, KeyId, KeyName, KeyProperties, KeyVault, KeyVersion, PrincipalId, VaultError,
 };
@@ -45,7 +45,7 @@ async fn both() -> Both {
     let root = RootKey::new(Key256::copy_from_slice(&[1; 32]).unwrap());
     let vault = EmbeddedVault::open(dir.path().to_owned(), VAULT, &root, Arc::new(SystemClock)).unwrap();
     let vault = Arc::new(vault);
-    let token = VaultToken::new(Zeroizing::new("token-1".to_owned()));
+    let token = BearerToken::new(Zeroizing::new("token-1".to_owned()));
     let (clusters, clock) = (Arc::new(NoClusters), Arc::new(SystemSteadyClock));
     let face = router(Face { vault: Arc::clone(&vault), token, clusters, clock });
 

@@ -14,10 +14,10 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use data_encoding::BASE64URL_NOPAD;
 use logseal_core::{Clock as _, SystemClock, SystemSteadyClock};
-use logseal_crypto::{Key256, RootKey};
+use logseal_crypto::{BearerToken, Key256, RootKey};
 use logseal_testkit::{Server, ship};
 use logseal_tls::{Acceptor, Authority, Limits, Listener, acceptor, serve};
-use logseal_vault::rest::{self, Clusters, Face, VaultToken};
+use logseal_vault::rest::{self, Clusters, Face};
 use logseal_vault::{EmbeddedVault, KeyName, PrincipalId};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -139,7 +139,7 @@ impl Remote {
     pub(crate) fn up(&mut self) {
         let face = Face {
             vault: Arc::clone(&self.vault),
-            token: VaultToken::new(Zeroizing::new(TOKEN.to_owned())),
+            token: BearerToken::new(Zeroizing::new(TOKEN.to_owned())),
             clusters: Arc::new(NoClusters),
             clock: Arc::new(SystemSteadyClock),
         };

@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use logseal_catalog::{AuditEntry, Catalog, Change};
 use logseal_control::cluster_principals;
 use logseal_core::{Chain, Clock, SystemSteadyClock};
-use logseal_crypto::RootKey;
+use logseal_crypto::{BearerToken, RootKey};
 use logseal_tls::{Acceptor, Authority, Limits, Listener, acceptor, serve};
-use logseal_vault::rest::{self, Clusters, Face, VaultToken};
+use logseal_vault::rest::{self, Clusters, Face};
 use logseal_vault::{EmbeddedVault, PrincipalId, VaultEvent, VaultEvents};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -66,7 +66,7 @@ impl Door {
     ) -> JoinHandle<std::io::Result<()>> {
         let face = Face {
             vault: Arc::clone(vault),
-            token: VaultToken::new(token),
+            token: BearerToken::new(token),
             clusters: Arc::new(clusters),
             clock: Arc::new(SystemSteadyClock),
         };
