@@ -6,7 +6,7 @@ use logseal_core::{AekId, ClusterId, ResourceId, SegmentId, UnixNanos, WalFileId
 
 use crate::{
     AekRow, AekWrapsRow, AuditEntry, ClusterRow, ColumnRow, CoverageRow, KekRow, KekVersionRow, OperationRow,
-    ResourceRow, SegmentRow, TableRow, UsageRow, WalFileRow, WalFileState, WorkspaceKeyRow, WorkspaceRow,
+    ResourceRow, SegmentRow, TableRow, TokenRow, UsageRow, WalFileRow, WalFileState, WorkspaceKeyRow, WorkspaceRow,
 };
 
 /// A change of the catalog.
@@ -158,6 +158,13 @@ pub enum Change {
     PutKekVersion(KekVersionRow),
     /// Raises the number of wraps that an AEK may have made; one that is not lower already stays. An AEK that is not there is passed over.
     ReserveAekWraps(AekWrapsRow),
+    /// Adds a token of the management API; nothing is changed when the very row is there.
+    AddToken(TokenRow),
+    /// Removes the token of this name; nothing is changed when it is not there.
+    RemoveToken {
+        /// Its name.
+        name: String,
+    },
     /// Adds an entry at the end of the audit trail; nothing is changed when it is among the last hundred.
     Audit(AuditEntry),
 }
@@ -196,6 +203,8 @@ impl Change {
             | Self::ForgetGarbage { .. }
             | Self::PutUsage(_)
             | Self::ReserveAekWraps(_)
+            | Self::AddToken(_)
+            | Self::RemoveToken { .. }
             | Self::Audit(_) => Concerned::default(),
         }
     }

@@ -8,6 +8,7 @@ mod kek_versions;
 mod links;
 mod segments;
 mod shred;
+mod tokens;
 mod usage;
 mod wal_files;
 
@@ -104,6 +105,8 @@ impl Rows<'_> {
             Change::PutUsage(rows) => self.put_usage(rows).await,
             Change::PutKekVersion(row) => self.put_kek_version(row).await,
             Change::ReserveAekWraps(row) => self.reserve_aek_wraps(row).await,
+            Change::AddToken(row) => self.add_token(row).await,
+            Change::RemoveToken { name } => self.remove_token(name).await,
             Change::Audit(entry) => self.audit(entry).await,
         }
     }

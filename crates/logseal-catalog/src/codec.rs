@@ -9,7 +9,7 @@ use crate::CatalogError;
 use crate::rows::{
     AekRow, AekWrapsRow, AuditEntry, AuditHead, AuditRow, Authenticated, ClusterRow, ColumnRow, CoverageRow,
     GarbageRow, KekRow, KekVersionRow, OperationRow, OperationState, ResourceKind, ResourceRow, SegmentRow,
-    ShreddedRow, TableRow, UsageRow, WalFileRow, WalFileState, WorkspaceKeyRow, WorkspaceRow,
+    ShreddedRow, TableRow, TokenRow, UsageRow, WalFileRow, WalFileState, WorkspaceKeyRow, WorkspaceRow,
 };
 
 /// The MAC to store with `row`.
@@ -87,6 +87,13 @@ fn optional_id<T>(row: &SqliteRow, column: &str, make: impl FnOnce([u8; 16]) -> 
 /// A time that may be NULL.
 fn optional_time(row: &SqliteRow, column: &str) -> Option<Option<UnixNanos>> {
     Some(row.try_get::<Option<i64>, _>(column).ok()?.map(UnixNanos))
+}
+
+/// Ids of workspaces, one after the other; `None` when there is a part of one.
+fn workspaces(row: &SqliteRow, column: &str) -> Option<Vec<logseal_core::WorkspaceId>> {
+    let bytes = bytes(row, column)?;
+    let (ids, rest) = bytes.as_chunks::<16>();
+    rest.is_empty().then(|| ids.iter().map(|id| logseal_core::WorkspaceId::from_bytes(*id)).collect())
 }
 
 /// What texts that compare without ASCII case are found by.
@@ -201,4 +208,8 @@ decode!(GarbageRow, |r| { path: text(r, "path"), since: time(r, "since") });
 decode!(UsageRow, |r| {
     workspace: id(r, "workspace_id", logseal_core::WorkspaceId::from_bytes), day: number(r, "day"),
     bytes: number(r, "bytes"), reached: flag(r, "reached"),
+});
+decode!(TokenRow, |r| {
+    name: text(r, "name"), lookup: bytes(r, "lookup"), role: text(r, "role"), workspaces: workspaces(r, "workspaces"),
+    created: time(r, "created"), expires: optional_time(r, "expires"),
 });

@@ -22,6 +22,7 @@
 //! | [`control`] | resources and operations |
 //! | [`audit`] | the audit trail, and whether it is whole |
 //! | [`retention`] | what is to go, and what went |
+//! | [`tokens`] | tokens of the management API |
 //! | [`usage`] | what workspaces have sent on a day |
 //! | [`scrub`] | [`Catalog::scrub`]: no trace of what was deleted |
 //! | [`change`] | [`Change`]: what can be changed |
@@ -48,6 +49,7 @@ pub mod rows;
 mod schema;
 pub mod scrub;
 pub mod snapshot;
+pub mod tokens;
 pub mod usage;
 pub mod wraps;
 pub mod writer;
@@ -64,6 +66,6 @@ pub use retention::GenerationSize;
 pub use rows::{
     AekRow, AekWrapsRow, AuditEntry, AuditHead, AuditRow, ClusterRow, ColumnRow, CoverageRow, GarbageRow, KekRow,
     KekVersionRow, OperationRow, OperationState, ResourceKind, ResourceRow, SegmentRow, ShreddedRow, TableRow,
-    UsageRow, WalFileRow, WalFileState, WorkspaceKeyRow, WorkspaceRow,
+    TokenRow, UsageRow, WalFileRow, WalFileState, WorkspaceKeyRow, WorkspaceRow,
 };
 pub use snapshot::Snapshot;

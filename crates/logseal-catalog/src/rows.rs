@@ -31,9 +31,11 @@ macro_rules! authenticated {
 mod accounts;
 mod control;
 mod data;
+mod tokens;
 mod wal;
 
 pub use accounts::{AekRow, AekWrapsRow, ClusterRow, KekRow, KekVersionRow, WorkspaceKeyRow, WorkspaceRow};
 pub use control::{AuditEntry, AuditHead, AuditRow, OperationRow, OperationState, ResourceKind, ResourceRow};
 pub use data::{ColumnRow, GarbageRow, SegmentRow, ShreddedRow, TableRow, UsageRow};
+pub use tokens::TokenRow;
 pub use wal::{CoverageRow, WalFileRow, WalFileState};

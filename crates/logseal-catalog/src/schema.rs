@@ -2,10 +2,10 @@
 
 /// Each step leads from the format of its index (`PRAGMA user_version`, 0 for a new file) to the next one. A step that was
 /// released is never edited, so that an upgraded file has the same tables as a new one.
-pub(crate) const STEPS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4, FORMAT_5];
+pub(crate) const STEPS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4, FORMAT_5, FORMAT_6];
 
 /// The format that this version writes.
-pub(crate) const FORMAT: i64 = 5;
+pub(crate) const FORMAT: i64 = 6;
 const _: () = assert!(STEPS.len() == FORMAT as usize, "one step for each format");
 
 const FORMAT_1: &str = "
@@ -276,6 +276,19 @@ const FORMAT_5: &str = "
 CREATE TABLE aek_wraps (
     aek_id BLOB PRIMARY KEY NOT NULL REFERENCES aeks (id),
     wraps INTEGER NOT NULL,
+    mac BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
+/// Tokens of the management API, each by an HMAC of it. `workspaces` is their ids one after the other.
+const FORMAT_6: &str = "
+CREATE TABLE tokens (
+    name TEXT PRIMARY KEY NOT NULL,
+    lookup BLOB NOT NULL UNIQUE,
+    role TEXT NOT NULL,
+    workspaces BLOB NOT NULL,
+    created INTEGER NOT NULL,
+    expires INTEGER,
     mac BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 ";

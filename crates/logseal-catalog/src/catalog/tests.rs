@@ -7,7 +7,7 @@ use super::*;
 use crate::rows::{KekRow, WalFileState};
 use crate::{
     AekWrapsRow, AuditHead, AuditRow, CoverageRow, GarbageRow, KekVersionRow, OperationRow, ResourceRow, SegmentCommit,
-    SegmentRow, ShreddedRow, UsageRow,
+    SegmentRow, ShreddedRow, TokenRow, UsageRow,
 };
 
 mod control;
@@ -187,6 +187,7 @@ async fn every_altered_column_of_every_kind_of_row_is_refused() {
     catalog.apply(Change::PutKekVersion(kek_version(5))).await.unwrap();
     let wraps = AekWrapsRow { aek: AekId::from_bytes([3; 16]), wraps: 7 };
     catalog.apply(Change::ReserveAekWraps(wraps)).await.unwrap();
+    catalog.apply(Change::AddToken(crate::tokens::tests::row("a", 1))).await.unwrap();
     control::fill(&catalog).await;
     shred::fill(&catalog).await;
     catalog.close().await.unwrap();
@@ -194,7 +195,7 @@ async fn every_altered_column_of_every_kind_of_row_is_refused() {
 
     let mut tried = 0;
     let kinds = "clusters workspaces workspace_keys aeks tables columns segments wal_files coverage resources operations audit \
-        audit_head shredded garbage usage kek_versions aek_wraps";
+        audit_head shredded garbage usage kek_versions aek_wraps tokens";
     for table in kinds.split_whitespace() {
         for (column, kind) in columns_of(&file, table).await {
             std::fs::write(&file, &pristine).unwrap();
@@ -286,6 +287,7 @@ pub(crate) async fn read_everything(catalog: &Catalog) -> Result<(), CatalogErro
     catalog.all::<UsageRow>(sqlx::query("SELECT * FROM usage")).await?;
     catalog.all::<AekWrapsRow>(sqlx::query("SELECT * FROM aek_wraps")).await?;
     catalog.all::<KekVersionRow>(sqlx::query("SELECT * FROM kek_versions")).await?;
+    catalog.all::<TokenRow>(sqlx::query("SELECT * FROM tokens")).await?;
     Ok(())
 }
 
