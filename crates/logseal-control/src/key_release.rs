@@ -1,7 +1,7 @@
 //! Data keys of segments that go to readers outside of the server, each after its record in the audit trail.
 //!
 //! Whether a key goes out is decided by the catalog's row of the segment. The workspace is known from that row before any key is touched: what
-//! a caller may read is to be looked at there. The record is durable before the key leaves, so a record may tell of a key that did not arrive,
+//! a caller may read is looked at there. The record is durable before the key leaves, so a record may tell of a key that did not arrive,
 //! and no key arrives without one.
 
 use http::StatusCode;
@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::Problem;
 use crate::audit::AuditTrail;
+use crate::gate::Principal;
 use crate::operation::world::World;
 use crate::resource::view::path;
 use crate::upkeep;
@@ -24,13 +25,13 @@ const UNWRAP: &str = "logseal/segments/unwrapKey";
 /// Somebody asked for the key of a segment by its id, to keep it.
 const EXPORT: &str = "logseal/segments/exportKey";
 
-/// Gives keys to `actor`.
+/// Gives keys to `principal`.
 #[derive(Debug)]
 pub(crate) struct Release<'r> {
     pub(crate) world: &'r World,
     pub(crate) audit: &'r AuditTrail,
     /// Who asks, for the record.
-    pub(crate) actor: &'r str,
+    pub(crate) principal: &'r Principal,
 }
 
 /// What goes out.
@@ -80,7 +81,10 @@ impl Release<'_> {
                 format!("`value` was wrapped by account key `{named}` and not by `{aek}`, which the path names"),
             ));
         }
+        // First what the wrap says, so that a reader learns nothing of workspaces that are not its own; then what the catalog says.
+        self.principal.admit_to(Some(presented.workspace()))?;
         let row = self.live(presented.segment()).await?;
+        self.principal.admit_to(Some(row.workspace))?;
         if presented.is_of(&row) {
             return Ok(row);
         }
@@ -120,6 +124,8 @@ impl Release<'_> {
                     Err(over) => self.problem(&segment, &over.into()).await,
                 }
             }
+            // The gate has records of those who may not have it, and few of each: nobody is to fill the trail by asking.
+            Err(problem) if problem.code() == Problem::AUTHORIZATION_FAILED => return Err(problem),
             Err(problem) => problem,
         };
         let recorded = match self.entry(&asked, format!("Refused: {}", refused.code())).await {
@@ -186,7 +192,7 @@ impl Release<'_> {
         });
         Ok(AuditEntry {
             at: self.world.clock.now(),
-            actor: self.actor.to_owned(),
+            actor: self.principal.actor.clone(),
             action: (*action).to_owned(),
             resource: format!("{owner}/segments/{segment}"),
             operation: None,

@@ -1,11 +1,12 @@
 //! The management API and the operations that it begins.
 //!
 //! Resources have Azure Resource Manager's shape, so that its SDKs and command line can drive them; what changes them is an operation
-//! with a status. Everything but `/healthz` and `/readyz` needs the management token, which is checked before a body is read.
+//! with a status. Everything but `/healthz` and `/readyz` needs a token, whose role is checked before a body is read.
 //!
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`api`] | the HTTP shell: [`router`] and its handlers |
+//! | `gate` | who comes in: tokens and roles |
 //! | [`grpc`] | the status of operations over gRPC |
 //! | `request` | what a request to change a resource becomes |
 //! | `resource` | clusters, workspaces and their parts as values: input, document, view |
@@ -25,6 +26,7 @@ pub mod api;
 pub mod audit;
 pub mod callers;
 mod cluster_views;
+mod gate;
 pub mod grpc;
 mod json;
 mod key_release;
@@ -39,11 +41,11 @@ pub mod rotation;
 mod testing;
 pub mod upkeep;
 
-pub use api::auth::ManagementToken;
 pub use api::problem::Problem;
 pub use api::{Management, router};
 pub use audit::{AnchorStore, AuditTrail};
 pub use callers::{ClusterCallers, cluster_principals};
+pub use gate::{Gate, GateParts, Role, describe_metrics, is_token_name};
 pub use operation::runner::Operations;
 pub use operation::world::{Fault, Faults, NoFaults, Point, SERVICE_CLUSTER, World};
 pub use port::{

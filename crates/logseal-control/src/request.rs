@@ -1,5 +1,6 @@
 //! What a request to change a resource becomes: an operation, a change at once, or a refusal.
 
+mod duties;
 mod links;
 mod rotate_key;
 
@@ -12,6 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::Problem;
+use crate::gate::{Principal, Role};
 use crate::operation::document::{
     CreateCluster, CreateWorkspace, DeleteCluster, DeleteWorkspace, PurgeWorkspace, RecoverWorkspace, UpdateCluster,
 };
@@ -50,6 +52,8 @@ pub(crate) struct Place<'r> {
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
     pub(crate) actor: String,
+    /// `None` for who has all rights.
+    role: Option<Role>,
     if_match: Option<String>,
     if_none_match: Option<String>,
 }
@@ -62,15 +66,16 @@ pub(crate) enum Written {
 }
 
 impl Caller {
-    pub(crate) fn new(actor: &str, headers: &HeaderMap) -> Self {
+    pub(crate) fn new(principal: &Principal, headers: &HeaderMap) -> Self {
         let text =
             |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok()).map(str::to_owned);
-        Self { actor: actor.to_owned(), if_match: text(header::IF_MATCH), if_none_match: text(header::IF_NONE_MATCH) }
+        let (actor, role) = (principal.actor.clone(), principal.role());
+        Self { actor, role, if_match: text(header::IF_MATCH), if_none_match: text(header::IF_NONE_MATCH) }
     }
 
-    /// `actor`, whatever state the resource is in.
+    /// `actor`, who has all rights, whatever state the resource is in.
     pub(crate) fn unconditional(actor: &str) -> Self {
-        Self { actor: actor.to_owned(), if_match: None, if_none_match: None }
+        Self { actor: actor.to_owned(), role: None, if_match: None, if_none_match: None }
     }
 
     fn admit(&self, current: Option<&ResourceRow>) -> Result<(), Problem> {
@@ -141,6 +146,7 @@ pub(crate) async fn write_cluster(
         Some(row) => {
             let mut document: ClusterDocument = kinds::document(&row)?;
             let change = ClusterChange::input(body, Some(&document), &path(&row), method, now.0)?;
+            caller.admit_to_change(&change, Some(&document))?;
             if document.provisioning_state == ProvisioningState::Deleting {
                 return Err(Problem::conflict("ClusterDeleting", "the cluster is being deleted"));
             }
@@ -172,6 +178,7 @@ pub(crate) async fn write_cluster(
             limit(operations, ResourceKind::Cluster, CLUSTERS).await?;
             let row = new_resource(operations, ResourceKind::Cluster, place, now);
             let change = ClusterChange::input(body, None, &path(&row), method, now.0)?;
+            caller.admit_to_change(&change, None)?;
             let wanted = change.identity.unwrap_or(WantedIdentity::SystemAssigned);
             let find = |id: &str| operations.world().vaults.user_assigned(id);
             let identity = Identity::wanted(wanted, operations.world().ids.next().to_string(), find)?;

@@ -239,7 +239,7 @@ pub(crate) fn place(name: &str) -> Place<'_> {
 }
 
 pub(crate) fn caller() -> Caller {
-    Caller::new("test", &http::HeaderMap::new())
+    Caller::new(&crate::gate::Principal::unrestricted("test"), &http::HeaderMap::new())
 }
 
 impl Deployment {
@@ -301,6 +301,17 @@ impl Deployment {
         let clock: Arc<dyn Clock> = Arc::clone(clock) as _;
         self.operations =
             Operations::new(world(catalog, root, (vault, trouble), service_key, store, server, &clock, faults));
+    }
+
+    /// Makes the HMACs of tokens.
+    pub(crate) fn token_mac(&self) -> logseal_crypto::MacKey {
+        self.root.token_mac()
+    }
+
+    /// The catalog for who can write its file and has not the root key.
+    pub(crate) async fn foreign_catalog(&self) -> Catalog {
+        let other = RootKey::new(Key256::copy_from_slice(&[2; 32]).unwrap());
+        Catalog::open(&self.file, other.catalog_mac()).await.unwrap()
     }
 
     /// The newest version of a key of the vault.

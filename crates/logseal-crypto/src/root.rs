@@ -41,6 +41,12 @@ impl RootKey {
         MacKey::new(self.derive("credential lookup"))
     }
 
+    /// Looks up tokens of the management API without storing them.
+    #[must_use]
+    pub fn token_mac(&self) -> MacKey {
+        MacKey::new(self.derive("management tokens"))
+    }
+
     /// Seals the readable copy of workspace keys.
     #[must_use]
     pub fn credential_seal(&self) -> Key256 {
@@ -66,6 +72,7 @@ mod tests {
         assert!(!root.vault_seal().ct_eq(&root.credential_seal()));
         assert_ne!(root.catalog_mac().mac("d", &[]), root.vault_mac().mac("d", &[]));
         assert_ne!(root.catalog_mac().mac("d", &[]), root.credential_mac().mac("d", &[]));
+        assert_ne!(root.token_mac().mac("d", &[]), root.credential_mac().mac("d", &[]));
         let other = RootKey::new(Key256::copy_from_slice(&[2; 32]).unwrap());
         assert!(!root.vault_seal().ct_eq(&other.vault_seal()));
     }

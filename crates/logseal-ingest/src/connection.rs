@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::stream::{Stream, unfold};
+use logseal_core::Peer;
 use logseal_tls::{ClientNames, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -100,8 +101,8 @@ pub(crate) fn incoming(
                         Err(_) => continue,
                     },
                 };
-                let stream = match accepted {
-                    Ok((stream, _)) => stream,
+                let (stream, address) = match accepted {
+                    Ok(accepted) => accepted,
                     Err(error) => {
                         warn!(%error, "a connection could not be accepted");
                         sleep(ACCEPT_PAUSE).await;
@@ -119,7 +120,7 @@ pub(crate) fn incoming(
                 }
                 let (counted, ending) = (Counted::new(&meter.connections), end.clone());
                 let begun = move |stream: logseal_tls::Stream| Connection {
-                    client: stream.client_names(),
+                    remote: Remote { client: stream.client_names(), peer: Peer::new(address) },
                     stream,
                     preface_missing: PREFACE_BYTES,
                     cut: Box::pin(cut(ending.clone(), Some(preface_time))),
@@ -157,10 +158,19 @@ async fn cut(mut end: watch::Receiver<bool>, time: Option<Duration>) -> io::Erro
     }
 }
 
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Remote {
+    /// Whom the client proved to be.
+    pub(crate) client: ClientNames,
+    /// Where it is.
+    pub(crate) peer: Peer,
+}
+
 /// A stream that fails when it is to be cut.
 pub(crate) struct Connection {
-    /// Whom its client proved to be.
-    pub(crate) client: ClientNames,
+    /// Who is at its other end.
+    pub(crate) remote: Remote,
     stream: logseal_tls::Stream,
     preface_missing: usize,
     cut: Cut,
@@ -195,11 +205,12 @@ impl Connection {
     }
 }
 
+/// Beside each request: `Services` may ask where it comes from.
 impl Connected for Connection {
-    type ConnectInfo = ClientNames;
+    type ConnectInfo = Remote;
 
-    fn connect_info(&self) -> ClientNames {
-        self.client.clone()
+    fn connect_info(&self) -> Remote {
+        self.remote.clone()
     }
 }
 
@@ -333,7 +344,7 @@ mod tests {
         let client = Connector::trusting(authority.certificate_file()).expect("its authority");
         let (served, connected) = tokio::join!(connections.next(), client.connect("localhost", address.port()));
         let served = served.expect("a connection").expect("a handshake");
-        assert!(connected.is_ok() && served.client == ClientNames::default());
+        assert!(connected.is_ok() && served.remote.client == ClientNames::default());
         assert_eq!(slots.available_permits(), 0);
         let mut byte = [0];
         tokio::select! {

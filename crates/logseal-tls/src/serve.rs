@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use logseal_core::Peer;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -64,7 +65,8 @@ impl Default for Limits {
     }
 }
 
-/// Serves `service` on `listener` until `shutdown` becomes true; then requests under way get to finish.
+/// Serves `service` on `listener` until `shutdown` becomes true; then requests under way get to finish. Each request has a [`Peer`] among
+/// its extensions.
 ///
 /// # Errors
 ///
@@ -96,8 +98,8 @@ where
             accepted = tcp.accept() => accepted,
             _ = shutdown.wait_for(|stop| *stop) => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 warn!(%error, "no connection can be taken now");
                 sleep(PAUSE).await;
@@ -107,7 +109,7 @@ where
         let (acceptor, service, shutdown) = (acceptor.clone(), service.clone(), shutdown.clone());
         connections.spawn(async move {
             let _place = place;
-            if let Err(error) = connection(stream, &acceptor, service, limits, shutdown).await {
+            if let Err(error) = connection(stream, Peer::new(address), &acceptor, service, limits, shutdown).await {
                 // Clients come with other authorities, or with no TLS, as they like.
                 debug!(error, "a connection ended with an error");
             }
@@ -121,6 +123,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 async fn connection<S, B>(
     stream: TcpStream,
+    peer: Peer,
     acceptor: &Acceptor,
     service: S,
     limits: Limits,
@@ -138,7 +141,8 @@ where
     let stream = acceptor.accept(stream).await?;
     let activity = Arc::<Activity>::default();
     let counted = Arc::clone(&activity);
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
         let (service, call) = (service.clone(), Call::begin(&counted));
         async move {
             let answer = service.oneshot(request).await;

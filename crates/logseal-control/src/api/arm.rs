@@ -1,6 +1,7 @@
 //! What all requests in Azure Resource Manager's shape have in common.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
@@ -13,8 +14,9 @@ use logseal_catalog::{OperationState, ResourceRow};
 use serde_json::{Value, json};
 
 use super::Management;
-use super::auth::ACTOR;
+use super::auth;
 use crate::Problem;
+use crate::gate::Principal;
 use crate::operation::Operation;
 use crate::request::{Caller, Place};
 use crate::resource::name;
@@ -33,12 +35,13 @@ pub(super) struct Head {
     base: String,
     path: String,
     pub(super) caller: Caller,
+    pub(super) principal: Arc<Principal>,
 }
 
-impl FromRequestParts<std::sync::Arc<Management>> for Head {
+impl FromRequestParts<Arc<Management>> for Head {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, api: &std::sync::Arc<Management>) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Management>) -> Result<Self, Problem> {
         let parameters = axum::extract::Path::<HashMap<String, String>>::from_request_parts(parts, api).await;
         let axum::extract::Path(parameters) = parameters.map_err(|_| {
             Problem::new(StatusCode::BAD_REQUEST, "InvalidRequest", "the path's percent-encoding is not UTF-8")
@@ -52,13 +55,15 @@ impl FromRequestParts<std::sync::Arc<Management>> for Head {
         if let Some(group) = parameters.get("group") {
             name::resource_group(group)?;
         }
+        let auth::Caller(principal) = auth::Caller::from_request_parts(parts, api).await?;
         Ok(Self {
             parameters,
             query,
             api_version,
             base: base(api, &parts.uri, &parts.headers),
             path: parts.uri.path().to_owned(),
-            caller: Caller::new(ACTOR, &parts.headers),
+            caller: Caller::new(&principal, &parts.headers),
+            principal,
         })
     }
 }

@@ -1,62 +1,74 @@
-//! The management token.
+//! Who a request is from, and whether its route is for them.
 
-use std::fmt::{self, Debug};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
-use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
+use http::request::Parts;
+use http::{Extensions, HeaderValue, StatusCode, header};
+use logseal_core::Peer;
 
 use super::Management;
 use crate::Problem;
+use crate::gate::{Principal, Role, RoleNeeded};
 
-/// Who acts, in the audit trail. There is one token; who holds it is the management.
-pub(crate) const ACTOR: &str = "management-token";
+/// Whoever the gate let in.
+#[derive(Clone, Debug)]
+pub(super) struct Caller(pub(super) Arc<Principal>);
 
-/// The token that opens the management API.
-pub struct ManagementToken(Zeroizing<String>);
+impl FromRequestParts<Arc<Management>> for Caller {
+    type Rejection = Problem;
 
-impl ManagementToken {
-    /// A token with this text.
-    #[must_use]
-    pub fn new(text: Zeroizing<String>) -> Self {
-        Self(text)
-    }
-
-    /// Whether the request presents this token; compared in constant time for tokens of equal length.
-    #[must_use]
-    pub fn admits(&self, headers: &HeaderMap) -> bool {
-        let presented = headers.get(header::AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
-        let token = match presented.split_at_checked(7) {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => token,
-            _ => return false,
-        };
-        token.ct_eq(self.0.as_bytes()).into()
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Management>) -> Result<Self, Problem> {
+        parts.extensions.get().cloned().map(Self).ok_or_else(nobody)
     }
 }
 
-impl Debug for ManagementToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ManagementToken([redacted])")
-    }
+/// Only a route that is open has requests of nobody, and no handler of such a one asks who it is from.
+fn nobody() -> Problem {
+    Problem::new(StatusCode::UNAUTHORIZED, "Unauthorized", "the request was not authenticated")
 }
 
-/// Refuses requests without the token before anything else of them is looked at.
-pub(crate) async fn require_token(State(api): State<Arc<Management>>, request: Request, next: Next) -> Response {
-    if api.token.admits(request.headers()) {
-        return next.run(request).await;
+/// Where the listener says that the request comes from.
+pub(crate) fn peer(extensions: &Extensions) -> Peer {
+    extensions.get().copied().unwrap_or_else(Peer::unknown)
+}
+
+/// Refuses requests without a token that opens anything before anything else of them is looked at.
+pub(crate) async fn require_token(State(api): State<Arc<Management>>, mut request: Request, next: Next) -> Response {
+    let principal = match api.gate.enter(request.headers(), peer(request.extensions())).await {
+        Ok(principal) => principal,
+        Err(problem) => {
+            let is_unknown = problem.status() == StatusCode::UNAUTHORIZED;
+            let mut response = problem.into_response();
+            if is_unknown {
+                let challenge = HeaderValue::from_static("Bearer realm=\"logseal\"");
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+            }
+            return response;
+        }
+    };
+    request.extensions_mut().insert(Arc::clone(&principal));
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let response = next.run(request).await;
+    if response.extensions().get::<RoleNeeded>().is_some() {
+        api.gate.denied(&principal, method.as_str(), &path).await;
     }
-    let problem = Problem::new(
-        StatusCode::UNAUTHORIZED,
-        "Unauthorized",
-        "expected `authorization: Bearer <management token>`; it is in credentials.json of the data directory",
-    );
-    let mut response = problem.into_response();
-    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"logseal\""));
     response
+}
+
+/// Refuses requests of who has none of `roles`, before their bodies are looked at.
+pub(super) async fn require_role(roles: &'static [Role], request: Request, next: Next) -> Response {
+    let admitted = match request.extensions().get::<Arc<Principal>>() {
+        Some(principal) => principal.admit(roles),
+        None => Err(nobody()),
+    };
+    match admitted {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
 }
 
 #[cfg(test)]
@@ -64,27 +76,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_bearer_token_is_admitted() {
-        let token = ManagementToken::new(Zeroizing::new("secret-token".to_owned()));
-        let admits = |value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::AUTHORIZATION, value.parse().unwrap());
-            token.admits(&headers)
-        };
-        assert!(admits("Bearer secret-token"));
-        assert!(admits("bearer secret-token"), "the scheme compares without case, RFC 9110 section 11.1");
-        for wrong in [
-            "",
-            "Bearer",
-            "Bearer ",
-            "secret-token",
-            "Basic secret-token",
-            "Bearer secret-tokeN",
-            "Bearer secret-token2",
-        ] {
-            assert!(!admits(wrong), "{wrong:?}");
-        }
-        assert!(!token.admits(&HeaderMap::new()));
-        assert!(!format!("{token:?}").contains("secret"));
+    fn the_peer_is_what_a_listener_says() {
+        let mut extensions = Extensions::new();
+        assert_eq!(peer(&extensions), Peer::unknown());
+        let other = Peer::new("192.0.2.2:5".parse().unwrap());
+        extensions.insert(other);
+        assert_eq!(peer(&extensions), other);
     }
 }

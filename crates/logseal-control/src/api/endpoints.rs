@@ -1,12 +1,19 @@
-//! The endpoints of the management API: what each is called, takes and answers, and who answers.
+//! The endpoints of the management API: for which roles each is, what it is called, takes and answers, and who answers.
 
 use super::routes::Content::{Json, Nothing, Result as QueryResult, Text};
 use super::routes::Method::{Delete, Get, Patch, Post, Put};
 use super::routes::{Endpoint, Method, Routes};
-use super::{audit, health, key_release, keys, operations, query, resources, segments};
+use super::{audit, health, key_release, keys, operations, query, resources, segments, tokens};
+use crate::gate::Role::{self, Auditor, KeyOfficer, Operator, Reader};
 
 const SUBSCRIPTION: &str = "/subscriptions/{subscription}/providers/Microsoft.OperationalInsights";
 const GROUP: &str = "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.OperationalInsights";
+
+/// Who changes resources, and whose changes are operations that they follow.
+const MANAGERS: &[Role] = &[Operator, KeyOfficer];
+
+/// Who sees operations.
+const FOLLOWERS: &[Role] = &[Operator, KeyOfficer, Auditor];
 
 /// Headers by which an operation is followed.
 const FOLLOW: &[&str] = &["Azure-AsyncOperation", "Location", "Retry-After"];
@@ -21,7 +28,7 @@ const CONDITIONS: &[&str] = &["If-Match", "If-None-Match"];
 
 /// What load balancers ask, who have no token.
 pub(super) fn open() -> Routes {
-    let text = |path, id, summary| Endpoint::new(Get, path, id, summary).open();
+    let text = |path, id, summary| Endpoint::new(&[], Get, path, id, summary).open();
     Routes::default()
         .at(
             text("/healthz", "Health_Alive", "Whether the process answers.").answers(
@@ -40,32 +47,35 @@ pub(super) fn open() -> Routes {
         )
 }
 
-/// Everything that needs the token, but for the document itself.
+/// Everything that needs a token, but for the document itself.
 pub(super) fn guarded() -> Routes {
     let routes = Routes::default()
         .at(
-            Endpoint::new(Get, "/metrics", "Metrics_Get", "Metrics in Prometheus' text format.").answers(
-                200,
-                "As they are now.",
-                Text("text/plain"),
-                &[],
-            ),
+            Endpoint::new(&[Operator, Auditor], Get, "/metrics", "Metrics_Get", "Metrics in Prometheus' text format.")
+                .answers(200, "As they are now.", Text("text/plain"), &[]),
             health::metrics,
         )
         .at(
-            Endpoint::new(Post, "/v1/workspaces/{workspace}/query", "Queries_Run", "Runs a query and waits for it.")
-                .body("Query")
-                .answers(
-                    200,
-                    "The result, in the first form of `Accept` that there is.",
-                    QueryResult,
-                    &["X-Logseal-Truncated", "X-Logseal-Unsealed-Records", "X-Logseal-Lag-Ms"],
-                )
-                .fails(&[400, 404, 406, 500, 503]),
+            Endpoint::new(
+                &[Reader],
+                Post,
+                "/v1/workspaces/{workspace}/query",
+                "Queries_Run",
+                "Runs a query and waits for it.",
+            )
+            .body("Query")
+            .answers(
+                200,
+                "The result, in the first form of `Accept` that there is.",
+                QueryResult,
+                &["X-Logseal-Truncated", "X-Logseal-Unsealed-Records", "X-Logseal-Lag-Ms"],
+            )
+            .fails(&[400, 404, 406, 500, 503]),
             query::query,
         )
         .at(
             Endpoint::new(
+                MANAGERS,
                 Get,
                 "/v1/segments",
                 "Segments_List",
@@ -77,7 +87,7 @@ pub(super) fn guarded() -> Routes {
             segments::segments,
         )
         .at(
-            Endpoint::new(Get, "/v1/operations", "Operations_List", "Operations, newest first.")
+            Endpoint::new(FOLLOWERS, Get, "/v1/operations", "Operations_List", "Operations, newest first.")
                 .takes(&["status", "operationBefore", "top"])
                 .shows("OperationList")
                 .fails(&[400, 404, 503]),
@@ -85,6 +95,7 @@ pub(super) fn guarded() -> Routes {
         )
         .at(
             Endpoint::new(
+                FOLLOWERS,
                 Get,
                 "/v1/operations/{id}",
                 "Operations_Get",
@@ -97,6 +108,7 @@ pub(super) fn guarded() -> Routes {
         )
         .at(
             Endpoint::new(
+                &[Operator],
                 Post,
                 "/v1/operations/{id}/cancel",
                 "Operations_Cancel",
@@ -107,19 +119,49 @@ pub(super) fn guarded() -> Routes {
             operations::cancel,
         )
         .at(
-            Endpoint::new(Get, "/v1/audit", "Audit_List", "Records of the audit trail, newest first.")
+            Endpoint::new(&[Auditor], Get, "/v1/audit", "Audit_List", "Records of the audit trail, newest first.")
                 .takes(&["recordBefore", "top"])
                 .shows("AuditList")
                 .fails(&[400, 503]),
             audit::list,
         )
         .at(
-            Endpoint::new(Get, "/v1/audit/verify", "Audit_Verify", "Checks the whole audit trail.")
+            Endpoint::new(&[Auditor], Get, "/v1/audit/verify", "Audit_Verify", "Checks the whole audit trail.")
                 .shows("AuditVerdict")
                 .fails(&[503]),
             audit::verify,
         );
-    links(workspaces(clusters(resource_manager(data_keys(routes)))))
+    links(workspaces(clusters(resource_manager(data_keys(access_tokens(routes))))))
+}
+
+/// Tokens of this API: whoever makes them could give themselves any role, so they are for who has all rights.
+fn access_tokens(routes: Routes) -> Routes {
+    let one = |method, id, summary| Endpoint::new(&[], method, "/v1/tokens/{token}", id, summary).fails(&[503]);
+    routes
+        .at(
+            Endpoint::new(&[], Get, "/v1/tokens", "Tokens_List", "The tokens, by name, without what opens anything.")
+                .shows("TokenList")
+                .fails(&[503]),
+            tokens::list,
+        )
+        .at(
+            Endpoint::new(&[], Post, "/v1/tokens", "Tokens_Create", "Makes a token. It never changes.")
+                .body("TokenInput")
+                .answers(201, "The token, which is shown this once.", Json("NewToken"), SECRET)
+                .fails(&[400, 409, 503]),
+            tokens::create,
+        )
+        .at(
+            one(Get, "Tokens_Get", "One token, without what opens anything.").shows("Token").fails(&[400, 404]),
+            tokens::show,
+        )
+        .at(
+            one(Delete, "Tokens_Delete", "Deletes a token, which opens nothing any more when this is answered.")
+                .answers(200, "It is deleted.", Nothing, &[])
+                .answers(204, "There is no such token.", Nothing, &[])
+                .fails(&[400]),
+            tokens::delete,
+        )
 }
 
 /// Data keys for readers outside of the server; what they answer is kept by nobody on the way.
@@ -128,6 +170,7 @@ fn data_keys(routes: Routes) -> Routes {
     routes
         .at(
             Endpoint::new(
+                &[Reader],
                 Post,
                 "/v1/keys/{key}/unwrapkey",
                 "Keys_Unwrap",
@@ -140,6 +183,7 @@ fn data_keys(routes: Routes) -> Routes {
         )
         .at(
             Endpoint::new(
+                &[KeyOfficer],
                 Post,
                 "/v1/segments/{segment}/exportkey",
                 "Segments_ExportKey",
@@ -152,19 +196,19 @@ fn data_keys(routes: Routes) -> Routes {
 }
 
 /// A request in Azure Resource Manager's shape.
-fn arm(method: Method, path: String, id: &'static str, summary: &'static str) -> Endpoint {
-    Endpoint::new(method, path, id, summary).takes(&["api-version"]).fails(&[400, 404, 503])
+fn arm(roles: &'static [Role], method: Method, path: String, id: &'static str, summary: &'static str) -> Endpoint {
+    Endpoint::new(roles, method, path, id, summary).takes(&["api-version"]).fails(&[400, 404, 503])
 }
 
 /// A request that may begin an operation.
-fn change(method: Method, path: String, id: &'static str, summary: &'static str) -> Endpoint {
-    arm(method, path, id, summary).fails(&[409])
+fn change(roles: &'static [Role], method: Method, path: String, id: &'static str, summary: &'static str) -> Endpoint {
+    arm(roles, method, path, id, summary).fails(&[409])
 }
 
 fn resource_manager(routes: Routes) -> Routes {
     let status = format!("{SUBSCRIPTION}/locations/{{location}}/operationStatuses/{{id}}");
     let ended = |path: String, id| {
-        arm(Get, path, id, "What the request that began the operation would have answered, had it waited.")
+        arm(MANAGERS, Get, path, id, "What the request that began the operation would have answered, had it waited.")
             .answers(200, "It has succeeded; the resource as it is now.", Json("Resource"), &[])
             .answers(202, "It runs.", Nothing, FOLLOW)
             .answers(204, "It has succeeded, and the resource is gone.", Nothing, &[])
@@ -172,12 +216,13 @@ fn resource_manager(routes: Routes) -> Routes {
     };
     routes
         .at(
-            arm(Get, status, "OperationStatuses_Get", "Where an operation is, also after it has failed.").answers(
-                200,
-                "As it is now; with `Retry-After` as long as it runs.",
-                Json("OperationStatus"),
-                &["Retry-After"],
-            ),
+            arm(FOLLOWERS, Get, status, "OperationStatuses_Get", "Where an operation is, also after it has failed.")
+                .answers(
+                    200,
+                    "As it is now; with `Retry-After` as long as it runs.",
+                    Json("OperationStatus"),
+                    &["Retry-After"],
+                ),
             operations::status,
         )
         .at(
@@ -191,14 +236,15 @@ fn resource_manager(routes: Routes) -> Routes {
 }
 
 fn list(path: String, id: &'static str, summary: &'static str, schema: &'static str) -> Endpoint {
-    arm(Get, path, id, summary).takes(&["page.top", "page.skiptoken"]).shows(schema)
+    arm(MANAGERS, Get, path, id, summary).takes(&["page.top", "page.skiptoken"]).shows(schema)
 }
 
 fn clusters(routes: Routes) -> Routes {
     let path = || format!("{GROUP}/clusters/{{name}}");
     let started = "The change is an operation now; the resource as it is until that has ended.";
+    // Who changes what of it is told by `request::duties`.
     let write = |method, id, summary, schema| {
-        change(method, path(), id, summary)
+        change(MANAGERS, method, path(), id, summary)
             .takes(CONDITIONS)
             .body(schema)
             .answers(200, started, Json("Cluster"), FOLLOW_RESOURCE)
@@ -219,7 +265,12 @@ fn clusters(routes: Routes) -> Routes {
             resources::list_clusters,
         )
         .at(
-            arm(Get, path(), "Clusters_Get", "One cluster.").answers(200, "As it is now.", Json("Cluster"), RESOURCE),
+            arm(MANAGERS, Get, path(), "Clusters_Get", "One cluster.").answers(
+                200,
+                "As it is now.",
+                Json("Cluster"),
+                RESOURCE,
+            ),
             resources::get_cluster,
         )
         .at(
@@ -232,6 +283,7 @@ fn clusters(routes: Routes) -> Routes {
         )
         .at(
             change(
+                &[Operator],
                 Delete,
                 path(),
                 "Clusters_Delete",
@@ -249,7 +301,7 @@ fn clusters(routes: Routes) -> Routes {
 fn workspaces(routes: Routes) -> Routes {
     let path = || format!("{GROUP}/workspaces/{{name}}");
     let write = |method, id, summary| {
-        change(method, path(), id, summary)
+        change(&[Operator], method, path(), id, summary)
             .takes(CONDITIONS)
             .body("WorkspaceInput")
             .answers(200, "The settings are changed.", Json("Workspace"), RESOURCE)
@@ -275,12 +327,14 @@ fn workspaces(routes: Routes) -> Routes {
             resources::list_workspaces,
         )
         .at(
-            arm(Get, path(), "Workspaces_Get", "One workspace.").answers(
-                200,
-                "As it is now.",
-                Json("Workspace"),
-                RESOURCE,
-            ),
+            arm(
+                &[Operator, KeyOfficer, Reader],
+                Get,
+                path(),
+                "Workspaces_Get",
+                "One workspace; for a reader one that its token names.",
+            )
+            .answers(200, "As it is now.", Json("Workspace"), RESOURCE),
             resources::get_workspace,
         )
         .at(
@@ -300,6 +354,7 @@ fn workspaces(routes: Routes) -> Routes {
         .at(write(Patch, "Workspaces_Update", "Changes settings of a workspace."), resources::patch_workspace)
         .at(
             change(
+                &[Operator],
                 Delete,
                 path(),
                 "Workspaces_Delete",
@@ -314,6 +369,7 @@ fn workspaces(routes: Routes) -> Routes {
         )
         .at(
             change(
+                &[KeyOfficer],
                 Post,
                 format!("{}/rotateKey", path()),
                 "Workspaces_RotateKey",
@@ -326,6 +382,7 @@ fn workspaces(routes: Routes) -> Routes {
         )
         .at(
             arm(
+                &[KeyOfficer],
                 Post,
                 format!("{}/sharedKeys", path()),
                 "SharedKeys_GetSharedKeys",
@@ -341,16 +398,23 @@ fn links(routes: Routes) -> Routes {
     let one = || format!("{}/{{service}}", all());
     routes
         .at(
-            arm(Get, all(), "LinkedServices_ListByWorkspace", "The link of a workspace to its cluster, as a list.")
-                .shows("LinkedServiceList"),
+            arm(
+                MANAGERS,
+                Get,
+                all(),
+                "LinkedServices_ListByWorkspace",
+                "The link of a workspace to its cluster, as a list.",
+            )
+            .shows("LinkedServiceList"),
             resources::list_links,
         )
         .at(
-            arm(Get, one(), "LinkedServices_Get", "The link of a workspace to its cluster.").shows("LinkedService"),
+            arm(MANAGERS, Get, one(), "LinkedServices_Get", "The link of a workspace to its cluster.")
+                .shows("LinkedService"),
             resources::get_link,
         )
         .at(
-            change(Put, one(), "LinkedServices_CreateOrUpdate", "Links a workspace to a cluster.")
+            change(&[Operator], Put, one(), "LinkedServices_CreateOrUpdate", "Links a workspace to a cluster.")
                 .body("LinkedServiceInput")
                 .answers(
                     200,
@@ -361,7 +425,7 @@ fn links(routes: Routes) -> Routes {
             resources::put_link,
         )
         .at(
-            change(Delete, one(), "LinkedServices_Delete", "Unlinks a workspace from its cluster.")
+            change(&[Operator], Delete, one(), "LinkedServices_Delete", "Unlinks a workspace from its cluster.")
                 .answers(202, "Unlinking is an operation now.", Nothing, FOLLOW)
                 .answers(204, "It is linked to none.", Nothing, &[]),
             resources::delete_link,

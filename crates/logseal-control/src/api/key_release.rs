@@ -15,15 +15,16 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::Management;
-use super::auth::ACTOR;
+use super::auth::Caller;
 use crate::Problem;
+use crate::gate::Principal;
 use crate::json::{self, Object};
 use crate::key_release::{Release, ReleasedKey};
 
 /// How DEKs are wrapped (RFC 7518, section 5.3, has the name).
 pub(super) const ALGORITHM: &str = "A256GCM";
 
-/// More than either answer has, so that the buffer of a key never moves.
+/// More than any such answer has, so that the buffer of a key never moves.
 const ANSWER_BYTES: usize = 4 * 1024;
 
 #[derive(Serialize)]
@@ -45,13 +46,14 @@ struct ExportedKey<'a> {
     value: &'a str,
 }
 
-fn release(api: &Management) -> Release<'_> {
-    Release { world: api.operations.world(), audit: &api.audit, actor: ACTOR }
+fn release<'r>(api: &'r Management, principal: &'r Principal) -> Release<'r> {
+    Release { world: api.operations.world(), audit: &api.audit, principal }
 }
 
 /// The data key in a wrap that a reader found in a segment's file.
 pub(super) async fn unwrap(
     State(api): State<Arc<Management>>,
+    Caller(caller): Caller,
     Path(key): Path<String>,
     body: Bytes,
 ) -> Result<Response, Problem> {
@@ -59,19 +61,20 @@ pub(super) async fn unwrap(
         Problem::not_found(format!("there is no account key with the id `{key}`; `masterKeyID` in the file is one"))
     })?;
     let presented = presented(&body)?;
-    let ReleasedKey { segment, value, .. } = release(&api).unwrap(key, &presented).await?;
+    let ReleasedKey { segment, value, .. } = release(&api, &caller).unwrap(key, &presented).await?;
     Ok(secret(&UnwrappedKey { kid: segment.aek.to_string(), value: &value }))
 }
 
 /// The data key of a segment, with what a reader has to know beside it.
 pub(super) async fn export(
     State(api): State<Arc<Management>>,
+    Caller(caller): Caller,
     Path(segment): Path<String>,
 ) -> Result<Response, Problem> {
     let id: SegmentId = segment.parse().map_err(|_| {
         Problem::not_found(format!("there is no segment with the id `{segment}`; `logseal segment list` shows them"))
     })?;
-    let ReleasedKey { segment, aad_prefix, value } = release(&api).export(id).await?;
+    let ReleasedKey { segment, aad_prefix, value } = release(&api, &caller).export(id).await?;
     Ok(secret(&ExportedKey {
         segment_id: segment.id.to_string(),
         workspace_id: segment.workspace.to_string(),
@@ -106,7 +109,7 @@ fn presented(body: &[u8]) -> Result<PresentedWrap, Problem> {
 }
 
 /// An answer with a key in it: its body is wiped when it was sent, nobody on the way keeps it, and no connection stays whose buffers had it.
-fn secret(answer: &impl Serialize) -> Response {
+pub(super) fn secret(answer: &impl Serialize) -> Response {
     let mut body = Zeroizing::new(Vec::with_capacity(ANSWER_BYTES));
     serde_json::to_writer(&mut *body, answer).expect("texts always serialize");
     let headers = [

@@ -10,12 +10,13 @@
 //! | `audit` | the audit trail |
 //! | `key_release` | data keys of segments for readers outside of the server |
 //! | `keys`, `segments`, `query`, `health` | the other handlers |
-//! | [`auth`] | [`ManagementToken`] |
+//! | `auth` | who a request is from, and whether its route is for them |
+//! | `tokens` | tokens of this API |
 //! | [`problem`] | the shape of errors |
 
 mod arm;
 mod audit;
-pub mod auth;
+pub(crate) mod auth;
 mod endpoints;
 mod health;
 mod key_release;
@@ -27,6 +28,7 @@ mod query;
 mod resources;
 mod routes;
 mod segments;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -38,9 +40,10 @@ use logseal_keys::AccessKeys;
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 
-use self::auth::{ManagementToken, require_token};
+use self::auth::require_token;
 use self::problem::Problem;
 use crate::audit::AuditTrail;
+use crate::gate::Gate;
 use crate::operation::runner::Operations;
 use crate::port::{MetricsText, Queries};
 
@@ -50,8 +53,8 @@ const BODY_BYTES: usize = 1024 * 1024;
 /// What the handlers share.
 #[derive(Debug)]
 pub struct Management {
-    /// Opens the API.
-    pub token: ManagementToken,
+    /// Who comes in.
+    pub gate: Arc<Gate>,
     /// Resources and segments.
     pub catalog: Catalog,
     /// Workspace keys in clear, for their owner.

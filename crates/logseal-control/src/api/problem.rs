@@ -1,5 +1,7 @@
 //! The shape of errors: `{"error":{"code","message","target","details"}}`, as Azure Resource Manager writes them.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
@@ -9,6 +11,8 @@ use logseal_keys::Suspension;
 use serde::Serialize;
 use tracing::error;
 
+use crate::gate::RoleNeeded;
+
 /// An error answer.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Problem {
@@ -16,13 +20,18 @@ pub struct Problem {
     code: &'static str,
     message: String,
     target: Option<String>,
+    /// Whole seconds.
+    retry_after: Option<u64>,
 }
 
 impl Problem {
+    /// The code of a refusal for want of a role or a grant.
+    pub(crate) const AUTHORIZATION_FAILED: &str = "AuthorizationFailed";
+
     /// An answer with `status`, a code for programs and a message for people that says what to do.
     #[must_use]
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), target: None }
+        Self { status, code, message: message.into(), target: None, retry_after: None }
     }
 
     /// Our own trouble. The cause was logged; the caller learns that trying again makes sense.
@@ -60,6 +69,12 @@ impl Problem {
     pub fn suspended(why: &Suspension) -> Self {
         let status = if why.cause.definitive { StatusCode::FORBIDDEN } else { StatusCode::SERVICE_UNAVAILABLE };
         Self::new(status, why.cause.fault.code(), why.to_string())
+    }
+
+    /// Says when to try again: in seconds, rounded up.
+    #[must_use]
+    pub(crate) fn retry_after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(u64::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX).max(1)), ..self }
     }
 
     /// The code for programs.
@@ -121,6 +136,12 @@ impl IntoResponse for Problem {
         // Azure's clients repeat any refusal that has this header, and only these may end differently by themselves.
         if self.status == StatusCode::SERVICE_UNAVAILABLE || self.code == "OperationInProgress" {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+        }
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        if self.code == Self::AUTHORIZATION_FAILED {
+            response.extensions_mut().insert(RoleNeeded);
         }
         response
     }

@@ -10,6 +10,7 @@ use logseal_core::WorkspaceId;
 use serde::Deserialize;
 
 use super::Management;
+use super::auth::Caller;
 use crate::Problem;
 use crate::port::{QueryFailure, QueryFailureKind, QueryFormat};
 
@@ -42,11 +43,13 @@ impl QueryBody {
 /// Runs a query. The body is read as JSON whatever its content type says: Azure's query client sends none.
 pub(crate) async fn query(
     State(api): State<Arc<Management>>,
+    Caller(caller): Caller,
     Path(workspace): Path<String>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
     let workspace: WorkspaceId = workspace.parse().map_err(|_| unknown_workspace(&workspace))?;
+    caller.admit_to(Some(workspace))?;
     let known = api.catalog.workspace(workspace).await;
     if known.map_err(|_| Problem::unavailable("the catalog cannot be read"))?.is_none() {
         return Err(unknown_workspace(&workspace.to_string()));

@@ -97,7 +97,11 @@ async fn workspace_written(operations: &Operations, head: &Head, written: Writte
     Ok((head.follow(&operation), shown).into_response())
 }
 
+/// Readers find the ids of their workspaces by it.
 pub(super) async fn get_workspace(State(api): Api, head: Head) -> Result<Response, Problem> {
+    let found = request::find(&api.operations, ResourceKind::Workspace, head.place()).await?;
+    let found = found.filter(|row| row.deleted.is_none());
+    head.principal.admit_to(found.map(|row| row.id.workspace()))?;
     let row = request::existing(&api.operations, ResourceKind::Workspace, head.place()).await?;
     Ok(arm::resource(StatusCode::OK, &row, workspace(&api.operations, &row)?))
 }

@@ -1,12 +1,17 @@
-//! Routes with what the API's document says of them: both come from one list, so neither has what the other has not.
+//! Routes with what the API's document says of them and with the roles that they admit: all come from one list, so none has what the others have
+//! not.
 
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::handler::Handler;
+use axum::middleware::{Next, from_fn};
 use axum::routing::{MethodFilter, on};
 
 use super::Management;
+use super::auth::require_role;
+use crate::gate::Role;
 
 /// The methods that the API knows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -79,14 +84,24 @@ pub(super) struct Endpoint {
     pub(super) answers: Vec<Answer>,
     /// Statuses of errors.
     pub(super) errors: Vec<u16>,
+    /// Whom it is for, beside who has the management token.
+    pub(super) roles: &'static [Role],
     /// Whether it needs no token.
     pub(super) is_open: bool,
 }
 
 impl Endpoint {
-    pub(super) fn new(method: Method, path: impl Into<String>, id: &'static str, summary: &'static str) -> Self {
-        let (parameters, answers, errors) = (Vec::new(), Vec::new(), vec![401]);
-        Self { method, path: path.into(), id, summary, parameters, body: None, answers, errors, is_open: false }
+    /// For `roles`; when there are none, for who has the management token alone.
+    pub(super) fn new(
+        roles: &'static [Role],
+        method: Method,
+        path: impl Into<String>,
+        id: &'static str,
+        summary: &'static str,
+    ) -> Self {
+        let (parameters, answers, errors) = (Vec::new(), Vec::new(), vec![401, 403, 429]);
+        let (path, body, is_open) = (path.into(), None, false);
+        Self { method, path, id, summary, parameters, body, answers, errors, roles, is_open }
     }
 
     /// Needs no token.
@@ -140,7 +155,12 @@ impl Routes {
         H: Handler<T, Arc<Management>>,
         T: 'static,
     {
-        self.router = self.router.route(&template(&endpoint.path), on(endpoint.method.filter(), handler));
+        let mut route = on(endpoint.method.filter(), handler);
+        if !endpoint.is_open {
+            let roles = endpoint.roles;
+            route = route.route_layer(from_fn(move |request: Request, next: Next| require_role(roles, request, next)));
+        }
+        self.router = self.router.route(&template(&endpoint.path), route);
         self.endpoints.push(endpoint);
         self
     }

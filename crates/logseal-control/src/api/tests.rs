@@ -2,6 +2,7 @@
 
 mod key_release;
 mod resources;
+mod roles;
 
 use std::time::Duration;
 
@@ -77,7 +78,7 @@ async fn api_over(is_tls: bool) -> Api {
         metrics: Arc::new(Text),
         ready: is_ready,
         is_tls,
-        ..management(&deployment)
+        ..management(&deployment).await
     };
     Api { deployment, router: router(Arc::new(management)), ready, workspace, primary }
 }

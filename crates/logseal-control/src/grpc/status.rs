@@ -3,8 +3,11 @@
 //! | HTTP status of the same refusal | gRPC status |
 //! | --- | --- |
 //! | 400 | `INVALID_ARGUMENT` |
+//! | 401 | `UNAUTHENTICATED` |
+//! | 403 for want of a role | `PERMISSION_DENIED` |
 //! | 404 | `NOT_FOUND` |
 //! | 409, 412 | `FAILED_PRECONDITION` |
+//! | 429 | `RESOURCE_EXHAUSTED` |
 //! | any other | `UNAVAILABLE` |
 
 use http::StatusCode;
@@ -47,12 +50,6 @@ pub(super) fn status(code: Code, reason: &str, message: &str) -> Status {
     Status::with_details(code, message, details.encode_to_vec().into())
 }
 
-pub(super) fn unauthenticated() -> Status {
-    let message = "expected the metadata `authorization: Bearer <management token>`; it is in credentials.json of the data \
-                   directory, and a workspace's key is another thing";
-    status(Code::Unauthenticated, "Unauthorized", message)
-}
-
 pub(super) fn invalid(message: impl AsRef<str>) -> Status {
     status(Code::InvalidArgument, "InvalidArgument", message.as_ref())
 }
@@ -76,6 +73,10 @@ impl From<Problem> for Status {
     fn from(problem: Problem) -> Self {
         let code = match problem.status() {
             StatusCode::BAD_REQUEST => Code::InvalidArgument,
+            StatusCode::UNAUTHORIZED => Code::Unauthenticated,
+            // Other refusals of this status pass when a key is mended.
+            StatusCode::FORBIDDEN if problem.code() == Problem::AUTHORIZATION_FAILED => Code::PermissionDenied,
+            StatusCode::TOO_MANY_REQUESTS => Code::ResourceExhausted,
             StatusCode::NOT_FOUND => Code::NotFound,
             StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => Code::FailedPrecondition,
             _ => Code::Unavailable,
@@ -96,6 +97,18 @@ mod tests {
             (Problem::invalid("a", "x"), Code::InvalidArgument, "InvalidRequestContent"),
             (Problem::conflict("OperationNotCancelable", "x"), Code::FailedPrecondition, "OperationNotCancelable"),
             (Problem::unavailable("x"), Code::Unavailable, "ServiceUnavailable"),
+            (Problem::new(StatusCode::UNAUTHORIZED, "Unauthorized", "x"), Code::Unauthenticated, "Unauthorized"),
+            (
+                Problem::new(StatusCode::FORBIDDEN, "AuthorizationFailed", "x"),
+                Code::PermissionDenied,
+                "AuthorizationFailed",
+            ),
+            (Problem::new(StatusCode::FORBIDDEN, "KeyDisabled", "x"), Code::Unavailable, "KeyDisabled"),
+            (
+                Problem::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", "x"),
+                Code::ResourceExhausted,
+                "TooManyRequests",
+            ),
         ] {
             let status = Status::from(problem);
             assert_eq!((status.code(), status.message()), (code, "x"));

@@ -33,7 +33,7 @@ use tracing::{info, warn};
 
 use crate::IngestError;
 use crate::connection::{
-    self, ERROR_RESETS, FRAME_BYTES, HEADER_BYTES, KEEPALIVE, KEEPALIVE_ANSWER, PENDING_RESETS, STREAM_WINDOW,
+    self, ERROR_RESETS, FRAME_BYTES, HEADER_BYTES, KEEPALIVE, KEEPALIVE_ANSWER, PENDING_RESETS, Remote, STREAM_WINDOW,
     connection_window,
 };
 use crate::door::Door;
@@ -134,7 +134,12 @@ impl Service<Request<Body>> for Dispatch {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        // Apart, so that services need not know this crate's type.
+        if let Some(Remote { client, peer }) = request.extensions_mut().remove() {
+            request.extensions_mut().insert(client);
+            request.extensions_mut().insert(peer);
+        }
         if request.uri().path() == export::PATH {
             let door = Arc::clone(&self.door);
             return Box::pin(async move { Ok(export::export(&door, request).await) });

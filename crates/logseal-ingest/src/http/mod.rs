@@ -62,7 +62,7 @@ pub async fn serve(listener: Listener, door: Door, mut shutdown: watch::Receiver
             };
             let Some(Ok(connection)) = connection else { continue };
             let door = Arc::clone(&door);
-            let client = connection.client.clone();
+            let client = connection.remote.client.clone();
             let service = service_fn(move |request| {
                 let (door, client) = (Arc::clone(&door), client.clone());
                 async move { Ok::<_, Infallible>(call::answer(&door, &client, request).await) }

@@ -121,11 +121,13 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
     let period = config.keys.autorotation()?;
     let aek_max_age = config.keys.aek_max_age();
     tokio::spawn(RotationCoordinator { operations: Arc::clone(&operations), period, aek_max_age }.run());
+    let gate = state.gate(&root.key, tokens.management, &audit).await?;
+    tokio::spawn(Arc::clone(&gate).keep());
     let api = state.management(
         &config,
         &ingest,
         Changes { operations, audit: audit.clone() },
-        tokens.management,
+        gate,
         metrics.clone(),
         is_ready,
     )?;
@@ -244,6 +246,7 @@ fn start_metrics() -> Result<PrometheusHandle, CommandError> {
         .and_then(PrometheusBuilder::install_recorder)
         .map_err(CommandError::start(starting))?;
     logseal_ingest::meter::describe();
+    logseal_control::describe_metrics();
     logseal_query::describe_metrics();
     logseal_keys::monitor::describe_metrics();
     logseal_tls::describe_metrics();

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use logseal_catalog::{Catalog, ClusterRow};
 use logseal_control::provision::Provision;
-use logseal_control::{AuditTrail, ClusterCallers, Management, ManagementToken, NoFaults, Operations, World};
+use logseal_control::{AuditTrail, ClusterCallers, Gate, GateParts, Management, NoFaults, Operations, World};
 use logseal_core::{Clock, ClusterId, IdGenerator, SystemClock, SystemSteadyClock};
-use logseal_crypto::{OsRandom, RootKey};
+use logseal_crypto::{BearerToken, OsRandom, RootKey};
 use logseal_ingest::DailyCaps;
 use logseal_ingest::pipeline::tables::Tables;
 use logseal_keys::{AccessKeys, Keyring, Monitor, MonitorParts};
@@ -16,6 +16,7 @@ use logseal_segment::SegmentStore;
 use logseal_vault::{Caller, EmbeddedClient, EmbeddedVault, KeyId, KeyName, KeyVault as _, VaultError};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{broadcast, watch};
+use zeroize::Zeroizing;
 
 use super::adapters::{Engine, KeyCopies, Prometheus, Readable};
 use super::control::{AnchorFile, Plane, Removals};
@@ -106,6 +107,25 @@ impl State {
         AuditTrail::new(self.catalog.clone(), anchor, Arc::clone(&self.clock))
     }
 
+    /// Who is let into the management API.
+    pub(super) async fn gate(
+        &self,
+        root: &RootKey,
+        management_token: Zeroizing<String>,
+        audit: &AuditTrail,
+    ) -> Result<Arc<Gate>, CommandError> {
+        let parts = GateParts {
+            management_token: BearerToken::new(management_token),
+            lookup_key: root.token_mac(),
+            catalog: self.catalog.clone(),
+            audit: audit.clone(),
+            ids: self.ids.clone(),
+            clock: Arc::clone(&self.clock),
+            steady: Arc::new(SystemSteadyClock),
+        };
+        Gate::open(parts).await.map_err(CommandError::start("read the tokens of the management API"))
+    }
+
     pub(super) fn running_clusters(&self, ingest: &Ingest) -> RunningClusters {
         RunningClusters {
             catalog: self.catalog.clone(),
@@ -174,7 +194,7 @@ impl State {
         config: &Config,
         ingest: &Ingest,
         changes: Changes,
-        token: zeroize::Zeroizing<String>,
+        gate: Arc<Gate>,
         metrics: PrometheusHandle,
         ready: watch::Receiver<bool>,
     ) -> Result<Arc<Management>, CommandError> {
@@ -189,7 +209,7 @@ impl State {
             QueryEngine::new(config.query.clone(), self.store.objects(), Arc::<Readable>::clone(&readable), readable)
                 .map_err(CommandError::start("start the query engine"))?;
         Ok(Arc::new(Management {
-            token: ManagementToken::new(token),
+            gate,
             catalog: self.catalog.clone(),
             access: Arc::clone(&self.access),
             operations: changes.operations,

@@ -1,15 +1,20 @@
 //! Schemas of bodies.
 //!
-//! They are as strict as what reads the bodies: `resource::cluster`, `resource::workspace`, `request::link`, `key_release` and `query`. What a client
+//! They are as strict as what reads the bodies: `resource::cluster`, `resource::workspace`, `request::link`, `key_release`, `tokens` and
+//! `query`. What a client
 //! may send back as it was read, and nobody looks at, has a schema that everything fits.
 
 use serde_json::{Map, Value, json};
 
 use super::output::PROVISIONING_STATES;
 use super::patterns::{
-    CLUSTER_ID, DEFAULT_IDENTITY, KEY_NAME, KEY_URI, KEY_VERSION, LOCATION, TAG_NAME, VAULT_URI, WRAPPED_KEY,
+    CLUSTER_ID, DEFAULT_IDENTITY, KEY_NAME, KEY_URI, KEY_VERSION, LOCATION, TAG_NAME, TOKEN_NAME, VAULT_URI,
+    WRAPPED_KEY,
 };
 use crate::api::key_release::ALGORITHM;
+use crate::api::tokens::LONGEST_LIFE;
+use crate::gate::Role;
+use crate::gate::tokens::{NAME_BYTES, WORKSPACES};
 use crate::resource::cluster::{self, CAPACITIES, SKU};
 use crate::resource::identity::TENANT;
 use crate::resource::key::URI_BYTES;
@@ -25,6 +30,7 @@ pub(super) fn schemas() -> Map<String, Value> {
         ("LinkedServiceInput", link()),
         ("Query", query()),
         ("WrappedKey", wrapped_key()),
+        ("TokenInput", token()),
     ];
     schemas.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect()
 }
@@ -269,6 +275,26 @@ fn wrapped_key() -> Value {
     let mut value = text(WRAPPED_KEY);
     value["description"] = "`wrappedDEK` of the file's key metadata.".into();
     closed(&["alg", "value"], json!({"alg": words(&[ALGORITHM]), "value": value}))
+}
+
+fn token() -> Value {
+    let mut name = text(TOKEN_NAME);
+    name["maxLength"] = NAME_BYTES.into();
+    closed(
+        &["name", "role"],
+        json!({
+            "name": name,
+            "role": words(&Role::ALL.map(Role::as_str)),
+            "workspaces": {
+                "type": ["array", "null"], "maxItems": WORKSPACES, "items": {"type": "string", "format": "uuid"},
+                "description": "For a reader, and only for one: `customerId` of each workspace that it may query.",
+            },
+            "expiresInSeconds": {
+                "type": ["integer", "null"], "minimum": 1, "maximum": LONGEST_LIFE,
+                "description": "After how long it opens nothing any more; `null` for never.",
+            },
+        }),
+    )
 }
 
 fn query() -> Value {

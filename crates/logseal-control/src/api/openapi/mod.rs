@@ -18,11 +18,14 @@ use http::header;
 use serde_json::{Map, Value, json};
 
 use super::routes::{Answer, Content, Endpoint, Method, Routes};
+use crate::gate::Role;
+use crate::gate::tokens::NAME_BYTES;
 use crate::resource::name;
 
 /// `guarded` with the document over it and `open`.
 pub(super) fn with_document(open: &Routes, guarded: Routes) -> Routes {
-    let own = Endpoint::new(Method::Get, "/openapi.json", "Document_Get", "This document.").shows("Document");
+    let own =
+        Endpoint::new(&Role::ALL, Method::Get, "/openapi.json", "Document_Get", "This document.").shows("Document");
     let document = document(open.endpoints().iter().chain(guarded.endpoints()).chain([&own]));
     let text = Bytes::from(format!("{document:#}\n"));
     guarded.at(own, move || {
@@ -47,7 +50,8 @@ fn document<'e>(endpoints: impl Iterator<Item = &'e Endpoint>) -> Value {
             "version": env!("CARGO_PKG_VERSION"),
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
             "description": "Resources have Azure Resource Manager's shape. Fixed segments of paths and names of properties compare \
-                without case; the spelling here is the one of answers. A property of a body that is `null` counts as not given.",
+                without case; the spelling here is the one of answers. A property of a body that is `null` counts as not given. \
+                `x-logseal-roles` says which roles an operation is for; the management token has all rights.",
         },
         "security": [{"managementToken": []}],
         "paths": paths,
@@ -55,7 +59,7 @@ fn document<'e>(endpoints: impl Iterator<Item = &'e Endpoint>) -> Value {
             "securitySchemes": {"managementToken": {
                 "type": "http",
                 "scheme": "bearer",
-                "description": "`managementToken` of the data directory's credentials.json.",
+                "description": "A token that `Tokens_Create` made, or `managementToken` of the data directory's credentials.json.",
             }},
             "parameters": parameters(),
             "headers": headers(),
@@ -76,7 +80,7 @@ fn of_path(path: &str) -> Vec<Value> {
 }
 
 fn operation(endpoint: &Endpoint, schemas: &Map<String, Value>) -> Value {
-    let Endpoint { id, summary, parameters, body, answers, errors, is_open, .. } = endpoint;
+    let Endpoint { id, summary, parameters, body, answers, errors, roles, is_open, .. } = endpoint;
     let group = id.split('_').next().unwrap_or(id);
     let mut responses = Map::new();
     for answer in answers {
@@ -97,6 +101,8 @@ fn operation(endpoint: &Endpoint, schemas: &Map<String, Value>) -> Value {
     }
     if *is_open {
         operation["security"] = json!([]);
+    } else {
+        operation["x-logseal-roles"] = roles.iter().map(|role| role.as_str()).collect();
     }
     operation
 }
@@ -140,6 +146,7 @@ fn parameters() -> Value {
         "path.id": path("id", uuid(), "The operation's id."),
         "path.key": path("key", uuid(), "The id of an account key: `masterKeyID` in a segment's key metadata."),
         "path.segment": path("segment", uuid(), "The segment's id."),
+        "path.token": path("token", json!({"type": "string", "pattern": patterns::TOKEN_NAME, "maxLength": NAME_BYTES}), "The token's name."),
         "path.workspace": path("workspace", uuid(), "The workspace's `customerId`."),
         "api-version": {
             "name": "api-version", "in": "query", "required": true,
@@ -188,13 +195,14 @@ fn errors() -> Value {
     };
     json!({
         "Error400": error("The path, a parameter or the body has what it cannot have: `target` says where.", &[]),
-        "Error401": error("The management token is missing or wrong.", &["WWW-Authenticate"]),
-        "Error403": error("The key of the cluster that this takes was revoked: the code says why.", &[]),
-        "Error404": error("There is no such resource, operation, segment or path.", &[]),
+        "Error401": error("The token is missing, wrong or expired.", &["WWW-Authenticate"]),
+        "Error403": error("`AuthorizationFailed`: it needs another role or grant, which the message names. Any other code: the key of the cluster that this takes was revoked.", &[]),
+        "Error404": error("There is no such resource, operation, segment, token or path.", &[]),
         "Error406": error("Results come in none of the forms of `Accept`.", &[]),
         "Error409": error("The state of the resource does not admit it; with `Retry-After` when it will.", &["Retry-After"]),
         "Error412": error("The resource's entity tag is another one.", &[]),
         "Error413": error("The body is larger than 1 MiB.", &[]),
+        "Error429": error("Too many tokens that open nothing came from this address.", &["Retry-After"]),
         "Error500": error("A segment or its key is missing or damaged: the message names it.", &[]),
         "Error503": error("Not now: try again.", &["Retry-After"]),
     })

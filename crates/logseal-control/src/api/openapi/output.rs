@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::patterns;
+use crate::gate::Role;
 use crate::resource::cluster::{self, CAPACITIES, SKU};
 use crate::resource::identity::TENANT;
 use crate::resource::workspace::{self, RETENTION, SKUS};
@@ -39,6 +40,9 @@ pub(super) fn schemas() -> Map<String, Value> {
         ("SharedKeys", shared_keys()),
         ("UnwrappedKey", unwrapped_key()),
         ("ExportedKey", exported_key()),
+        ("TokenList", list("Token")),
+        ("Token", token()),
+        ("NewToken", new_token()),
         ("SegmentList", list("Segment")),
         ("Segment", segment()),
         ("QueryTables", query_tables()),
@@ -296,6 +300,33 @@ fn exported_key() -> Value {
         "kid": uuid(),
         "value": data_key(),
     }))
+}
+
+fn token_name() -> Value {
+    json!({"type": "string", "pattern": patterns::TOKEN_NAME})
+}
+
+fn role() -> Value {
+    words(&Role::ALL.map(Role::as_str))
+}
+
+fn token() -> Value {
+    let name = json!({"type": ["string", "null"], "description": "`null` when the workspace is gone."});
+    let mut used = optional_date();
+    used["description"] = "When it was last presented, since the server's start.".into();
+    whole(json!({
+        "name": token_name(),
+        "role": role(),
+        "workspaces": {"type": "array", "items": whole(json!({"id": uuid(), "name": name}))},
+        "created": date(),
+        "expires": optional_date(),
+        "lastUsed": used,
+    }))
+}
+
+fn new_token() -> Value {
+    let value = json!({"type": "string", "pattern": patterns::ACCESS_TOKEN, "description": "What is sent as `authorization: Bearer`."});
+    whole(json!({"name": token_name(), "role": role(), "created": date(), "expires": optional_date(), "value": value}))
 }
 
 fn segment() -> Value {

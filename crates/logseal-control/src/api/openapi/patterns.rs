@@ -43,6 +43,12 @@ pub(super) const WRAPPED_KEY: &str = "^A[Q-Za-f][A-Za-z0-9_-]{143}[AQgw]$";
 /// A data key.
 pub(super) const DATA_KEY: &str = "^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$";
 
+/// `gate::is_token_name`.
+pub(super) const TOKEN_NAME: &str = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$";
+
+/// A token that was made.
+pub(super) const ACCESS_TOKEN: &str = "^lsm_[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$";
+
 /// Bytes.
 pub(super) const HEX: &str = "^([0-9a-f]{2})+$";
 

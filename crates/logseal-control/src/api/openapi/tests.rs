@@ -38,7 +38,7 @@ async fn served(router: &Router) -> (Value, String) {
 #[tokio::test]
 async fn the_document_is_the_file() {
     let deployment = Deployment::new().await;
-    let router = router(Arc::new(management(&deployment)));
+    let router = router(Arc::new(management(&deployment).await));
     assert_eq!(call(&router, "GET", "/openapi.json", "other").await.0, StatusCode::UNAUTHORIZED);
     let (_, text) = served(&router).await;
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/openapi/openapi.json");
@@ -54,7 +54,7 @@ async fn the_document_is_the_file() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_route_is_in_the_document_and_the_other_way_round() {
     let deployment = Deployment::new().await;
-    let router = router(Arc::new(management(&deployment)));
+    let router = router(Arc::new(management(&deployment).await));
     let (document, _) = served(&router).await;
     let paths = document["paths"].as_object().unwrap();
     assert!(paths.len() > 20);
@@ -69,6 +69,7 @@ async fn every_route_is_in_the_document_and_the_other_way_round() {
             ("{workspace}", "00000000-0000-0000-0000-000000000000"),
             ("{key}", "00000000-0000-0000-0000-000000000000"),
             ("{segment}", "00000000-0000-0000-0000-000000000000"),
+            ("{token}", "nothing-here"),
         ]
         .iter()
         .fold(template.clone(), |path, (name, value)| path.replace(name, value));
@@ -104,7 +105,7 @@ fn references(value: &Value, found: &mut BTreeSet<String>) {
 #[tokio::test]
 async fn the_document_is_whole() {
     let deployment = Deployment::new().await;
-    let (document, _) = served(&router(Arc::new(management(&deployment)))).await;
+    let (document, _) = served(&router(Arc::new(management(&deployment).await))).await;
     let mut used = BTreeSet::new();
     references(&document, &mut used);
     for reference in &used {

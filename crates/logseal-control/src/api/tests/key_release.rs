@@ -282,7 +282,7 @@ async fn what_is_over_gives_no_key() {
     assert_eq!(refused(&api.unwrap(&old.aek(), &old.wrapped).await, &old), gone);
     assert_eq!(refused(&api.export(old.row.id).await, &old), gone);
     let settings = UpkeepSettings { operations: Duration::from_secs(86_400), objects: Duration::from_secs(600) };
-    let audit = management(&api.deployment).audit;
+    let audit = management(&api.deployment).await.audit;
     Upkeep { operations: Arc::clone(&api.deployment.operations), audit, settings }.once().await;
     assert!(api.deployment.catalog.segment(old.row.id).await.unwrap().is_none());
     assert_eq!(refused(&api.unwrap(&old.aek(), &old.wrapped).await, &old), gone);
@@ -319,6 +319,39 @@ async fn a_revoked_cluster_gives_no_key() {
     assert_eq!(refused(&api.unwrap(&ours.aek(), &ours.wrapped).await, &ours), (503, "ServiceUnavailable".to_owned()));
 }
 
+/// Scenario: a reader with a grant on one workspace presents wraps of its segment and of another workspace's, and asks for keys to keep; a key
+/// officer does so too. Guarantee: the reader gets its own and nothing else, whatever the wrap claims; the key officer gets keys to keep and unwraps
+/// none; the trail has no record of a key that went out to the wrong one.
+#[tokio::test]
+async fn keys_go_to_readers_with_a_grant_and_to_key_officers() {
+    let api = api().await;
+    let other = api.workspace("other").await;
+    let (ours, theirs) = (api.segment(api.workspace, 1).await, api.segment(other, 2).await);
+    let management = Arc::new(management(&api.deployment).await);
+    let reader = crate::testing::management::token(&management, crate::Role::Reader).await;
+    let officer = crate::testing::management::token(&management, crate::Role::KeyOfficer).await;
+    let api = Api { router: router(management), ..api };
+    let unwrap = async |token: &str, sealed: &Sealed| {
+        let path = format!("/v1/keys/{}/unwrapkey", sealed.aek());
+        api.json_as(token, "POST", &path, &json!({"alg": "A256GCM", "value": sealed.wrapped})).await
+    };
+    let export = async |token: &str, sealed: &Sealed| {
+        api.json_as(token, "POST", &format!("/v1/segments/{}/exportkey", sealed.row.id), &Value::Null).await
+    };
+    assert_eq!(unwrap(&reader, &ours).await, (StatusCode::OK, json!({"kid": ours.aek(), "value": ours.key})));
+    assert_eq!(export(&officer, &theirs).await.1["value"], theirs.key);
+    let missing = Sealed { row: theirs.row.clone(), ..api.sealed(other, 3).await };
+    let (refused, unknown) = (unwrap(&reader, &theirs).await, unwrap(&reader, &missing).await);
+    assert_eq!((refused.0, &refused.1["error"]["code"]), (StatusCode::FORBIDDEN, &json!("AuthorizationFailed")));
+    assert_eq!(refused, unknown, "whether a segment is there is not told");
+    for (status, body) in [export(&reader, &ours).await, unwrap(&officer, &ours).await] {
+        assert_eq!((status, &body["error"]["code"]), (StatusCode::FORBIDDEN, &json!("AuthorizationFailed")));
+    }
+    let records = api.records().await;
+    let actors: Vec<_> = records.iter().map(|record| record["actor"].as_str().unwrap()).collect();
+    assert_eq!(actors, ["token:key-officer", "token:reader"]);
+}
+
 /// Scenario: the audit trail takes no records. Guarantee: nothing goes out, for a reason that passes.
 #[tokio::test]
 async fn without_a_record_no_key_goes_out() {
@@ -328,7 +361,7 @@ async fn without_a_record_no_key_goes_out() {
     let root = RootKey::new(Key256::copy_from_slice(&[1; 32]).unwrap());
     let closed = Catalog::open(&folder.path().join("catalog.sqlite"), root.catalog_mac()).await.unwrap();
     closed.close().await.unwrap();
-    let whole = management(&api.deployment);
+    let whole = management(&api.deployment).await;
     let anchor = Arc::new(crate::testing::management::NoAnchor);
     let audit = AuditTrail::new(closed, anchor, Arc::clone(&api.deployment.clock) as _);
     let api = Api { router: router(Arc::new(Management { audit, ..whole })), ..api };
