@@ -69,6 +69,7 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Workspace(managing) => commands::workspace::run(data_dir, &managing).await,
         Command::Operation(managing) => commands::operation::run(data_dir, &managing).await,
         Command::Vault(command) => commands::vault::run(data_dir, &command).await,
+        Command::Token(managing) => commands::token::run(data_dir, &managing).await,
         Command::Audit(managing) => commands::audit::run(data_dir, &managing).await,
         Command::Segment(command) => commands::segment::run(data_dir, &command).await,
         Command::Catalog(command) => commands::catalog::run(data_dir, &command).await,

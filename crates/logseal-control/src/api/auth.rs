@@ -1,6 +1,5 @@
 //! Who a request is from, and whether its route is for them.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request, State};

@@ -5,11 +5,13 @@
 //! | `control` | clusters, workspaces, operations, audit: what the management API changes and shows |
 //! | `files` | segments, the catalog, the write-ahead log: what lies on the disk |
 //! | `vault` | keys of the embedded vault, and who may use them |
+//! | `token` | tokens of the management API |
 //! | `names` | what is well-formed as a name or a value |
 
 mod control;
 mod files;
 pub(crate) mod names;
+mod token;
 mod vault;
 
 use std::net::SocketAddr;
@@ -25,6 +27,7 @@ pub(crate) use self::control::{
 };
 pub(crate) use self::files::{CatalogCommand, OfflineOptions, SegmentCommand, WalCommand};
 use self::names::{resource_group, resource_name, uuid};
+pub(crate) use self::token::TokenCommand;
 pub(crate) use self::vault::{KeyCommand, VaultCommand};
 
 /// Encrypted log ingestion: OTLP in, sealed Parquet segments out, SQL over them.
@@ -53,6 +56,8 @@ pub(crate) enum Command {
     /// Keys of the embedded key vault, and who may use them
     #[command(subcommand)]
     Vault(VaultCommand),
+    /// Tokens that open the management API, each for a role
+    Token(Managing<TokenCommand>),
     /// Who changed what, and whether the record of it is whole
     Audit(Managing<AuditCommand>),
     /// Sealed segments
@@ -100,7 +105,7 @@ pub(crate) struct ServerOptions {
     /// Authorities to trust for an https:// endpoint (PEM) [default: those that this machine trusts]
     #[arg(long, global = true, value_name = "FILE", env = "LOGSEAL_CA_FILE")]
     pub(crate) ca_file: Option<PathBuf>,
-    /// File with the management token of --endpoint
+    /// File with a token for --endpoint
     #[arg(long, global = true, value_name = "FILE", env = "LOGSEAL_TOKEN_FILE")]
     pub(crate) token_file: Option<PathBuf>,
     /// Subscription of the resources [default: that of the data directory, else zeros]
@@ -138,6 +143,7 @@ impl Cli {
             Command::Cluster(managing) => Some(&mut managing.server),
             Command::Workspace(managing) => Some(&mut managing.server),
             Command::Operation(managing) => Some(&mut managing.server),
+            Command::Token(managing) => Some(&mut managing.server),
             Command::Audit(managing) => Some(&mut managing.server),
             Command::Segment(SegmentCommand::List { server, .. } | SegmentCommand::ExportKey { server, .. }) => {
                 Some(server)

@@ -1,5 +1,6 @@
 //! The texts that the command line takes as names and values: what is well-formed, so that it is safe in a URL.
 
+use logseal_control::{Role, is_token_name};
 use logseal_vault::{KeyName, KeyVersion};
 
 /// The grammar of resource names, as Azure Resource Manager has it for Log Analytics.
@@ -48,6 +49,47 @@ pub(super) fn key_version(text: &str) -> Result<String, String> {
     KeyVersion::parse(&text.to_ascii_lowercase()).map(|version| version.to_string()).map_err(|error| error.to_string())
 }
 
+/// A workspace, by its name or by its id.
+pub(super) fn workspace(text: &str) -> Result<String, &'static str> {
+    resource_name(text)
+}
+
+/// A token's name.
+pub(super) fn token_name(text: &str) -> Result<String, &'static str> {
+    if is_token_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(
+            "a token's name has 1 to 63 lower-case letters, digits and hyphens, and neither begins nor ends with a hyphen",
+        )
+    }
+}
+
+/// What a token is for.
+pub(super) fn role(text: &str) -> Result<String, String> {
+    Role::parse(text).map(|role| role.as_str().to_owned()).ok_or_else(|| {
+        let names = Role::ALL.map(Role::as_str).join(", ");
+        format!("a role is one of: {names}")
+    })
+}
+
+/// Seconds, as a number with a unit: s, m, h, d or w.
+pub(super) fn lifetime(text: &str) -> Result<u64, &'static str> {
+    let wrong = "a duration is a number above 0 with a unit, such as 90d, 12h, 30m or 45s";
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or(wrong)?;
+    let unit = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        "w" => 7 * 86_400,
+        _ => return Err(wrong),
+    };
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    let number: Option<u64> = number.parse().ok().filter(|number| is_number && *number > 0);
+    number.and_then(|number| number.checked_mul(unit)).ok_or(wrong)
+}
+
 /// `NAME=VALUE`.
 pub(super) fn tag(text: &str) -> Result<(String, String), &'static str> {
     match text.split_once('=') {
@@ -83,6 +125,19 @@ mod tests {
         assert!(uuid("0194d5a0-0000-7000-8000-00000000000A").is_ok());
         assert!(uuid("0194d5a0-0000-7000-8000-00000000000/").is_err());
         assert!(cluster("/subscriptions/x").is_ok() && cluster("prod").is_ok() && cluster("a b").is_err());
+    }
+
+    #[test]
+    fn lifetimes_have_a_unit() {
+        for (text, seconds) in [("45s", 45), ("30m", 1_800), ("12h", 43_200), ("90d", 7_776_000), ("2w", 1_209_600)] {
+            assert_eq!(lifetime(text), Ok(seconds), "{text}");
+        }
+        for bad in ["", "d", "0d", "-1d", "+1d", "1.5h", "90", "1y", "1 d", "99999999999999999999d", "\u{e9}"] {
+            assert!(lifetime(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(role("key-officer").as_deref(), Ok("key-officer"));
+        assert!(role("owner").unwrap_err().contains("reader, operator, key-officer, auditor"));
+        assert!(token_name("grafana-1").is_ok() && token_name("a/b").is_err() && token_name("A").is_err());
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod follow;
 pub(crate) mod operation;
 pub(crate) mod query;
 pub(crate) mod segment;
+pub(crate) mod token;
 pub(crate) mod vault;
 mod view;
 pub(crate) mod wal;

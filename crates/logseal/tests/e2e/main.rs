@@ -18,6 +18,7 @@ mod real_logs;
 mod remote;
 mod remote_vault;
 mod revocation;
+mod roles;
 mod tampering;
 #[path = "../overload/tenants.rs"]
 mod tenants;

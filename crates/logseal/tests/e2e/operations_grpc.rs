@@ -22,7 +22,7 @@ const WORKSPACES: &str = "/subscriptions/00000000-0000-0000-0000-000000000000/re
     Microsoft.OperationalInsights/workspaces";
 
 #[derive(Clone)]
-struct Bearer(String);
+pub(crate) struct Bearer(String);
 
 impl tonic::service::Interceptor for Bearer {
     fn call(&mut self, mut call: Request<()>) -> Result<Request<()>, Status> {
@@ -36,7 +36,7 @@ async fn channel(server: &Server) -> Channel {
     Channel::from_shared(server.otlp_grpc().to_owned()).expect("a URL").connect().await.expect("it listens")
 }
 
-async fn client(server: &Server, token: &str) -> OperationsClient<InterceptedService<Channel, Bearer>> {
+pub(crate) async fn client(server: &Server, token: &str) -> OperationsClient<InterceptedService<Channel, Bearer>> {
     OperationsClient::with_interceptor(channel(server).await, Bearer(token.to_owned()))
 }
 
