@@ -1,8 +1,10 @@
 //! Arrow arrays while they are made, row by row.
 //!
-//! Unlike arrow's own builders they know no row that was left out until the next value comes, so that an empty cell costs nothing, and texts are
-//! not validated one by one but once, all of a column together, when it is finished: for short texts that is a small part of the cost.
+//! Unlike arrow's own builders they keep values alone and where rows without one lie between them: an empty cell costs nothing until the column is
+//! finished, and then as little memory as it can, for of a table with hundreds of attributes most cells are empty. Texts are not validated one by
+//! one but once, all of a column together, when it is finished: for short texts that is a small part of the cost.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::builder::NullBufferBuilder;
@@ -10,36 +12,88 @@ use arrow::array::{ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanBuilder, Pr
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::error::ArrowError;
 
-/// Which rows have no value. Rows with one are only counted when one without comes.
-#[derive(Debug)]
-struct Nulls(NullBufferBuilder);
+/// Rows without a value, between those with one.
+#[derive(Debug, Default)]
+struct Gaps {
+    /// How many values come before each gap, and how many rows it has.
+    gaps: Vec<(u32, u32)>,
+    rows: usize,
+}
 
-impl Nulls {
-    fn new(rows: usize) -> Self {
-        Self(NullBufferBuilder::new(rows))
+/// Some rows of a finished column that follow each other.
+enum Run {
+    /// The values of this range.
+    Values(Range<usize>),
+    /// So many rows without one.
+    Nulls(usize),
+}
+
+impl Gaps {
+    /// `count` rows with values begin at `row`, before which there are `values`; rows that no one spoke of have none.
+    #[inline]
+    fn values_from(&mut self, row: usize, count: usize, values: usize) {
+        if self.rows != row {
+            self.skip(row, values);
+        }
+        self.rows = row + count;
     }
 
-    /// All rows up to `first` that were not said to be null have values, and those from there to `end` have none.
     #[cold]
-    fn put(&mut self, first: usize, end: usize) {
-        self.0.append_n_non_nulls(first - self.0.len());
-        self.0.append_n_nulls(end - first);
+    fn skip(&mut self, row: usize, values: usize) {
+        // A chunk has far fewer rows than 2^32: its text offsets have 31 bits.
+        let [values, rows] = [values, row - self.rows].map(|count| u32::try_from(count).unwrap_or(u32::MAX));
+        self.gaps.push((values, rows));
     }
 
-    /// Nothing when all of `rows` rows have values: what comes later is quicker without a mask.
-    fn finish(mut self, rows: usize) -> Option<NullBuffer> {
-        self.0.append_n_non_nulls(rows - self.0.len());
-        self.0.build()
+    /// The rows end at `rows`, and `values` of them have values; whether any has none.
+    fn close(&mut self, rows: usize, values: usize) -> bool {
+        if self.rows != rows {
+            self.skip(rows, values);
+        }
+        let any = !self.gaps.is_empty();
+        // The values after the last gap.
+        self.gaps.push((u32::try_from(values).unwrap_or(u32::MAX), 0));
+        any
     }
+
+    /// All rows, once they are closed.
+    fn runs(&self) -> impl Iterator<Item = Run> {
+        let mut before = 0;
+        self.gaps.iter().flat_map(move |(values, nulls)| {
+            let run = before..*values as usize;
+            before = run.end;
+            [Run::Values(run), Run::Nulls(*nulls as usize)]
+        })
+    }
+
+    /// Which rows have values.
+    fn mask(&self, rows: usize) -> Option<NullBuffer> {
+        let mut mask = NullBufferBuilder::new(rows);
+        for run in self.runs() {
+            match run {
+                Run::Values(values) => mask.append_n_non_nulls(values.len()),
+                Run::Nulls(nulls) => mask.append_n_nulls(nulls),
+            }
+        }
+        mask.build()
+    }
+}
+
+/// `values` in memory of about their size, if they have more than twice as much.
+fn fitting<T>(mut values: Vec<T>) -> Vec<T> {
+    if values.capacity() / 2 > values.len() {
+        values.shrink_to_fit();
+    }
+    values
 }
 
 /// A column of texts or of bytes.
 #[derive(Debug)]
 pub(crate) struct Texts {
-    /// Where each row begins, and at last where the last one ends.
+    /// Where each value begins, and at last where the last one ends.
     offsets: Vec<i32>,
     bytes: Vec<u8>,
-    nulls: Nulls,
+    gaps: Gaps,
 }
 
 /// An offset. Beyond what 32 bits reach, which the limits of a scan do not allow, the array is refused when it is finished.
@@ -49,34 +103,24 @@ fn offset(bytes: usize) -> i32 {
 }
 
 impl Texts {
-    /// No rows yet; with memory for `rows` rows and `bytes` bytes.
+    /// No rows yet; with memory for `rows` values of `bytes` bytes together.
     pub(crate) fn new(rows: usize, bytes: usize) -> Self {
         let mut offsets = Vec::with_capacity(rows + 1);
         offsets.push(0);
-        Self { offsets, bytes: Vec::with_capacity(bytes), nulls: Nulls::new(rows) }
-    }
-
-    /// Makes all rows before `row` exist.
-    #[inline]
-    fn pad(&mut self, row: usize) {
-        let rows = self.offsets.len() - 1;
-        if rows < row {
-            self.nulls.put(rows, row);
-            self.offsets.resize(row + 1, offset(self.bytes.len()));
-        }
+        Self { offsets, bytes: Vec::with_capacity(bytes), gaps: Gaps::default() }
     }
 
     /// Puts `text` into row `row`, which is beyond all that have one.
     #[inline]
     pub(crate) fn put(&mut self, row: usize, text: &[u8]) {
-        self.pad(row);
+        self.gaps.values_from(row, 1, self.offsets.len() - 1);
         self.bytes.extend_from_slice(text);
         self.offsets.push(offset(self.bytes.len()));
     }
 
     /// Puts `text` into `count` rows from `row` on.
     pub(crate) fn put_n(&mut self, row: usize, count: usize, text: &[u8]) {
-        self.pad(row);
+        self.gaps.values_from(row, count, self.offsets.len() - 1);
         let start = self.bytes.len();
         let total = count.saturating_mul(text.len());
         self.bytes.reserve(total);
@@ -89,9 +133,23 @@ impl Texts {
         self.offsets.extend((1..=count).map(|rows| offset(start + rows * text.len())));
     }
 
-    fn parts(mut self, rows: usize) -> (OffsetBuffer<i32>, Buffer, Option<NullBuffer>) {
-        self.pad(rows);
-        (OffsetBuffer::new(ScalarBuffer::from(self.offsets)), Buffer::from_vec(self.bytes), self.nulls.finish(rows))
+    fn parts(self, rows: usize) -> (OffsetBuffer<i32>, Buffer, Option<NullBuffer>) {
+        let Self { mut offsets, bytes, mut gaps } = self;
+        let mut nulls = None;
+        if gaps.close(rows, offsets.len() - 1) {
+            nulls = gaps.mask(rows);
+            let mut spread = Vec::with_capacity(rows + 1);
+            spread.push(0);
+            for run in gaps.runs() {
+                match run {
+                    Run::Values(values) => spread.extend_from_slice(&offsets[values.start + 1..=values.end]),
+                    Run::Nulls(nulls) => spread.resize(spread.len() + nulls, spread.last().copied().unwrap_or(0)),
+                }
+            }
+            offsets = spread;
+        }
+        let (offsets, bytes) = (ScalarBuffer::from(fitting(offsets)), Buffer::from_vec(fitting(bytes)));
+        (OffsetBuffer::new(offsets), bytes, nulls)
     }
 
     /// The column of `rows` rows.
@@ -119,40 +177,44 @@ impl Texts {
 #[derive(Debug)]
 pub(crate) struct Numbers<T: ArrowPrimitiveType> {
     values: Vec<T::Native>,
-    nulls: Nulls,
+    gaps: Gaps,
 }
 
 impl<T: ArrowPrimitiveType> Numbers<T> {
-    /// No rows yet; with memory for `rows`.
+    /// No rows yet; with memory for `rows` values.
     pub(crate) fn new(rows: usize) -> Self {
-        Self { values: Vec::with_capacity(rows), nulls: Nulls::new(rows) }
-    }
-
-    #[inline]
-    fn pad(&mut self, row: usize) {
-        if self.values.len() < row {
-            self.nulls.put(self.values.len(), row);
-            self.values.resize(row, T::Native::default());
-        }
+        Self { values: Vec::with_capacity(rows), gaps: Gaps::default() }
     }
 
     /// Puts `value` into row `row`, which is beyond all that have one.
     #[inline]
     pub(crate) fn put(&mut self, row: usize, value: T::Native) {
-        self.pad(row);
+        self.gaps.values_from(row, 1, self.values.len());
         self.values.push(value);
     }
 
     /// Puts `value` into `count` rows from `row` on.
     pub(crate) fn put_n(&mut self, row: usize, count: usize, value: T::Native) {
-        self.pad(row);
-        self.values.resize(row + count, value);
+        self.gaps.values_from(row, count, self.values.len());
+        self.values.resize(self.values.len() + count, value);
     }
 
     /// The column of `rows` rows.
-    pub(crate) fn finish(mut self, rows: usize) -> PrimitiveArray<T> {
-        self.pad(rows);
-        PrimitiveArray::new(ScalarBuffer::from(self.values), self.nulls.finish(rows))
+    pub(crate) fn finish(self, rows: usize) -> PrimitiveArray<T> {
+        let Self { mut values, mut gaps } = self;
+        let mut nulls = None;
+        if gaps.close(rows, values.len()) {
+            nulls = gaps.mask(rows);
+            let mut spread = Vec::with_capacity(rows);
+            for run in gaps.runs() {
+                match run {
+                    Run::Values(run) => spread.extend_from_slice(&values[run]),
+                    Run::Nulls(nulls) => spread.resize(spread.len() + nulls, T::Native::default()),
+                }
+            }
+            values = spread;
+        }
+        PrimitiveArray::new(ScalarBuffer::from(fitting(values)), nulls)
     }
 }
 

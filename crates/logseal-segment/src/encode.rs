@@ -8,8 +8,9 @@ use std::fmt::{self, Debug};
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray};
-use arrow::datatypes::{DataType, Field, Fields, SchemaRef};
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::compute::concat;
+use arrow::datatypes::{FieldRef, SchemaRef};
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use logseal_core::{AekId, ClusterId, SegmentId, TableId, UnixNanos, WorkspaceId};
@@ -17,22 +18,21 @@ use logseal_crypto::{Aek, Commitment, Dek, OsRandom, WrappedDek, aad};
 use object_store::PutPayload;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::{
-    ArrowColumnChunk, ArrowColumnWriter, ArrowLeafColumn, ArrowRowGroupWriterFactory, ArrowWriterOptions,
-    compute_leaves,
+    ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, ArrowWriterOptions, compute_leaves,
 };
 use parquet::file::writer::SerializedFileWriter;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::encoding;
-use crate::unify::{conform, distinct, includes, join as join_batches, union_schema};
+use crate::unify::{Place, distinct, includes, leaf_values, leaves, places, union_schema, value_bytes};
 use crate::{SegmentError, SegmentFooter, SegmentPath, properties};
 
 /// How segments are written.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SegmentSettings {
-    /// Arrow bytes of a row group. 12 MiB keeps a worker's columns in its caches' reach and a reader's memory small.
+    /// Bytes of the values of a row group. 12 MiB keeps a worker's columns in its caches' reach and a reader's memory small.
     pub row_group_bytes: usize,
     /// zstd level, 1 to 22. Level 1 costs a third of level 3 for about a tenth more bytes on log text.
     pub zstd_level: i32,
@@ -81,7 +81,7 @@ pub struct SegmentWriter {
     dek: Dek,
     wrapped: WrappedDek,
     schema: SchemaRef,
-    leaves: usize,
+    leaves: Vec<FieldRef>,
     row_group_bytes: usize,
     file: SerializedFileWriter<Pieces>,
     factory: ArrowRowGroupWriterFactory,
@@ -127,14 +127,13 @@ impl SegmentWriter {
     ) -> Result<Self, SegmentError> {
         let writer = ArrowWriter::try_new_with_options(Pieces::default(), Arc::clone(&schema), options);
         let (file, factory) = writer.and_then(ArrowWriter::into_serialized_writer).map_err(SegmentError::Encode)?;
-        let leaves = schema.fields().iter().map(|field| leaves(field)).sum();
         Ok(Self {
             identity,
             aek: (aek.id(), aek.generation()),
             dek,
             wrapped,
+            leaves: leaves(&schema),
             schema,
-            leaves,
             row_group_bytes: settings.row_group_bytes,
             file,
             factory,
@@ -176,7 +175,7 @@ impl SegmentWriter {
     /// Estimate of the memory that it takes: the file so far, and what each column of each row group says about itself.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.file_bytes() + (self.row_groups + 1) * self.leaves * LEAF_METADATA_BYTES
+        self.file_bytes() + (self.row_groups + 1) * self.leaves.len() * LEAF_METADATA_BYTES
     }
 
     /// Whether the format takes more row groups: their number and that of their columns stay far below what Parquet Modular
@@ -206,20 +205,38 @@ impl SegmentWriter {
         }
         let rows: usize = chunks.iter().map(RecordBatch::num_rows).sum();
         let join = rows < chunks.len() * JOINED_ROWS;
-        let groups = row_groups(chunks, if join { 0 } else { self.leaves }, self.row_group_bytes);
+        let groups = row_groups(chunks, self.row_group_bytes);
         let encode = |(index, group): (usize, &Vec<RecordBatch>)| {
-            // One group at a time: the columns that a chunk lacks take memory only while its group is encoded.
-            let group = if join {
-                join_batches(group, &self.schema).map(|joined| vec![joined])
-            } else {
-                group.iter().map(|batch| conform(batch, &self.schema)).collect::<Result<_, _>>()
-            };
-            let group = group.map_err(SegmentError::Schema)?;
             let writers = self.factory.create_column_writers(self.row_groups + index).map_err(SegmentError::Encode)?;
-            encode_columns(writers, &group, &self.schema).map_err(SegmentError::Encode)
+            self.encode_columns(writers, group, join).map_err(SegmentError::Encode)
         };
         let groups = groups.iter().enumerate().map(encode).collect::<Result<_, _>>()?;
         Ok(SealedRows { groups, rows: rows as u64 })
+    }
+
+    /// Each column of a row group by itself: what a chunk lacks of one, and its levels and positions, are made, written and given back while
+    /// they are in the cache.
+    fn encode_columns(
+        &self,
+        writers: Vec<ArrowColumnWriter>,
+        group: &[RecordBatch],
+        join: bool,
+    ) -> parquet::errors::Result<Vec<ArrowColumnChunk>> {
+        let places: Vec<Vec<Place>> = group.iter().map(|batch| places(batch, &self.schema)).collect();
+        let encode = |(number, (mut writer, leaf)): (usize, (ArrowColumnWriter, &FieldRef))| {
+            let mut write = |values: &ArrayRef| -> parquet::errors::Result<()> {
+                compute_leaves(leaf, values)?.iter().try_for_each(|levels| writer.write(levels))
+            };
+            let mut parts = group.iter().zip(&places).map(|(batch, places)| leaf_values(batch, leaf, places[number]));
+            if join {
+                let parts = parts.collect::<Result<Vec<ArrayRef>, _>>()?;
+                write(&concat(&parts.iter().map(|part| &**part).collect::<Vec<_>>())?)?;
+            } else {
+                parts.try_for_each(|values| write(&values?))?;
+            }
+            writer.close()
+        };
+        writers.into_par_iter().zip(&self.leaves).enumerate().map(encode).collect()
     }
 
     /// Adds what [`SegmentWriter::encode`] made; nothing else may have been added since.
@@ -358,25 +375,20 @@ const MOST_ROW_GROUPS: usize = 256;
 /// hundred values.
 const JOINED_ROWS: usize = 256;
 
-/// Memory that one leaf column of one chunk takes while its row group is encoded, beside its values: arrays and level buffers.
-const LEAF_BYTES: usize = 700;
-
-fn leaves(field: &Field) -> usize {
-    match field.data_type() {
-        DataType::Struct(children) => children.len(),
-        _ => 1,
-    }
+/// What the rows of `chunk` count towards the size of a row group, in bytes: their values. Of a table with many attributes most cells are null, and
+/// a row group of few values costs as much for each column as one of many; but nobody's memory is for nulls alone, so these count a third.
+#[must_use]
+pub fn row_group_share(chunk: &RecordBatch) -> usize {
+    value_bytes(chunk).max(chunk.get_array_memory_size() / 3)
 }
 
-/// Groups chunks into row groups of about `bytes`; a chunk larger than that is sliced. Each chunk counts with what its `leaves`
-/// columns take while they are encoded, so that many small chunks of a wide table do not add up unseen.
-fn row_groups(chunks: &[RecordBatch], leaves: usize, bytes: usize) -> Vec<Vec<RecordBatch>> {
+/// Groups chunks into row groups of about `bytes`; a chunk larger than that is sliced.
+fn row_groups(chunks: &[RecordBatch], bytes: usize) -> Vec<Vec<RecordBatch>> {
     let mut groups: Vec<Vec<RecordBatch>> = Vec::new();
     let mut room = 0;
     for chunk in chunks.iter().filter(|chunk| chunk.num_rows() > 0) {
-        let values = chunk.get_array_memory_size();
-        let slices = values.div_ceil(bytes.max(1)).clamp(1, chunk.num_rows());
-        let size = values + slices * leaves * LEAF_BYTES;
+        let size = row_group_share(chunk);
+        let slices = size.div_ceil(bytes.max(1)).clamp(1, chunk.num_rows());
         let rows = chunk.num_rows().div_ceil(slices);
         for start in (0..chunk.num_rows()).step_by(rows) {
             let slice = chunk.slice(start, rows.min(chunk.num_rows() - start));
@@ -391,44 +403,6 @@ fn row_groups(chunks: &[RecordBatch], leaves: usize, bytes: usize) -> Vec<Vec<Re
         }
     }
     groups
-}
-
-fn encode_columns(
-    writers: Vec<ArrowColumnWriter>,
-    group: &[RecordBatch],
-    schema: &SchemaRef,
-) -> parquet::errors::Result<Vec<ArrowColumnChunk>> {
-    let leaves = schema.fields().iter().enumerate().flat_map(|(index, field)| match field.data_type() {
-        DataType::Struct(children) => (0..children.len()).map(|child| (index, Some(child))).collect(),
-        _ => vec![(index, None)],
-    });
-    let leaves: Vec<(usize, Option<usize>)> = leaves.collect();
-    writers
-        .into_par_iter()
-        .zip(leaves)
-        .map(|(mut writer, leaf)| {
-            for batch in group {
-                // Levels and positions of one column of one chunk: made, written and given back while they are in the cache.
-                for part in leaf_of(batch, leaf)? {
-                    writer.write(&part)?;
-                }
-            }
-            writer.close()
-        })
-        .collect()
-}
-
-/// One leaf column of a batch, by the number of its column and, inside a struct, of its child.
-fn leaf_of(batch: &RecordBatch, leaf: (usize, Option<usize>)) -> parquet::errors::Result<Vec<ArrowLeafColumn>> {
-    let (index, child) = leaf;
-    let (field, column) = (batch.schema_ref().field(index), batch.column(index));
-    let Some(child) = child else { return compute_leaves(field, column) };
-    let structure = column.as_struct();
-    let fields = Fields::from(vec![Arc::clone(&structure.fields()[child])]);
-    let alone =
-        StructArray::try_new(fields.clone(), vec![Arc::clone(structure.column(child))], structure.nulls().cloned())?;
-    let field = Field::new(field.name(), DataType::Struct(fields), field.is_nullable());
-    compute_leaves(&field, &(Arc::new(alone) as ArrayRef))
 }
 
 #[cfg(test)]

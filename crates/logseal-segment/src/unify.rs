@@ -4,11 +4,10 @@
 //! segment's schema is the union: struct children sorted by name, all children nullable. A struct column without children is
 //! left out, since Parquet has no empty group.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray, new_null_array};
-use arrow::compute::concat;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use arrow::error::ArrowError;
 
@@ -57,17 +56,19 @@ pub(crate) fn distinct<'s>(schemas: impl IntoIterator<Item = &'s SchemaRef>) -> 
 /// Whether `schema` has every column and every struct's child of `part`, with its type.
 #[must_use]
 pub fn includes(schema: &SchemaRef, part: &SchemaRef) -> bool {
-    let has = |fields: &Fields, wanted: &FieldRef| {
-        let found = fields.find(wanted.name());
-        found.is_some_and(|(_, field)| field.data_type() == wanted.data_type())
+    let all = |fields: &Fields, wanted: &Fields| {
+        let types: HashMap<&str, &DataType> =
+            fields.iter().map(|field| (field.name().as_str(), field.data_type())).collect();
+        wanted.iter().all(|field| types.get(field.name().as_str()) == Some(&field.data_type()))
     };
-    part.fields().iter().all(|field| match field.data_type() {
-        DataType::Struct(wanted) => match schema.fields().find(field.name()).map(|(_, field)| field.data_type()) {
-            Some(DataType::Struct(children)) => wanted.iter().all(|child| has(children, child)),
-            // A struct column without children is in no union.
-            _ => wanted.is_empty(),
+    part.fields().iter().all(|field| match (field.data_type(), schema.fields().find(field.name())) {
+        (DataType::Struct(wanted), Some((_, known))) => match known.data_type() {
+            DataType::Struct(children) => all(children, wanted),
+            _ => false,
         },
-        _ => has(schema.fields(), field),
+        // A struct column without children is in no union.
+        (DataType::Struct(wanted), None) => wanted.is_empty(),
+        (data_type, found) => found.is_some_and(|(_, known)| known.data_type() == data_type),
     })
 }
 
@@ -75,57 +76,112 @@ fn same_type(left: &FieldRef, right: &FieldRef) -> Result<(), ArrowError> {
     if left.data_type() == right.data_type() {
         return Ok(());
     }
-    // The name is a client's text and stays out of the message.
-    Err(ArrowError::SchemaError(format!("a column has the types {} and {}", left.data_type(), right.data_type())))
+    Err(types_differ(left.data_type(), right.data_type()))
 }
 
-/// `batch` under `schema`: columns and struct children that it lacks become null.
-///
-/// # Errors
-///
-/// [`ArrowError`] when `schema` is not a union that includes the batch's own.
-pub fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
-    let columns = schema.fields().iter().map(|field| conform_column(batch, field));
-    RecordBatch::try_new(Arc::clone(schema), columns.collect::<Result<_, _>>()?)
+/// The column's name is a client's text and stays out of the message.
+fn types_differ(left: &DataType, right: &DataType) -> ArrowError {
+    ArrowError::SchemaError(format!("a column has the types {left} and {right}"))
 }
 
-/// `batches` one after the other as one batch under `schema`, as [`conform`] gives each.
-///
-/// # Errors
-///
-/// [`ArrowError`] when `schema` is not a union that includes the batches' own, or a column gets too large for its offsets.
-pub fn join(batches: &[RecordBatch], schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
-    // Column by column: what the batches lack takes memory for one column at a time.
-    let columns = schema.fields().iter().map(|field| {
-        let parts: Vec<_> =
-            batches.iter().map(|batch| conform_column(batch, field)).collect::<Result<_, ArrowError>>()?;
-        concat(&parts.iter().map(|part| &**part).collect::<Vec<_>>())
-    });
-    RecordBatch::try_new(Arc::clone(schema), columns.collect::<Result<_, _>>()?)
+/// Where a batch has a leaf column of a segment.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Place {
+    /// Neither the column nor the struct that it is in.
+    Nowhere,
+    /// A column of its own.
+    Column(usize),
+    /// A struct, and its child if it has it.
+    Child(usize, Option<usize>),
 }
 
-fn conform_column(batch: &RecordBatch, field: &FieldRef) -> Result<ArrayRef, ArrowError> {
-    match (batch.column_by_name(field.name()), field.data_type()) {
-        (Some(column), DataType::Struct(children)) => conform_struct(column, children),
-        (Some(column), _) => Ok(Arc::clone(column)),
-        (None, data_type) => Ok(new_null_array(data_type, batch.num_rows())),
+/// Where `batch` has each leaf column of `schema`, in their order.
+pub(crate) fn places(batch: &RecordBatch, schema: &Schema) -> Vec<Place> {
+    let mut places = Vec::new();
+    for field in schema.fields() {
+        let found = batch.schema_ref().fields().find(field.name()).map(|(column, _)| column);
+        let DataType::Struct(children) = field.data_type() else {
+            places.push(found.map_or(Place::Nowhere, Place::Column));
+            continue;
+        };
+        let Some(column) = found else {
+            places.extend(children.iter().map(|_| Place::Nowhere));
+            continue;
+        };
+        let Some(structure) = batch.column(column).as_struct_opt() else {
+            // Of another type: refused when it is read.
+            places.extend(children.iter().map(|_| Place::Column(column)));
+            continue;
+        };
+        let numbers: HashMap<&str, usize> =
+            structure.fields().iter().enumerate().map(|(number, child)| (child.name().as_str(), number)).collect();
+        places.extend(children.iter().map(|child| Place::Child(column, numbers.get(child.name().as_str()).copied())));
     }
+    places
 }
 
-fn conform_struct(column: &ArrayRef, children: &Fields) -> Result<ArrayRef, ArrowError> {
-    let column = column.as_struct();
-    let child = |field: &FieldRef| match column.column_by_name(field.name()) {
-        Some(child) => Arc::clone(child),
-        None => new_null_array(field.data_type(), column.len()),
+/// The leaf columns of `schema`: a struct's child is the only child of a struct of its own.
+pub(crate) fn leaves(schema: &Schema) -> Vec<FieldRef> {
+    let alone = |field: &FieldRef, child: &FieldRef| {
+        let structure = DataType::Struct(Fields::from(vec![Arc::clone(child)]));
+        Arc::new(Field::new(field.name(), structure, field.is_nullable()))
     };
-    let arrays = children.iter().map(child).collect();
-    Ok(Arc::new(StructArray::try_new(children.clone(), arrays, column.nulls().cloned())?))
+    let of_field = |field: &FieldRef| match field.data_type() {
+        DataType::Struct(children) => children.iter().map(|child| alone(field, child)).collect(),
+        _ => vec![Arc::clone(field)],
+    };
+    schema.fields().iter().flat_map(of_field).collect()
+}
+
+/// The values of one of the [`leaves`] in `batch`, which has them at `place`; nulls for what it lacks.
+///
+/// # Errors
+///
+/// [`ArrowError`] when the batch has a column of another type there, or lacks one that must not be null.
+pub(crate) fn leaf_values(batch: &RecordBatch, leaf: &Field, place: Place) -> Result<ArrayRef, ArrowError> {
+    let values = match (place, leaf.data_type()) {
+        (Place::Nowhere, data_type) => new_null_array(data_type, batch.num_rows()),
+        (Place::Column(column), _) => Arc::clone(batch.column(column)),
+        (Place::Child(column, number), DataType::Struct(fields)) => {
+            let structure = batch.column(column).as_struct();
+            let values = match number {
+                Some(number) => Arc::clone(structure.column(number)),
+                None => new_null_array(fields[0].data_type(), structure.len()),
+            };
+            Arc::new(StructArray::try_new(fields.clone(), vec![values], structure.nulls().cloned())?)
+        }
+        (Place::Child(..), data_type) => return Err(ArrowError::SchemaError(format!("{data_type} has no children"))),
+    };
+    if values.data_type() != leaf.data_type() {
+        return Err(types_differ(leaf.data_type(), values.data_type()));
+    }
+    if !leaf.is_nullable() && values.null_count() > 0 {
+        let what = "a column that each row must have lacks values".to_owned();
+        return Err(ArrowError::InvalidArgumentError(what));
+    }
+    Ok(values)
+}
+
+/// What the values of `batch` take in memory and in pages before they are encoded, in bytes: nulls count nothing.
+#[must_use]
+pub fn value_bytes(batch: &RecordBatch) -> usize {
+    batch.columns().iter().map(|column| array_bytes(column)).sum()
+}
+
+fn array_bytes(array: &ArrayRef) -> usize {
+    let values = array.len() - array.null_count();
+    let text = |offsets: &[i32]| offsets.last().zip(offsets.first()).map_or(0, |(end, start)| end.abs_diff(*start));
+    match array.data_type() {
+        DataType::Struct(_) => array.as_struct().columns().iter().map(array_bytes).sum(),
+        DataType::Utf8 => values * size_of::<i32>() + text(array.as_string::<i32>().value_offsets()) as usize,
+        DataType::Binary => values * size_of::<i32>() + text(array.as_binary::<i32>().value_offsets()) as usize,
+        other => values * other.primitive_width().unwrap_or(1),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use arrow::array::{Int64Array, StringArray};
-    use arrow::compute::concat_batches;
 
     use super::*;
 
@@ -161,15 +217,45 @@ mod tests {
             panic!("a struct")
         };
         assert_eq!(children.iter().map(|f| f.name().as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        let leaves = leaves(&schema);
+        assert_eq!(
+            leaves.iter().map(|leaf| leaf.name().as_str()).collect::<Vec<_>>(),
+            ["id", "attributes", "attributes"]
+        );
         for (index, input) in batches.iter().enumerate() {
-            let conformed = conform(input, &schema).unwrap();
-            assert_eq!(conformed.schema(), schema);
-            let attributes = conformed.column_by_name("attributes").unwrap().as_struct();
-            assert_eq!(attributes.column(0).is_null(0), index != 2);
-            assert_eq!(attributes.column(1).is_null(0), index == 1);
+            let values: Vec<ArrayRef> = leaves
+                .iter()
+                .zip(places(input, &schema))
+                .map(|(leaf, place)| leaf_values(input, leaf, place).unwrap())
+                .collect();
+            assert_eq!(&values[0], input.column(0));
+            let is_null = |values: &ArrayRef| values.is_null(0) || values.as_struct().column(0).is_null(0);
+            assert_eq!((is_null(&values[1]), is_null(&values[2])), (index != 2, index == 1));
         }
-        let conformed: Vec<_> = batches.iter().map(|batch| conform(batch, &schema).unwrap()).collect();
-        assert_eq!(join(&batches, &schema).unwrap(), concat_batches(&schema, &conformed).unwrap());
+    }
+
+    /// Scenario: batches that do not fit the schema. Guarantee: an error, whatever was looked at before.
+    #[test]
+    fn a_leaf_of_another_type_or_without_needed_values_is_refused() {
+        let row = batch(1, &[("a", text("x"))]);
+        let number = Field::new("a", DataType::Int64, true);
+        let structure = Field::new("attributes", DataType::Struct(vec![number].into()), true);
+        assert!(leaf_values(&row, &structure, Place::Child(1, Some(0))).is_err());
+        assert!(leaf_values(&row, &Field::new("id", DataType::Utf8, true), Place::Column(0)).is_err());
+        assert!(leaf_values(&row, &Field::new("other", DataType::Int64, false), Place::Nowhere).is_err());
+        assert!(leaf_values(&row, &Field::new("other", DataType::Int64, true), Place::Nowhere).is_ok());
+    }
+
+    #[test]
+    fn nulls_count_nothing() {
+        let texts: ArrayRef = Arc::new(StringArray::from(vec![Some("abc"), None, None, Some("de")]));
+        let numbers: ArrayRef = Arc::new(Int64Array::from(vec![None, Some(1), None, None]));
+        let fields =
+            [("a", &texts), ("b", &numbers)].map(|(name, array)| Field::new(name, array.data_type().clone(), true));
+        let structure: ArrayRef = Arc::new(StructArray::new(fields.to_vec().into(), vec![texts, numbers], None));
+        let rows = RecordBatch::try_from_iter([("attributes", structure)]).unwrap();
+        assert_eq!(value_bytes(&rows), 5 + 2 * 4 + 8);
+        assert_eq!(value_bytes(&rows.slice(3, 1)), 2 + 4);
     }
 
     #[test]

@@ -22,7 +22,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("query", &["core", "otlp"]),
     ("control", &["core", "crypto", "vault", "catalog", "keys"]), // crypto: tokens are made and looked up
     ("rebuild", &["core", "crypto", "vault", "catalog", "keys", "segment"]), // joins what outlives a catalog into one
-    ("bench", &["core", "tls"]),                                             // it ships as shippers do
+    ("bench", &["core", "tls"]),                                  // it ships as shippers do
     ("testkit", &["core", "crypto", "vault", "wal"]), // the faulty disk and the scripted vault implement ports
 ];
 

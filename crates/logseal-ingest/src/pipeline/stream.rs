@@ -7,6 +7,7 @@ use arrow::datatypes::{DataType, FieldRef};
 use logseal_core::{AekId, ClusterId, TableId, UnixNanos, WalFileId, WorkspaceId};
 use logseal_crypto::Aek;
 use logseal_otlp::TableChunk;
+use logseal_segment::encode::row_group_share;
 use logseal_wal::Position;
 
 use super::tables::Table;
@@ -98,6 +99,8 @@ pub struct Part {
     pub rows: u64,
     /// Their size in memory.
     pub bytes: usize,
+    /// What they count towards a row group, in bytes.
+    pub row_group_share: usize,
     /// Frames of the stream right before this one are settled elsewhere: no segment's range may reach over them.
     pub starts_run: bool,
     _permit: BudgetPermit,
@@ -109,7 +112,9 @@ impl Part {
     pub fn new(rows: Rows, position: Position, received: UnixNanos, starts_run: bool) -> Self {
         let count = rows.count();
         let bytes = rows.chunks.iter().map(memory_bytes).sum();
-        Self { position, received, chunks: rows.chunks, rows: count, bytes, starts_run, _permit: rows.permit }
+        let row_group_share = rows.chunks.iter().map(|chunk| row_group_share(&chunk.batch)).sum();
+        let Rows { chunks, permit, .. } = rows;
+        Self { position, received, chunks, rows: count, bytes, row_group_share, starts_run, _permit: permit }
     }
 }
 
@@ -120,7 +125,7 @@ pub struct CutRule {
     pub max_age: Duration,
     /// A segment is complete when its file has about this size.
     pub target_file_bytes: usize,
-    /// So many bytes of a stream's rows in memory are sealed as one row group.
+    /// So many bytes of a stream's rows, as [`row_group_share`] counts them, are sealed as one row group.
     pub row_group_bytes: usize,
 }
 

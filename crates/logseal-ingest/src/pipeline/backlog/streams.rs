@@ -49,6 +49,8 @@ pub(super) struct StreamState {
     /// Not sealed yet, in the order of the log.
     waiting: VecDeque<Arc<Part>>,
     waiting_bytes: usize,
+    /// What they count towards a row group.
+    waiting_share: usize,
     /// Being sealed by the lot under way.
     sealing: Vec<Arc<Part>>,
     /// A lot is under way: the next one has to wait for it.
@@ -70,6 +72,7 @@ impl StreamState {
             stream,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
+            waiting_share: 0,
             sealing: Vec::new(),
             busy: false,
             opened: None,
@@ -85,9 +88,10 @@ impl StreamState {
         let opened = self.opened.is_none();
         self.opened.get_or_insert(now);
         self.waiting_bytes += part.bytes;
+        self.waiting_share += part.row_group_share;
         self.waiting.push_back(Arc::new(part));
         // Exactly when it is enough is the rule's question; a megabyte is worth asking it.
-        opened || self.waiting_bytes >= 1 << 20
+        opened || self.waiting_share >= 1 << 20
     }
 
     pub(super) fn due(&self, rule: &CutRule) -> Option<Instant> {
@@ -114,20 +118,21 @@ impl StreamState {
     /// What is to be done now by the rule, if anything.
     pub(super) fn lot(&mut self, rule: &CutRule, now: Instant, everything: bool) -> Option<Lot> {
         let due = self.opened.is_some() && (everything || self.due(rule).is_some_and(|due| due <= now));
-        let enough = self.waiting_bytes >= rule.row_group_bytes;
+        let enough = self.waiting_share >= rule.row_group_bytes;
         (!self.busy && (due || enough)).then(|| self.take(rule.row_group_bytes, due, now))
     }
 
-    /// Takes about `bytes` of the rows that wait. The segment is to be closed after them if `close` and none is left.
-    pub(super) fn take(&mut self, bytes: usize, close: bool, now: Instant) -> Lot {
+    /// Takes of the rows that wait what counts about `share` bytes towards a row group. The segment is to be closed after them if `close` and none is left.
+    pub(super) fn take(&mut self, share: usize, close: bool, now: Instant) -> Lot {
         let mut taken = 0;
-        while taken < bytes
+        while taken < share
             && let Some(part) = self.waiting.pop_front()
         {
-            taken += part.bytes;
+            taken += part.row_group_share;
+            self.waiting_bytes -= part.bytes;
             self.sealing.push(part);
         }
-        self.waiting_bytes -= taken;
+        self.waiting_share -= taken;
         let close = close && self.waiting.is_empty();
         self.busy = true;
         if close {

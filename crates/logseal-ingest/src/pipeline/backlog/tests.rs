@@ -181,8 +181,8 @@ fn a_segment_is_closed_at_its_age_with_its_parts_in_the_order_of_the_log() {
 fn a_segment_grows_by_row_groups_and_is_as_old_as_its_first_record() {
     let fixture = Fixture::new(PLENTY);
     fixture.join(1, 1, &[("a", 10)]);
-    let bytes = fixture.backlog.pin(WORKSPACE).parts[0].1.bytes;
-    let rule = CutRule { row_group_bytes: 2 * bytes, ..NEVER };
+    let share = fixture.backlog.pin(WORKSPACE).parts[0].1.row_group_share;
+    let rule = CutRule { row_group_bytes: 2 * share, ..NEVER };
     let lots = || fixture.backlog.lots(&rule, fixture.now, false);
     assert!(lots().is_empty());
     (2..=5).for_each(|sequence| fixture.join(1, sequence, &[("a", 10)]));
