@@ -169,6 +169,21 @@ impl Catalog {
         self.all(sqlx::query(WORKSPACE_KEYS_OF).bind(workspace.as_bytes().as_slice())).await
     }
 
+    /// The access keys of `workspace` that are genuine, by slot.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogError::Sql`].
+    pub async fn genuine_workspace_keys_of(
+        &self,
+        workspace: WorkspaceId,
+    ) -> Result<Vec<WorkspaceKeyRow>, CatalogError> {
+        let mut connection = self.readers.acquire().await.map_err(CatalogError::sql("connect"))?;
+        let query = sqlx::query(WORKSPACE_KEYS_OF).bind(workspace.as_bytes().as_slice());
+        let rows = connection.fetch_all(query).await.map_err(CatalogError::sql("read"))?;
+        Ok(rows.iter().filter_map(|row| read(&self.mac_key, row).ok()).collect())
+    }
+
     /// The access keys of all workspaces that are genuine, and why each other one is refused.
     ///
     /// # Errors

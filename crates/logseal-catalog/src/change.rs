@@ -6,7 +6,8 @@ use logseal_core::{AekId, ClusterId, ResourceId, SegmentId, UnixNanos, WalFileId
 
 use crate::{
     AekRow, AekWrapsRow, AuditEntry, ClusterRow, ColumnRow, CoverageRow, KekRow, KekVersionRow, OperationRow,
-    ResourceRow, SegmentRow, TableRow, TokenRow, UsageRow, WalFileRow, WalFileState, WorkspaceKeyRow, WorkspaceRow,
+    ResourceRow, SegmentRow, TableRow, TokenRow, UsageRow, WalFileRow, WalFileState, WorkspaceKeyRow,
+    WorkspaceKeyUseRow, WorkspaceRow,
 };
 
 /// A change of the catalog.
@@ -108,7 +109,8 @@ pub enum Change {
         /// Exactly the columns that the workspace's tables have, sealed under `aek` and otherwise as they are.
         columns: Vec<ColumnRow>,
     },
-    /// Replaces the access key in one slot of a workspace.
+    /// Gives a workspace the access key in one slot, in the place of the one that it has there, whatever became of that one's row.
+    /// Nothing is known of the new one's use.
     ReplaceWorkspaceKey(WorkspaceKeyRow),
     /// Removes a cluster that no workspace and no AEK refers to; nothing is changed when it is not there.
     RemoveCluster {
@@ -154,6 +156,8 @@ pub enum Change {
     /// Notes what workspaces have sent on one day, in the place of what was noted of them before, and removes what was noted of earlier
     /// days. Workspaces that are not there are passed over.
     PutUsage(Vec<UsageRow>),
+    /// Notes when access keys were last presented, in the place of what was noted of them before. Keys that were replaced are passed over.
+    PutWorkspaceKeyUses(Vec<WorkspaceKeyUseRow>),
     /// Notes a KEK version of a cluster, in the place of what was noted of it before; a cluster that is not there is passed over.
     PutKekVersion(KekVersionRow),
     /// Raises the number of wraps that an AEK may have made; one that is not lower already stays. An AEK that is not there is passed over.
@@ -202,6 +206,7 @@ impl Change {
             | Self::AddGarbage { .. }
             | Self::ForgetGarbage { .. }
             | Self::PutUsage(_)
+            | Self::PutWorkspaceKeyUses(_)
             | Self::ReserveAekWraps(_)
             | Self::AddToken(_)
             | Self::RemoveToken { .. }

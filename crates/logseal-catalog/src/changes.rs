@@ -11,6 +11,7 @@ mod shred;
 mod tokens;
 mod usage;
 mod wal_files;
+mod workspace_keys;
 
 use std::fmt::Display;
 
@@ -103,6 +104,7 @@ impl Rows<'_> {
             Change::AddGarbage { paths, at } => self.add_garbage(paths, *at).await,
             Change::ForgetGarbage { paths } => self.forget_garbage(paths).await,
             Change::PutUsage(rows) => self.put_usage(rows).await,
+            Change::PutWorkspaceKeyUses(rows) => self.put_workspace_key_uses(rows).await,
             Change::PutKekVersion(row) => self.put_kek_version(row).await,
             Change::ReserveAekWraps(row) => self.reserve_aek_wraps(row).await,
             Change::AddToken(row) => self.add_token(row).await,

@@ -9,7 +9,8 @@ use crate::CatalogError;
 use crate::rows::{
     AekRow, AekWrapsRow, AuditEntry, AuditHead, AuditRow, Authenticated, ClusterRow, ColumnRow, CoverageRow,
     GarbageRow, KekRow, KekVersionRow, OperationRow, OperationState, ResourceKind, ResourceRow, SegmentRow,
-    ShreddedRow, TableRow, TokenRow, UsageRow, WalFileRow, WalFileState, WorkspaceKeyRow, WorkspaceRow,
+    ShreddedRow, TableRow, TokenRow, UsageRow, WalFileRow, WalFileState, WorkspaceKeyRow, WorkspaceKeyUseRow,
+    WorkspaceRow,
 };
 
 /// The MAC to store with `row`.
@@ -140,6 +141,10 @@ decode!(WorkspaceRow, |r| {
 decode!(WorkspaceKeyRow, |r| {
     workspace: id(r, "workspace_id", logseal_core::WorkspaceId::from_bytes), slot: text(r, "slot"),
     lookup: bytes(r, "lookup"), sealed: bytes(r, "sealed"), created: time(r, "created"),
+});
+decode!(WorkspaceKeyUseRow, |r| {
+    workspace: id(r, "workspace_id", logseal_core::WorkspaceId::from_bytes), slot: text(r, "slot"),
+    lookup: bytes(r, "lookup"), used: time(r, "used"),
 });
 decode!(AekRow, |r| {
     id: id(r, "id", logseal_core::AekId::from_bytes),

@@ -24,6 +24,7 @@
 //! | [`retention`] | what is to go, and what went |
 //! | [`tokens`] | tokens of the management API |
 //! | [`usage`] | what workspaces have sent on a day |
+//! | [`key_uses`] | when access keys were last presented |
 //! | [`scrub`] | [`Catalog::scrub`]: no trace of what was deleted |
 //! | [`change`] | [`Change`]: what can be changed |
 //! | [`writer`] | the task that applies changes |
@@ -44,6 +45,7 @@ pub mod control;
 pub mod coverage;
 pub mod error;
 pub mod kek_use;
+pub mod key_uses;
 pub mod retention;
 pub mod rows;
 mod schema;
@@ -66,6 +68,6 @@ pub use retention::GenerationSize;
 pub use rows::{
     AekRow, AekWrapsRow, AuditEntry, AuditHead, AuditRow, ClusterRow, ColumnRow, CoverageRow, GarbageRow, KekRow,
     KekVersionRow, OperationRow, OperationState, ResourceKind, ResourceRow, SegmentRow, ShreddedRow, TableRow,
-    TokenRow, UsageRow, WalFileRow, WalFileState, WorkspaceKeyRow, WorkspaceRow,
+    TokenRow, UsageRow, WalFileRow, WalFileState, WorkspaceKeyRow, WorkspaceKeyUseRow, WorkspaceRow,
 };
 pub use snapshot::Snapshot;

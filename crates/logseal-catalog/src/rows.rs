@@ -34,7 +34,9 @@ mod data;
 mod tokens;
 mod wal;
 
-pub use accounts::{AekRow, AekWrapsRow, ClusterRow, KekRow, KekVersionRow, WorkspaceKeyRow, WorkspaceRow};
+pub use accounts::{
+    AekRow, AekWrapsRow, ClusterRow, KekRow, KekVersionRow, WorkspaceKeyRow, WorkspaceKeyUseRow, WorkspaceRow,
+};
 pub use control::{AuditEntry, AuditHead, AuditRow, OperationRow, OperationState, ResourceKind, ResourceRow};
 pub use data::{ColumnRow, GarbageRow, SegmentRow, ShreddedRow, TableRow, UsageRow};
 pub use tokens::TokenRow;

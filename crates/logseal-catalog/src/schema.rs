@@ -2,10 +2,10 @@
 
 /// Each step leads from the format of its index (`PRAGMA user_version`, 0 for a new file) to the next one. A step that was
 /// released is never edited, so that an upgraded file has the same tables as a new one.
-pub(crate) const STEPS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4, FORMAT_5, FORMAT_6];
+pub(crate) const STEPS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4, FORMAT_5, FORMAT_6, FORMAT_7];
 
 /// The format that this version writes.
-pub(crate) const FORMAT: i64 = 6;
+pub(crate) const FORMAT: i64 = 7;
 const _: () = assert!(STEPS.len() == FORMAT as usize, "one step for each format");
 
 const FORMAT_1: &str = "
@@ -290,6 +290,20 @@ CREATE TABLE tokens (
     created INTEGER NOT NULL,
     expires INTEGER,
     mac BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
+/// When each access key was last presented. The row says of which key: what is told late of a key that was replaced is not taken for its
+/// successor's. A key without a row was never presented, or by a version that did not look.
+const FORMAT_7: &str = "
+CREATE TABLE workspace_key_uses (
+    workspace_id BLOB NOT NULL,
+    slot TEXT NOT NULL,
+    lookup BLOB NOT NULL,
+    used INTEGER NOT NULL,
+    mac BLOB NOT NULL,
+    PRIMARY KEY (workspace_id, slot),
+    FOREIGN KEY (workspace_id, slot) REFERENCES workspace_keys (workspace_id, slot)
 ) STRICT, WITHOUT ROWID;
 ";
 

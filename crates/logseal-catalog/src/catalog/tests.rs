@@ -7,7 +7,7 @@ use super::*;
 use crate::rows::{KekRow, WalFileState};
 use crate::{
     AekWrapsRow, AuditHead, AuditRow, CoverageRow, GarbageRow, KekVersionRow, OperationRow, ResourceRow, SegmentCommit,
-    SegmentRow, ShreddedRow, TokenRow, UsageRow,
+    SegmentRow, ShreddedRow, TokenRow, UsageRow, WorkspaceKeyUseRow,
 };
 
 mod control;
@@ -188,6 +188,9 @@ async fn every_altered_column_of_every_kind_of_row_is_refused() {
     let wraps = AekWrapsRow { aek: AekId::from_bytes([3; 16]), wraps: 7 };
     catalog.apply(Change::ReserveAekWraps(wraps)).await.unwrap();
     catalog.apply(Change::AddToken(crate::tokens::tests::row("a", 1))).await.unwrap();
+    let used =
+        WorkspaceKeyUseRow { workspace: WORKSPACE, slot: "primary".into(), lookup: vec![1; 32], used: UnixNanos(7) };
+    catalog.apply(Change::PutWorkspaceKeyUses(vec![used])).await.unwrap();
     control::fill(&catalog).await;
     shred::fill(&catalog).await;
     catalog.close().await.unwrap();
@@ -195,7 +198,7 @@ async fn every_altered_column_of_every_kind_of_row_is_refused() {
 
     let mut tried = 0;
     let kinds = "clusters workspaces workspace_keys aeks tables columns segments wal_files coverage resources operations audit \
-        audit_head shredded garbage usage kek_versions aek_wraps tokens";
+        audit_head shredded garbage usage kek_versions aek_wraps tokens workspace_key_uses";
     for table in kinds.split_whitespace() {
         for (column, kind) in columns_of(&file, table).await {
             std::fs::write(&file, &pristine).unwrap();
@@ -211,7 +214,7 @@ async fn every_altered_column_of_every_kind_of_row_is_refused() {
             tried += 1;
         }
     }
-    assert!(tried > 125, "{tried} columns tried");
+    assert!(tried > 130, "{tried} columns tried");
 
     std::fs::write(&file, &pristine).unwrap();
     read_everything(&Catalog::open(&file, mac_key(1)).await.unwrap()).await.expect("the pristine file is fine");
@@ -288,6 +291,7 @@ pub(crate) async fn read_everything(catalog: &Catalog) -> Result<(), CatalogErro
     catalog.all::<AekWrapsRow>(sqlx::query("SELECT * FROM aek_wraps")).await?;
     catalog.all::<KekVersionRow>(sqlx::query("SELECT * FROM kek_versions")).await?;
     catalog.all::<TokenRow>(sqlx::query("SELECT * FROM tokens")).await?;
+    catalog.all::<WorkspaceKeyUseRow>(sqlx::query("SELECT * FROM workspace_key_uses")).await?;
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use super::{Rows, breaks_reference, with_id};
 use crate::catalog::WORKSPACE;
 use crate::codec::mac;
 use crate::rows::Authenticated as _;
-use crate::{AekRow, CatalogError, ClusterRow, ColumnRow, KekRow, WorkspaceKeyRow, WorkspaceRow};
+use crate::{AekRow, CatalogError, ClusterRow, ColumnRow, KekRow, WorkspaceRow};
 
 /// A workspace's way from one cluster to another.
 pub(super) struct Link {
@@ -159,25 +159,6 @@ impl Rows<'_> {
             self.store(ColumnRow::KIND, r.label(), query).await?;
         }
         if known.is_empty() { Ok(()) } else { Err(link.stale()) }
-    }
-
-    pub(super) async fn replace_workspace_key(&mut self, r: &WorkspaceKeyRow) -> Result<(), CatalogError> {
-        let query = sqlx::query("SELECT * FROM workspace_keys WHERE workspace_id = ? AND slot = ?")
-            .bind(r.workspace.as_bytes().as_slice())
-            .bind(&r.slot);
-        if self.find::<WorkspaceKeyRow>(query).await?.is_empty() {
-            return Err(CatalogError::Unknown { kind: WorkspaceKeyRow::KIND, id: r.label() });
-        }
-        let query = sqlx::query(
-            "UPDATE workspace_keys SET lookup = ?, sealed = ?, created = ?, mac = ? WHERE workspace_id = ? AND slot = ?",
-        )
-        .bind(&r.lookup)
-        .bind(&r.sealed)
-        .bind(r.created.0)
-        .bind(mac(self.mac_key, r))
-        .bind(r.workspace.as_bytes().as_slice())
-        .bind(&r.slot);
-        self.store(WorkspaceKeyRow::KIND, r.label(), query).await
     }
 
     pub(super) async fn remove_cluster(&mut self, id: ClusterId) -> Result<(), CatalogError> {

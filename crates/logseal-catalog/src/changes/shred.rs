@@ -16,10 +16,11 @@ const FORGET_COVERAGE: &str = "DELETE FROM coverage WHERE aek_id = ?1 \
     AND table_id IN (SELECT id FROM tables WHERE workspace_id = ?2)";
 
 /// What is left of a workspace without AEKs, in the order in which it can go.
-const FORGET_WORKSPACE: [&str; 5] = [
+const FORGET_WORKSPACE: [&str; 6] = [
     // Of frames in quarantine, whose AEK never was one of this workspace's.
     "DELETE FROM coverage WHERE table_id IN (SELECT id FROM tables WHERE workspace_id = ?)",
     "DELETE FROM tables WHERE workspace_id = ?",
+    "DELETE FROM workspace_key_uses WHERE workspace_id = ?",
     "DELETE FROM workspace_keys WHERE workspace_id = ?",
     "DELETE FROM usage WHERE workspace_id = ?",
     "DELETE FROM workspaces WHERE id = ?",

@@ -56,6 +56,19 @@ pub struct WorkspaceKeyRow {
     pub created: UnixNanos,
 }
 
+/// When an access key was last presented.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct WorkspaceKeyUseRow {
+    /// The workspace that it ships to.
+    pub workspace: WorkspaceId,
+    /// `primary` or `secondary`.
+    pub slot: String,
+    /// [`WorkspaceKeyRow::lookup`] of the key that was presented.
+    pub lookup: Vec<u8>,
+    /// When, to within a minute.
+    pub used: UnixNanos,
+}
+
 /// An account encryption key, wrapped by a KEK version.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct AekRow {
@@ -125,6 +138,12 @@ authenticated!(
     "workspace key",
     |r| format!("{}/{}", r.workspace, r.slot),
     [r.workspace.as_bytes(), r.slot.as_bytes(), r.lookup, r.sealed, r.created.0.to_le_bytes(),]
+);
+authenticated!(
+    WorkspaceKeyUseRow,
+    "workspace key use",
+    |r| format!("{}/{}", r.workspace, r.slot),
+    [r.workspace.as_bytes(), r.slot.as_bytes(), r.lookup, r.used.0.to_le_bytes(),]
 );
 authenticated!(
     AekRow,

@@ -216,9 +216,16 @@ async fn access_keys_are_replaced_and_only_empty_clusters_removed() {
         catalog.apply(Change::ReplaceWorkspaceKey(new.clone())).await.unwrap();
     }
     assert_eq!(catalog.workspace_keys_of(WORKSPACE).await.unwrap(), std::slice::from_ref(&new));
-    let missing = WorkspaceKeyRow { slot: "secondary".into(), ..new };
-    let refused = catalog.apply(Change::ReplaceWorkspaceKey(missing)).await;
-    assert!(matches!(refused, Err(CatalogError::Unknown { kind: "workspace key", .. })), "{refused:?}");
+    let same = WorkspaceKeyRow { slot: "secondary".into(), ..new.clone() };
+    let refused = catalog.apply(Change::ReplaceWorkspaceKey(same)).await;
+    assert!(matches!(refused, Err(CatalogError::Conflict { kind: "workspace key", .. })), "{refused:?}");
+    let nobodys =
+        WorkspaceKeyRow { workspace: WorkspaceId::from_bytes([0xEE; 16]), lookup: vec![9; 32], ..new.clone() };
+    let refused = catalog.apply(Change::ReplaceWorkspaceKey(nobodys)).await;
+    assert!(matches!(refused, Err(CatalogError::Unknown { kind: "workspace", .. })), "{refused:?}");
+    let lost = WorkspaceKeyRow { slot: "secondary".into(), lookup: vec![5; 32], ..new.clone() };
+    catalog.apply(Change::ReplaceWorkspaceKey(lost.clone())).await.unwrap();
+    assert_eq!(catalog.workspace_keys_of(WORKSPACE).await.unwrap(), [new, lost], "a slot that lost its key gets one");
 
     catalog.apply(relink(|_, _, _, _| {})).await.unwrap();
     let refused = catalog.apply(Change::RemoveCluster { cluster: cluster().id }).await;
