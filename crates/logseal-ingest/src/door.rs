@@ -26,7 +26,8 @@ pub trait Authenticator: Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`AuthError::Unknown`] for a key that no workspace has, [`AuthError::Unavailable`] when that cannot be told now.
+    /// [`AuthError::Unknown`] for a key that no workspace has, [`AuthError::LocalAuthDisabled`] when its workspace takes no keys,
+    /// [`AuthError::Unavailable`] when that cannot be told now.
     fn workspace_of(&self, key: &str) -> Result<WorkspaceId, AuthError>;
 
     /// The workspace that a client with these names in its certificate may ship to; `None` when they stand for none, and a key has to say.
@@ -45,6 +46,9 @@ pub enum AuthError {
     /// No workspace has this key.
     #[error("unknown workspace key")]
     Unknown,
+    /// The key's workspace takes no keys.
+    #[error("workspace keys are turned off for this workspace")]
+    LocalAuthDisabled,
     /// Keys cannot be looked up now. Never to be confused with the other: clients drop data on that one.
     #[error("workspace keys are temporarily unavailable")]
     Unavailable,
@@ -125,6 +129,9 @@ pub enum Refusal {
         /// Which of them.
         problem: &'static str,
     },
+    /// The key is a workspace's, which takes no keys. Not to be sent again.
+    #[error("workspace keys are turned off for this workspace (`features.disableLocalAuth`)")]
+    LocalAuthDisabled,
     /// Framing, compression or content is broken. Not to be sent again.
     #[error("{0}")]
     Undecodable(Cow<'static, str>),
@@ -174,6 +181,7 @@ impl From<AuthError> for Refusal {
     fn from(error: AuthError) -> Self {
         match error {
             AuthError::Unknown => Self::Unauthenticated { problem: "unknown workspace key" },
+            AuthError::LocalAuthDisabled => Self::LocalAuthDisabled,
             AuthError::Unavailable => Self::unavailable("workspace keys are temporarily unavailable"),
             AuthError::Ambiguous => {
                 Self::Unauthenticated { problem: "the client certificate stands for several workspaces" }

@@ -176,7 +176,7 @@ impl Outcome {
 impl From<&Refusal> for Outcome {
     fn from(refusal: &Refusal) -> Self {
         match refusal {
-            Refusal::Unauthenticated { .. } => Self::Unauthenticated,
+            Refusal::Unauthenticated { .. } | Refusal::LocalAuthDisabled => Self::Unauthenticated,
             Refusal::Undecodable(_) => Self::Invalid,
             Refusal::TooLarge(_) => Self::TooLarge,
             Refusal::CapReached { .. } => Self::DailyCap,

@@ -26,7 +26,7 @@ pub(crate) struct RpcStatus {
 /// The code of gRPC that says what `refusal` means to a client.
 pub(crate) fn code(refusal: &Refusal) -> Code {
     match refusal {
-        Refusal::Unauthenticated { .. } => Code::Unauthenticated,
+        Refusal::Unauthenticated { .. } | Refusal::LocalAuthDisabled => Code::Unauthenticated,
         Refusal::Undecodable(_) => Code::InvalidArgument,
         Refusal::TooLarge(_) | Refusal::CapReached { retry_after: None, .. } => Code::ResourceExhausted,
         Refusal::Unsupported(_) => Code::Unimplemented,

@@ -127,6 +127,7 @@ mod tests {
         let delay = Duration::from_millis(1_500);
         let cases = [
             (Refusal::Unauthenticated { problem: "unknown" }, 16, false),
+            (Refusal::LocalAuthDisabled, 16, false),
             (Refusal::Undecodable("broken".into()), 3, false),
             (Refusal::too_large("it", 5), 8, false),
             (Refusal::CapReached { reason: "all".to_owned(), retry_after: None }, 8, false),

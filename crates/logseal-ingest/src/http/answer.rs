@@ -61,7 +61,7 @@ pub(super) fn acknowledged(accepted: &Accepted, form: Form) -> Response<Full<Byt
 /// The answer for `refusal`; `retry_delay` is used only where the table above has it.
 pub(super) fn refused(refusal: &Refusal, retry_delay: Duration, form: Option<Form>) -> Response<Full<Bytes>> {
     let status = match refusal {
-        Refusal::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
+        Refusal::Unauthenticated { .. } | Refusal::LocalAuthDisabled => StatusCode::UNAUTHORIZED,
         Refusal::Undecodable(_) | Refusal::Disconnected => StatusCode::BAD_REQUEST,
         Refusal::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
         Refusal::CapReached { retry_after: None, .. } => StatusCode::FORBIDDEN,
@@ -134,6 +134,7 @@ mod tests {
         let delay = Duration::from_millis(1_500);
         let cases = [
             (Refusal::Unauthenticated { problem: "unknown" }, 401, false),
+            (Refusal::LocalAuthDisabled, 401, false),
             (Refusal::Undecodable("broken".into()), 400, false),
             (Refusal::too_large("it", 5), 413, false),
             (Refusal::CapReached { reason: "all".to_owned(), retry_after: None }, 403, false),
