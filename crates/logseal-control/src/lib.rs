@@ -18,6 +18,8 @@
 //! | [`audit`] | the audit trail |
 //! | `key_release` | data keys of segments for readers outside of the server |
 //! | `quota` | daily caps of workspaces |
+//! | `settings` | what the running server has to know of workspaces' settings |
+//! | `key_check` | whether keys of shippers that are to go are still in use |
 //! | [`callers`] | as whom clusters ask their key vaults |
 //! | `cluster_views` | clusters as they are shown, kept in memory |
 //! | `json` | bodies, property by property |
@@ -29,6 +31,7 @@ mod cluster_views;
 mod gate;
 pub mod grpc;
 mod json;
+mod key_check;
 mod key_release;
 pub mod operation;
 pub mod port;
@@ -37,6 +40,7 @@ mod quota;
 mod request;
 mod resource;
 pub mod rotation;
+mod settings;
 #[cfg(test)]
 mod testing;
 pub mod upkeep;

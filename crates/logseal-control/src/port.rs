@@ -124,6 +124,10 @@ pub trait DataPlane: Debug + Send + Sync {
     /// A number that is another one whenever [`DataPlane::key_status`] says something else of some cluster.
     fn key_states_version(&self) -> u64;
 
+    /// `workspace` has other access keys from now on: what the server wrote down of them for its owner follows. What fails is told in the log
+    /// and mended by the next start.
+    async fn access_keys_changed(&self, workspace: WorkspaceId);
+
     /// What the vault answers about the key of `cluster` may be something else from now on.
     fn key_changed(&self, cluster: ClusterId);
 

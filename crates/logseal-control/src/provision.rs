@@ -5,8 +5,7 @@ use logseal_catalog::{
     AekWrapsRow, Catalog, CatalogError, Change, ClusterRow, ResourceKind, ResourceRow, TableRow, WorkspaceRow,
 };
 use logseal_core::{AekId, Clock, ClusterId, IdGenerator, ResourceId, TableId, TableName, WorkspaceId};
-use logseal_keys::access::SLOTS;
-use logseal_keys::{AccessKeys, AekOwner, KeyError, Keyring, kek_row};
+use logseal_keys::{AccessKeys, AekOwner, KeyError, Keyring, Slot, kek_row};
 use logseal_vault::KeyId;
 use serde::Serialize;
 use thiserror::Error;
@@ -114,7 +113,7 @@ impl Provision<'_> {
         let owner = AekOwner { cluster: &cluster, workspace: &workspace, tables: &tables };
         let aek = self.keyring.new_aek(AekId::from(self.ids.next()), owner, 1, self.kek).await?;
         let counted = Change::ReserveAekWraps(AekWrapsRow { aek: aek.id, wraps: 0 });
-        let keys = SLOTS.map(|slot| self.access.generate(id, slot, created).row).to_vec();
+        let keys = Slot::ALL.map(|slot| self.access.generate(id, slot, created).row).to_vec();
 
         let cluster_resource = self.cluster_resource(&cluster, DEFAULT_CLUSTER);
         let mut settings = WorkspaceSettings::new(DEFAULT_LOCATION.to_owned(), created.0);

@@ -1,14 +1,12 @@
-//! Daily caps of workspaces: told to the running server, and audited when they are reached.
+//! Daily caps of workspaces: what is counted against them, and what is audited when they are reached.
 
-use logseal_catalog::{AuditEntry, CatalogError, ResourceFilter, ResourceKind, ResourceRow};
+use logseal_catalog::{AuditEntry, CatalogError, ResourceKind};
 use logseal_core::{ResourceId, UnixNanos, WorkspaceId};
 use serde_json::json;
 
-use crate::operation::kinds;
 use crate::operation::runner::Operations;
-use crate::operation::world::World;
 use crate::resource::view::{date, next_midnight, path};
-use crate::resource::workspace::{WorkspaceDocument, WorkspaceSettings};
+use crate::resource::workspace::WorkspaceSettings;
 
 /// What the audit trail calls it.
 const REACHED: &str = "logseal/workspaces/dailyCapReached";
@@ -28,28 +26,7 @@ impl WorkspaceSettings {
     }
 }
 
-/// Tells the server the cap of the workspace of `row`, whose settings are these.
-pub(crate) fn follow(world: &World, row: &ResourceRow, settings: &WorkspaceSettings) {
-    world.data.set_daily_cap(row.id.workspace(), settings.daily_cap(), row.version);
-}
-
 impl Operations {
-    /// Tells the server the daily caps of all workspaces, before it takes records.
-    ///
-    /// # Errors
-    ///
-    /// [`CatalogError`] when they cannot be read.
-    pub async fn set_daily_caps(&self) -> Result<(), CatalogError> {
-        let filter = ResourceFilter { kind: ResourceKind::Workspace, subscription: None, group: None, deleted: false };
-        for row in self.world().catalog.resources(filter, None, u32::MAX).await? {
-            // One that cannot be read was told of; it has no cap then.
-            if let Ok(document) = kinds::document::<WorkspaceDocument>(&row) {
-                follow(self.world(), &row, &document.settings);
-            }
-        }
-        Ok(())
-    }
-
     /// What the audit trail is to say of `workspace`, which had used `used` bytes of its daily cap of `cap` bytes at `at`.
     ///
     /// # Errors
@@ -117,7 +94,7 @@ mod tests {
 
         deployment.server.caps.lock().unwrap().clear();
         deployment.restart(std::sync::Arc::new(crate::NoFaults)).await;
-        deployment.operations.set_daily_caps().await.unwrap();
+        deployment.operations.tell_settings().await.unwrap();
         assert_eq!(cap(&deployment, id), Some(Some(2_000_000_000)));
         assert_eq!(deployment.server.caps.lock().unwrap().len(), 2, "those without a cap as well");
     }

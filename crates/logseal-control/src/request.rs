@@ -2,6 +2,7 @@
 
 mod duties;
 mod links;
+mod regenerate_keys;
 mod rotate_key;
 
 use std::sync::Arc;
@@ -10,25 +11,29 @@ use http::{HeaderMap, StatusCode, header};
 use logseal_catalog::{Change, OperationFilter, OperationState, ResourceFilter, ResourceKind, ResourceRow};
 use logseal_core::{AekId, ClusterId, ResourceId, TableId, UnixNanos, WorkspaceId};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::Problem;
 use crate::gate::{Principal, Role};
+use crate::json::Object;
+use crate::key_check;
 use crate::operation::document::{
     CreateCluster, CreateWorkspace, DeleteCluster, DeleteWorkspace, PurgeWorkspace, RecoverWorkspace, UpdateCluster,
+    WRITE_WORKSPACE,
 };
 use crate::operation::runner::{Operations, Submission};
 use crate::operation::{Intent, Operation, kinds};
-use crate::quota;
 use crate::resource::cluster::{ClusterChange, ClusterDocument};
 use crate::resource::identity::{Identity, WantedIdentity};
 use crate::resource::key::{KeyReference, WantedKey};
 use crate::resource::view::{date, etag, path};
 use crate::resource::workspace::{WorkspaceDocument, WorkspaceSettings};
 use crate::resource::{Method, ProvisioningState, name};
+use crate::settings;
 
 pub(crate) use self::links::{link, unlink};
 use self::links::{owner_of, refuse_suspended};
+pub(crate) use self::regenerate_keys::regenerate_keys;
 pub(crate) use self::rotate_key::{rotate_key, rotate_key_of};
 
 /// Most clusters of a deployment: each has a thread and a log of its own.
@@ -273,6 +278,7 @@ pub(crate) async fn write_workspace(
             return Err(Problem::not_found(format!("workspace `{}` is deleted; a PUT recovers it", place.name)));
         }
         let settings = WorkspaceSettings::input(body, Some(&document), &path(&row), method, now.0)?;
+        check_keys(operations, &row, (&document.settings, &settings), body, caller).await?;
         refuse_suspended(operations, &[owner_of(operations, &row).await?])?;
         document.provisioning_state = ProvisioningState::Creating;
         let location = document.settings.location.clone();
@@ -286,25 +292,49 @@ pub(crate) async fn write_workspace(
     refuse_busy(operations, &row).await?;
     if settings == document.settings {
         // Not in vain when the answer to the change before was lost.
-        quota::follow(world, &row, &settings);
+        settings::tell(world, row.id.workspace(), &settings, row.version);
         return Ok(Written::Changed(row));
     }
+    check_keys(operations, &row, (&document.settings, &settings), body, caller).await?;
+    let access = (document.settings.access, settings.access);
+    // What else changes is no matter of keys.
+    let [before, after] = [access.0, access.1]
+        .map(|features| if access.0 == access.1 { Value::Null } else { json!({"features": features}) });
     document.settings = settings;
     let next = changed(&row, &document, now);
     let audit = logseal_catalog::AuditEntry {
         at: now,
         actor: caller.actor.clone(),
-        action: "Microsoft.OperationalInsights/workspaces/write".to_owned(),
+        action: WRITE_WORKSPACE.to_owned(),
         resource: path(&row),
         operation: None,
         outcome: "Succeeded".to_owned(),
-        before: "null".to_owned(),
-        after: "null".to_owned(),
+        before: before.to_string(),
+        after: after.to_string(),
     };
     let put = Change::PutResource { row: next.clone(), expected: Some(row.version) };
     world.catalog.apply(Change::All(vec![put, Change::Audit(audit)])).await?;
-    quota::follow(world, &next, &document.settings);
+    settings::tell(world, next.id.workspace(), &document.settings, next.version);
     Ok(Written::Changed(next))
+}
+
+/// Refuses settings that turn keys off which are in use, where that is asked for.
+async fn check_keys(
+    operations: &Operations,
+    row: &ResourceRow,
+    (now, next): (&WorkspaceSettings, &WorkspaceSettings),
+    body: &Value,
+    caller: &Caller,
+) -> Result<(), Problem> {
+    if key_check::skips(&mut Object::root(body)?)? {
+        return Ok(());
+    }
+    let world = operations.world();
+    let refused = key_check::refuse_recent_off(world, row, now.access, next.access);
+    if let Err(problem) = &refused {
+        key_check::record(world, row, &caller.actor, WRITE_WORKSPACE, problem).await;
+    }
+    refused
 }
 
 /// DELETE of a workspace; `None` when it is not there. With `force` also one that was deleted before.

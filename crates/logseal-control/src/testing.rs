@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use logseal_catalog::{Catalog, OperationState, ResourceFilter, ResourceKind};
+use logseal_catalog::{Catalog, Change, OperationState, ResourceFilter, ResourceKind, WorkspaceKeyRow};
 use logseal_core::{AekId, Clock, ClusterId, IdGenerator, OperationId, ResourceId, UnixNanos, WorkspaceId};
 use logseal_crypto::{Key256, OsRandom, RootKey};
 use logseal_keys::availability::KeyState;
@@ -36,6 +36,9 @@ pub(crate) const VAULT: &str = "https://vault.test";
 /// The one user-assigned identity, whose principal is `user-assigned`.
 pub(crate) const USER_ASSIGNED: &str =
     "/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/logs";
+
+/// For how long keys of shippers count as in use after they were.
+pub(crate) const RECENT_USE: Duration = Duration::from_secs(12 * 3_600);
 
 /// Long enough for any operation of a test.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -130,6 +133,8 @@ pub(crate) struct Server {
     /// Caps, with the versions of the settings that they are from.
     pub(crate) caps: Mutex<BTreeMap<WorkspaceId, (Option<u64>, u64)>>,
     pub(crate) quota: Mutex<QuotaStatus>,
+    /// Workspaces that have other access keys, one after the other.
+    pub(crate) regenerated: Mutex<Vec<WorkspaceId>>,
     /// States of keys; those of other clusters are Active.
     pub(crate) states: Mutex<BTreeMap<ClusterId, KeyStatus>>,
     /// Whether the configuration lets clusters go back to the service-managed key.
@@ -172,6 +177,10 @@ impl DataPlane for Server {
 
     fn set_daily_cap(&self, workspace: WorkspaceId, bytes: Option<u64>, version: u64) {
         self.caps.lock().unwrap().insert(workspace, (bytes, version));
+    }
+
+    async fn access_keys_changed(&self, workspace: WorkspaceId) {
+        self.regenerated.lock().unwrap().push(workspace);
     }
 
     fn key_status(&self, cluster: ClusterId) -> Option<KeyStatus> {
@@ -270,6 +279,7 @@ impl Deployment {
             vault.welcome(&principal).await.unwrap();
         }
         let access = Arc::clone(&world.access);
+        accept_all(&catalog, &access).await;
         let operations = Operations::new(world);
         Self {
             _dir: dir,
@@ -299,8 +309,18 @@ impl Deployment {
         self.catalog = Catalog::open(&self.file, self.root.catalog_mac()).await.unwrap();
         let Self { catalog, root, vault, trouble, service_key, store, server, clock, .. } = self;
         let clock: Arc<dyn Clock> = Arc::clone(clock) as _;
-        self.operations =
-            Operations::new(world(catalog, root, (vault, trouble), service_key, store, server, &clock, faults));
+        let world = world(catalog, root, (vault, trouble), service_key, store, server, &clock, faults);
+        accept_all(catalog, &world.access).await;
+        self.access = Arc::clone(&world.access);
+        self.operations = Operations::new(world);
+    }
+
+    /// Has the row of an access key written by somebody who lacks the root key.
+    pub(crate) async fn spoil(&self, row: &WorkspaceKeyRow) {
+        let root = RootKey::new(Key256::copy_from_slice(&[9; 32]).unwrap());
+        let catalog = Catalog::open(&self.file, root.catalog_mac()).await.unwrap();
+        catalog.apply(Change::ReplaceWorkspaceKey(row.clone())).await.unwrap();
+        catalog.close().await.unwrap();
     }
 
     /// Makes the HMACs of tokens.
@@ -380,9 +400,21 @@ impl Deployment {
             workspaces.iter().map(|row| json!([name(row.id.into()), name(row.cluster.into())])).collect();
         workspaces.sort_by_key(Value::to_string);
         assert_eq!(self.store.paths(), copies, "every account key has its copy, and there is no other");
+        let mut access = Vec::new();
+        for key in self.catalog.workspace_keys().await.unwrap() {
+            let made = self.catalog.workspace(key.workspace).await.unwrap().unwrap().created;
+            access.push(json!([name(key.workspace.into()), key.slot, key.created == made]));
+        }
+        access.sort_by_key(Value::to_string);
         let running = self.catalog.running_operations().await.unwrap().len();
-        json!({"resources": resources, "clusters": clusters, "keys": keys, "workspaces": workspaces, "running": running})
+        json!({"resources": resources, "clusters": clusters, "keys": keys, "workspaces": workspaces, "access": access,
+            "running": running})
     }
+}
+
+/// As a server does at its start.
+async fn accept_all(catalog: &Catalog, access: &AccessKeys) {
+    catalog.workspace_keys().await.unwrap().iter().for_each(|row| access.accept(row));
 }
 
 /// A vault with the keys `service` and `kek`. They are made once: that takes longer than everything else in a test.
@@ -429,6 +461,7 @@ fn world(
         catalog: catalog.clone(),
         keyring: Arc::new(keyring),
         access: Arc::new(AccessKeys::new(root)),
+        recent_use: RECENT_USE,
         vaults,
         data: Arc::clone(server) as _,
         objects: Arc::clone(store) as _,

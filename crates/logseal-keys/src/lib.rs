@@ -37,7 +37,7 @@ pub mod schema;
 pub mod vaults;
 pub mod wrapped_key_copy;
 
-pub use access::{AccessKeys, NewWorkspaceKey};
+pub use access::{AccessKeys, KeyMetadata, NewWorkspaceKey, NotAccepted, Slot};
 pub use account_keys::AccountKeyGauges;
 pub use error::KeyError;
 pub use fault::KeyFault;

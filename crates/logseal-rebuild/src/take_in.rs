@@ -10,8 +10,7 @@ use logseal_catalog::{
 };
 use logseal_core::{AekId, Chain, Clock, ClusterId, UnixNanos, WorkspaceId};
 use logseal_crypto::{Dek, MacKey, WrappedDek, aad};
-use logseal_keys::access::SLOTS;
-use logseal_keys::{AccessKeys, KeyCopy, KeyError, Keyring};
+use logseal_keys::{AccessKeys, KeyCopy, KeyError, Keyring, Slot};
 use logseal_segment::{SegmentFooter, SegmentStore, StoredObject, footer, inspect};
 use logseal_vault::KeyVault;
 use zeroize::Zeroizing;
@@ -297,10 +296,10 @@ impl Rebuild {
             let row = WorkspaceRow { id: workspace, name: name.clone(), cluster: newest.aek.cluster, created };
             let now = self.clock.now();
             let kept = self.secrets.iter().find(|secret| secret.workspace == workspace);
-            let kept = kept.and_then(|secret| self.access.keep(workspace, SLOTS[0], &secret.primary.0, now));
+            let kept = kept.and_then(|secret| self.access.keep(workspace, Slot::Primary, &secret.primary.0, now));
             let primary_key_kept = kept.is_some();
-            let primary = kept.unwrap_or_else(|| self.access.generate(workspace, SLOTS[0], now));
-            let secondary = self.access.generate(workspace, SLOTS[1], now);
+            let primary = kept.unwrap_or_else(|| self.access.generate(workspace, Slot::Primary, now));
+            let secondary = self.access.generate(workspace, Slot::Secondary, now);
             let keys = vec![primary.row, secondary.row];
             let change = Change::AddWorkspace { workspace: row, keys, aek, tables: copy.tables.clone() };
             (change, Some(TakenWorkspace { id: workspace, name, primary_key_kept }))

@@ -71,11 +71,7 @@ pub(crate) struct Endpoints {
 impl Credentials {
     /// Reads the file; flags and variables that override it are applied by callers.
     pub(crate) fn read(data_dir: &Path) -> Result<Self, CommandError> {
-        let file = data_dir.join(FILE);
-        let text = std::fs::read(&file).map(Zeroizing::new);
-        let text = text.map_err(|source| CommandError::NoCredentials { file: file.clone(), source })?;
-        let mut read: Self =
-            serde_json::from_slice(&text).map_err(|source| CommandError::Credentials { file, source })?;
+        let mut read = Self::stored(data_dir)?;
         override_from(MANAGEMENT_TOKEN, &mut read.management_token);
         override_from(VAULT_TOKEN, &mut read.vault_token);
         override_from("LOGSEAL_WORKSPACE_KEY", &mut read.workspace_key);
@@ -96,6 +92,27 @@ impl Credentials {
             }
         }
         Ok(read)
+    }
+
+    /// The file as it is.
+    fn stored(data_dir: &Path) -> Result<Self, CommandError> {
+        let file = data_dir.join(FILE);
+        let text = std::fs::read(&file).map(Zeroizing::new);
+        let text = text.map_err(|source| CommandError::NoCredentials { file: file.clone(), source })?;
+        serde_json::from_slice(&text).map_err(|source| CommandError::Credentials { file, source })
+    }
+
+    /// Writes the file with another key, when it is about the workspace with this id.
+    pub(crate) fn replace_workspace_key(
+        data_dir: &Path,
+        workspace_id: &str,
+        key: Zeroizing<String>,
+    ) -> Result<(), CommandError> {
+        let stored = Self::stored(data_dir)?;
+        if stored.workspace_id != workspace_id {
+            return Ok(());
+        }
+        Self { workspace_key: key, ..stored }.write(data_dir)
     }
 
     /// The workspace in the file and its primary key, for a catalog that has lost them; nothing when the file does not say.
@@ -172,6 +189,10 @@ mod tests {
 
         read.vault_token = first.vault.clone();
         read.write(dir.path()).unwrap();
+        for (workspace, expected) in [("another", "k"), ("i", "new")] {
+            Credentials::replace_workspace_key(dir.path(), workspace, Zeroizing::new("new".to_owned())).unwrap();
+            assert_eq!(Credentials::stored(dir.path()).unwrap().workspace_key.as_str(), expected);
+        }
         let second = Credentials::keep_or_make_tokens(dir.path());
         assert_eq!((second.management, second.vault), (first.management, first.vault));
     }

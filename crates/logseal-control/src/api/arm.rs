@@ -21,7 +21,7 @@ use crate::operation::Operation;
 use crate::request::{Caller, Place};
 use crate::resource::name;
 
-const ASYNC_OPERATION: HeaderName = HeaderName::from_static("azure-asyncoperation");
+pub(super) const ASYNC_OPERATION: HeaderName = HeaderName::from_static("azure-asyncoperation");
 
 /// Resources of a page, unless fewer are asked for.
 pub(super) const PAGE: u32 = 100;

@@ -22,6 +22,7 @@ const RESOURCE: &[&str] = &["ETag"];
 
 /// Headers of an answer that holds a key.
 const SECRET: &[&str] = &["Cache-Control"];
+const REGENERATED: &[&str] = &["Azure-AsyncOperation", "Cache-Control"];
 
 /// Conditions of RFC 9110.
 const CONDITIONS: &[&str] = &["If-Match", "If-None-Match"];
@@ -388,8 +389,23 @@ fn workspaces(routes: Routes) -> Routes {
                 "SharedKeys_GetSharedKeys",
                 "The keys of a workspace's shippers.",
             )
-            .shows("SharedKeys"),
+            .answers(200, "As they are now.", Json("SharedKeys"), SECRET),
             keys::shared_keys,
+        )
+        .at(
+            change(
+                &[KeyOfficer],
+                Post,
+                format!("{}/regenerateSharedKey", path()),
+                "SharedKeys_Regenerate",
+                "Gives a workspace's shippers other keys; those that they had are refused from the answer on.",
+            )
+            .takes(CONDITIONS)
+            .body("RegenerateKey")
+            .answers(200, "Both keys, as they are from now on.", Json("SharedKeys"), REGENERATED)
+            .answers(202, "It has not ended within 30 s.", Nothing, FOLLOW)
+            .fails(&[412]),
+            keys::regenerate,
         )
 }
 

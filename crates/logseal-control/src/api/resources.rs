@@ -20,7 +20,7 @@ use crate::operation::runner::Operations;
 use crate::request::{self, Written};
 use crate::resource::Method;
 use crate::resource::cluster::ClusterDocument;
-use crate::resource::view;
+use crate::resource::view::{self, LiveWorkspace};
 use crate::resource::workspace::WorkspaceDocument;
 
 type Api = State<Arc<Management>>;
@@ -227,8 +227,9 @@ pub(super) async fn cluster(operations: &Operations, row: &ResourceRow) -> Resul
 /// A workspace as it is shown.
 pub(super) fn workspace(operations: &Operations, row: &ResourceRow) -> Result<Value, Problem> {
     let world = operations.world();
-    let quota = world.data.quota_status(row.id.workspace());
-    Ok(view::workspace(row, &kinds::document(row)?, quota, world.clock.now()))
+    let id = row.id.workspace();
+    let live = LiveWorkspace { quota: world.data.quota_status(id), keys: world.access.metadata(id) };
+    Ok(view::workspace(row, &kinds::document(row)?, &live, world.clock.now()))
 }
 
 /// Names of all workspaces by id, for listings that name them.

@@ -1,6 +1,7 @@
 //! The API over a real catalog: who is let in, what is answered, what errors say.
 
 mod key_release;
+mod keys;
 mod resources;
 mod roles;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use logseal_core::OperationId;
-use logseal_keys::access::SLOTS;
+use logseal_keys::Slot;
 use serde_json::json;
 use tokio::sync::watch;
 use tonic::service::interceptor::InterceptedService;
@@ -195,7 +195,7 @@ async fn only_a_token_opens_it() {
     let id = operation.row.id.to_string();
     deployment.succeed(&operation).await;
     let keys = deployment.catalog.workspace_keys_of(operation.row.resource.workspace()).await.unwrap();
-    assert_eq!(keys.len(), SLOTS.len());
+    assert_eq!(keys.len(), Slot::ALL.len());
     let key = deployment.access.reveal(&keys[0]).unwrap();
     let fresh = async || routes(&Arc::new(management(&deployment).await), watch::channel(false).1);
     for authorization in ["", "Bearer wrong", TOKEN, &format!("Bearer {}", *key)] {

@@ -2,6 +2,7 @@
 
 use logseal_catalog::{KekRow, OperationRow, OperationState};
 use logseal_core::{AekId, TableId};
+use logseal_keys::Slot;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -12,6 +13,10 @@ use crate::resource::identity::{DefaultIdentity, Identity};
 use crate::resource::key::KeyReference;
 use crate::resource::view::date;
 use crate::resource::workspace::WorkspaceSettings;
+
+/// Azure Resource Manager's names of actions, for audit records.
+pub(crate) const WRITE_WORKSPACE: &str = "Microsoft.OperationalInsights/workspaces/write";
+pub(crate) const REGENERATE: &str = "Microsoft.OperationalInsights/workspaces/regenerateSharedKey/action";
 
 /// An operation: its row, and the row's document.
 #[derive(Clone, Debug)]
@@ -64,6 +69,7 @@ pub(crate) enum Intent {
     PurgeWorkspace(PurgeWorkspace),
     MoveWorkspace(MoveWorkspace),
     RotateKey(RotateKey),
+    RegenerateKeys(RegenerateKeys),
 }
 
 /// A new cluster.
@@ -148,6 +154,16 @@ pub(crate) struct RotateKey {
     pub(crate) aek: AekId,
 }
 
+/// A workspace gets other access keys.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RegenerateKeys {
+    /// Which ones.
+    pub(crate) slots: Vec<Slot>,
+    /// Whether they were to be replaced even if they are in use.
+    pub(crate) skips_check: bool,
+}
+
 /// A KEK version.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -188,6 +204,7 @@ impl Intent {
             Self::MoveWorkspace(intent) if intent.cluster.is_none() => "unlinkWorkspace",
             Self::MoveWorkspace(_) => "linkWorkspace",
             Self::RotateKey(_) => "rotateWorkspaceKey",
+            Self::RegenerateKeys(_) => "regenerateWorkspaceKeys",
         }
     }
 
@@ -195,7 +212,9 @@ impl Intent {
     fn running(&self) -> &'static str {
         match self {
             Self::CreateCluster(_) | Self::CreateWorkspace(_) | Self::RecoverWorkspace(_) => "InProgress",
-            Self::UpdateCluster(_) | Self::MoveWorkspace(_) | Self::RotateKey(_) => "Updating",
+            Self::UpdateCluster(_) | Self::MoveWorkspace(_) | Self::RotateKey(_) | Self::RegenerateKeys(_) => {
+                "Updating"
+            }
             Self::DeleteCluster(_) | Self::DeleteWorkspace(_) | Self::PurgeWorkspace(_) => "Deleting",
         }
     }
@@ -210,13 +229,14 @@ impl Intent {
         match self {
             Self::CreateCluster(_) | Self::UpdateCluster(_) => "Microsoft.OperationalInsights/clusters/write",
             Self::DeleteCluster(_) => "Microsoft.OperationalInsights/clusters/delete",
-            Self::CreateWorkspace(_) | Self::RecoverWorkspace(_) => "Microsoft.OperationalInsights/workspaces/write",
+            Self::CreateWorkspace(_) | Self::RecoverWorkspace(_) => WRITE_WORKSPACE,
             Self::DeleteWorkspace(_) | Self::PurgeWorkspace(_) => "Microsoft.OperationalInsights/workspaces/delete",
             Self::MoveWorkspace(intent) if intent.cluster.is_none() => {
                 "Microsoft.OperationalInsights/workspaces/linkedServices/delete"
             }
             Self::MoveWorkspace(_) => "Microsoft.OperationalInsights/workspaces/linkedServices/write",
             Self::RotateKey(_) => "Microsoft.OperationalInsights/workspaces/rotateKey/action",
+            Self::RegenerateKeys(_) => REGENERATE,
         }
     }
 }

@@ -159,7 +159,7 @@ impl Operations {
     pub(crate) async fn start(self: &Arc<Self>, submission: Submission) -> Result<Operation, Problem> {
         let Submission { intent, resource, expected, target, location, actor } = submission;
         let now = self.world.clock.now();
-        let before = kinds::references(&self.world, resource.id).await?;
+        let before = kinds::references(&self.world, resource.id, &intent).await?;
         let document =
             OperationDocument { intent, done: 0, failure: None, canceled: false, result: None, actor, before };
         let row = OperationRow {
@@ -423,7 +423,7 @@ impl Operations {
         if let Some(state) = end {
             next.row.state = state;
             next.row.ended = Some(now);
-            let after = kinds::references(&self.world, next.row.resource).await?;
+            let after = kinds::references(&self.world, next.row.resource, &next.document.intent).await?;
             effects.push(Change::Audit(next.audit(next.status(), &after, now)));
         }
         effects.push(Change::PutOperation { row: next.written(), expected: Some(operation.row.version) });

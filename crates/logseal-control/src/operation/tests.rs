@@ -1,5 +1,6 @@
 //! Every kind of operation, broken off, repeated and failed at each of its steps.
 
+mod access_keys;
 mod vault;
 
 use std::sync::Arc;
@@ -68,9 +69,10 @@ enum Change {
     RecoverWorkspace,
     PurgeWorkspace,
     RotateKey,
+    RegenerateKeys,
 }
 
-const ALL: [Change; 11] = [
+const ALL: [Change; 12] = [
     Change::CreateCluster,
     Change::CreateClusterWithKey,
     Change::UpdateCluster,
@@ -82,6 +84,7 @@ const ALL: [Change; 11] = [
     Change::RecoverWorkspace,
     Change::PurgeWorkspace,
     Change::RotateKey,
+    Change::RegenerateKeys,
 ];
 
 fn cluster_body() -> Value {
@@ -156,6 +159,10 @@ impl Change {
             }
             Self::RecoverWorkspace => put_workspace(operations, "work").await,
             Self::RotateKey => request::rotate_key(operations, place("default"), &json!({}), &caller()).await.unwrap(),
+            Self::RegenerateKeys => {
+                let body = json!({"keyKind": "primary"});
+                request::regenerate_keys(operations, place("default"), &body, &caller()).await.unwrap().1
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use logseal_catalog::{Catalog, ResourceKind, ResourceRow};
 use logseal_core::{Clock, ClusterId, IdGenerator};
@@ -22,8 +23,10 @@ pub struct World {
     pub catalog: Catalog,
     /// Makes and re-wraps account keys.
     pub keyring: Arc<Keyring>,
-    /// Makes access keys.
+    /// Makes access keys, and accepts them.
     pub access: Arc<AccessKeys>,
+    /// For how long after its last use an access key counts as in use.
+    pub recent_use: Duration,
     /// The vaults that clusters may name.
     pub vaults: Arc<dyn Vaults>,
     /// The running part of the server.

@@ -113,7 +113,11 @@ pub(crate) fn plain_location(text: &str) -> String {
 }
 
 /// Takes a value of `allowed`, compared without case and stored as it is spelled there.
-fn choice(root: &mut Object<'_>, name: &str, allowed: &[&'static str]) -> Result<Option<&'static str>, Problem> {
+pub(crate) fn choice(
+    root: &mut Object<'_>,
+    name: &str,
+    allowed: &[&'static str],
+) -> Result<Option<&'static str>, Problem> {
     let path = root.path_of(name);
     let Some(given) = root.string(name)? else { return Ok(None) };
     match allowed.iter().find(|value| value.eq_ignore_ascii_case(given)) {

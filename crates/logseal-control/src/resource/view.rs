@@ -3,10 +3,10 @@
 use chrono::{DateTime, SecondsFormat, TimeZone as _, Utc};
 use logseal_catalog::{ClusterRow, KekUse, KekVersionRow, ResourceKind, ResourceRow};
 use logseal_core::{UnixNanos, WorkspaceId};
-use logseal_keys::KeyStatus;
 use logseal_keys::availability::KeyState;
 use logseal_keys::fault::KEY_STATUS_GOOD;
-use serde_json::{Value, json};
+use logseal_keys::{KeyMetadata, KeyStatus};
+use serde_json::{Map, Value, json};
 
 use super::ProvisioningState;
 use super::cluster::{self, ClusterDocument};
@@ -144,10 +144,31 @@ fn key_state(cluster: &ClusterRow, document: &ClusterDocument, facts: &ClusterFa
     })
 }
 
+/// What is shown of an access key.
+pub(crate) fn key_metadata(key: &KeyMetadata) -> Value {
+    json!({"generationTime": date(key.created), "lastUseTime": key.last_used.map(date)})
+}
+
+/// What is known of a workspace and is not in its document.
+#[derive(Debug)]
+pub(crate) struct LiveWorkspace {
+    pub(crate) quota: QuotaStatus,
+    /// Of its access keys.
+    pub(crate) keys: Vec<KeyMetadata>,
+}
+
 /// A workspace.
-pub(crate) fn workspace(row: &ResourceRow, document: &WorkspaceDocument, quota: QuotaStatus, now: UnixNanos) -> Value {
+pub(crate) fn workspace(
+    row: &ResourceRow,
+    document: &WorkspaceDocument,
+    live: &LiveWorkspace,
+    now: UnixNanos,
+) -> Value {
     let settings = &document.settings;
     let linked = document.link.as_ref().filter(|link| link.state != ProvisioningState::Creating);
+    // Azure Cosmos DB has the same for its keys, under the names that they have there.
+    let keys: Map<String, Value> =
+        live.keys.iter().map(|key| (format!("{}SharedKey", key.slot.as_str()), key_metadata(key))).collect();
     let mut properties = json!({
         "provisioningState": document.provisioning_state.as_str(),
         "customerId": row.id.to_string(),
@@ -161,13 +182,15 @@ pub(crate) fn workspace(row: &ResourceRow, document: &WorkspaceDocument, quota: 
         "workspaceCapping": {
             "dailyQuotaGb": settings.daily_quota_gb.unwrap_or(-1.0),
             "quotaNextResetTime": date(next_midnight(now)),
-            "dataIngestionStatus": quota.as_str(),
+            "dataIngestionStatus": live.quota.as_str(),
         },
-        "features": {"disableLocalAuth": false, "enableLogAccessUsingOnlyResourcePermissions": false},
+        "features": settings.access,
+        "keysMetadata": keys,
         "publicNetworkAccessForIngestion": "Enabled",
         "publicNetworkAccessForQuery": "Enabled",
         "forceCmkForQuery": false,
     });
+    properties["features"]["enableLogAccessUsingOnlyResourcePermissions"] = false.into();
     if let Some(link) = linked {
         properties["features"]["clusterResourceId"] = link.cluster.as_str().into();
     }

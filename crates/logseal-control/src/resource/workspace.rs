@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::{Method, ProvisioningState, Tags, choice, location, off, root, tags};
 use crate::Problem;
 use crate::json::Object;
+use crate::key_check;
 
 /// The resource type.
 pub(crate) const TYPE: &str = "Microsoft.OperationalInsights/workspaces";
@@ -63,6 +64,20 @@ pub(crate) struct WorkspaceSettings {
     /// cap is taken whole. What was counted in the last 30 s before a crash is forgotten.
     #[serde(default)]
     pub(crate) daily_quota_gb: Option<f64>,
+    #[serde(default)]
+    pub(crate) access: AccessSettings,
+}
+
+/// How shippers may prove who they are, under the names that the properties have in `features`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct AccessSettings {
+    /// The workspace's keys are not accepted.
+    pub(crate) disable_local_auth: bool,
+    /// A key that is in use is regenerated only for who insists.
+    pub(crate) enable_key_check_before_regeneration: bool,
+    /// Keys of which one is in use are turned off only for who insists.
+    pub(crate) enable_key_check_before_disable_local_auth: bool,
 }
 
 impl WorkspaceSettings {
@@ -75,6 +90,7 @@ impl WorkspaceSettings {
             sku_since: now,
             retention_in_days: Some(DEFAULT_RETENTION),
             daily_quota_gb: None,
+            access: AccessSettings::default(),
         }
     }
 
@@ -87,6 +103,8 @@ impl WorkspaceSettings {
         now: i64,
     ) -> Result<Self, Problem> {
         let mut root = root(body, id, TYPE)?;
+        // It is about the request, not about the workspace.
+        key_check::skips(&mut root)?;
         let location = location(&mut root, current.map(|c| c.settings.location.as_str()), method)?;
         let tags = tags(&mut root)?;
         let mut settings = current.map_or_else(|| Self::new(location.clone(), now), |c| c.settings.clone());
@@ -148,7 +166,20 @@ impl WorkspaceSettings {
             capping.finish()?;
         }
         if let Some(mut features) = properties.object("features")? {
-            off(&mut features, "disablelocalauth", "shippers have no other credential than the workspace's keys")?;
+            let AccessSettings {
+                disable_local_auth,
+                enable_key_check_before_regeneration,
+                enable_key_check_before_disable_local_auth,
+            } = &mut self.access;
+            for (name, setting) in [
+                ("disablelocalauth", disable_local_auth),
+                ("enablekeycheckbeforeregeneration", enable_key_check_before_regeneration),
+                ("enablekeycheckbeforedisablelocalauth", enable_key_check_before_disable_local_auth),
+            ] {
+                if let Some(wanted) = features.bool(name)? {
+                    *setting = wanted;
+                }
+            }
             off(&mut features, "enabledataexport", "there is no data export")?;
             off(&mut features, "immediatepurgedataon30days", "retention removes segments by itself")?;
             off(&mut features, "enablelogaccessusingonlyresourcepermissions", "queries need the management token")?;
@@ -161,7 +192,14 @@ impl WorkspaceSettings {
         }
         off(&mut properties, "forcecmkforquery", "queries are not saved")?;
         properties.unchanged("provisioningstate", current.map(|c| c.provisioning_state.as_str()))?;
-        properties.skip(&["customerid", "createddate", "modifieddate", "privatelinkscopedresources", "source"]);
+        properties.skip(&[
+            "customerid",
+            "createddate",
+            "modifieddate",
+            "privatelinkscopedresources",
+            "source",
+            "keysmetadata",
+        ]);
         properties.finish()
     }
 }
@@ -197,6 +235,34 @@ mod tests {
         assert_eq!(put(json!({"workspaceCapping": {"dailyQuotaGb": -1}})).unwrap().daily_quota_gb, None);
     }
 
+    /// Scenario: features are set one by one, by what an older version kept. Guarantee: each body changes what it names, and keeps the rest.
+    #[test]
+    fn features_of_access_change_one_by_one() {
+        let mut document: WorkspaceDocument = serde_json::from_value(json!({"provisioningState": "Succeeded",
+            "settings": {"location": "x", "sku": "PerGB2018", "skuSince": 1, "retentionInDays": 30}}))
+        .unwrap();
+        assert_eq!(document.settings.access, AccessSettings::default());
+        for (name, wanted, expected) in [
+            ("EnableKeyCheckBeforeRegeneration", json!(true), [false, true, false]),
+            ("enableKeyCheckBeforeDisableLocalAuth", json!(true), [false, true, true]),
+            ("disableLocalAuth", json!(true), [true, true, true]),
+            ("disableLocalAuth", json!(null), [true, true, true]),
+            ("enableKeyCheckBeforeRegeneration", json!(false), [true, false, true]),
+        ] {
+            let body = json!({"SkipAccountKeysLastUsageCheck": true, "properties": {"features": {name: wanted}}});
+            let settings = WorkspaceSettings::input(&body, Some(&document), ID, Method::Patch, 5).unwrap();
+            let AccessSettings {
+                disable_local_auth,
+                enable_key_check_before_regeneration,
+                enable_key_check_before_disable_local_auth,
+            } = settings.access;
+            let found =
+                [disable_local_auth, enable_key_check_before_regeneration, enable_key_check_before_disable_local_auth];
+            assert_eq!(found, expected, "{name}: {wanted}");
+            document.settings = serde_json::from_value(serde_json::to_value(settings).unwrap()).unwrap();
+        }
+    }
+
     #[test]
     fn what_would_not_be_enforced_is_refused() {
         for bad in [
@@ -205,7 +271,8 @@ mod tests {
             json!({"retentionInDays": "30"}),
             json!({"sku": {"name": "Free"}}),
             json!({"workspaceCapping": {"dailyQuotaGb": 0}}),
-            json!({"features": {"disableLocalAuth": true}}),
+            json!({"features": {"disableLocalAuth": "yes"}}),
+            json!({"features": {"enableDataExport": true}}),
             json!({"features": {"other": false}}),
             json!({"publicNetworkAccessForQuery": "Disabled"}),
             json!({"forceCmkForQuery": true}),

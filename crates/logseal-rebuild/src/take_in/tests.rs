@@ -276,7 +276,7 @@ async fn a_known_access_key_stays_and_unknown_ones_are_new() {
     let deployment = Deployment::new().await;
     deployment.workspace(WORKSPACE, AEK, "default").await;
     let access = AccessKeys::new(&deployment.root);
-    let secret = access.reveal(&access.generate(WORKSPACE, "primary", UnixNanos(0)).row).unwrap();
+    let secret = access.reveal(&access.generate(WORKSPACE, Slot::Primary, UnixNanos(0)).row).unwrap();
     let mut rebuild = deployment.rebuild("catalog.sqlite").await;
     let text = secret.to_string();
     rebuild.secrets = vec![WorkspaceSecret { workspace: WORKSPACE, primary: Secret(secret) }];
@@ -285,7 +285,7 @@ async fn a_known_access_key_stays_and_unknown_ones_are_new() {
     assert!(report.workspaces[0].primary_key_kept);
     let rows = rebuild.catalog.workspace_keys().await.unwrap();
     rows.iter().for_each(|row| access.accept(row));
-    assert_eq!((rows.len(), access.workspace_of(&text)), (2, Some(WORKSPACE)));
+    assert_eq!((rows.len(), access.workspace_of(&text, UnixNanos(0))), (2, Ok(WORKSPACE)));
 }
 
 /// Scenario: a copy of the catalog from before the last segments and the last workspace. Guarantee: what it lacks is added, what it

@@ -88,6 +88,11 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key("keys.aek_max_age_days", "days", "age at which a workspace gets a new account key; 0 means never"),
     key(
+        "keys.recent_use_hours",
+        "h",
+        "how long after its last use a workspace's key counts as in use, where that is checked; 1 to 8,760",
+    ),
+    key(
         "keys.allow_service_managed",
         "true or false",
         "whether a cluster may go back from a customer's key to the service-managed one",

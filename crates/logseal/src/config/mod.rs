@@ -111,6 +111,7 @@ pub(crate) struct Keys {
     pub(crate) autorotation_interval_ms: u64,
     pub(crate) allow_service_managed: bool,
     pub(crate) aek_max_age_days: u32,
+    pub(crate) recent_use_hours: u32,
 }
 
 impl Default for Keys {
@@ -126,6 +127,8 @@ impl Default for Keys {
             allow_service_managed: false,
             // A year: NIST SP 800-57 allows two for a symmetric key that wraps keys.
             aek_max_age_days: 365,
+            // As Azure Cosmos DB's safe key rotation looks back.
+            recent_use_hours: 12,
         }
     }
 }
@@ -144,6 +147,14 @@ impl Keys {
     /// The age at which account keys are replaced; `None` for never.
     pub(crate) fn aek_max_age(&self) -> Option<Duration> {
         (self.aek_max_age_days > 0).then(|| Duration::from_secs(u64::from(self.aek_max_age_days) * 86_400))
+    }
+
+    /// For how long after its last use a workspace's key counts as in use.
+    pub(crate) fn recent_use(&self) -> Result<Duration, CommandError> {
+        match self.recent_use_hours {
+            hours @ 1..=8_760 => Ok(Duration::from_secs(u64::from(hours) * 3_600)),
+            hours => Err(CommandError::Config(format!("`keys.recent_use_hours` is {hours}; it can be 1 to 8760"))),
+        }
     }
 
     /// The times of the monitor.

@@ -17,7 +17,7 @@ use logseal_ingest::pipeline::tables::open_column;
 use logseal_ingest::pipeline::unsealed::{ParkedTable, UnsealedRows};
 use logseal_ingest::{AuthError, Authenticator};
 use logseal_keys::wrapped_key_copy::COPY_BYTES;
-use logseal_keys::{AccessKeys, KeyError, Keyring, Suspension, WrappedKeyStore};
+use logseal_keys::{AccessKeys, KeyError, Keyring, NotAccepted, Suspension, WrappedKeyStore};
 use logseal_query::{
     Lag, ParkedRows, PortError, PortErrorKind, QueryEngine, QueryError, QueryErrorKind, QueryResult, SegmentCatalog,
     SegmentOpener, SegmentRef, Snapshot, TableSnapshot, Unsealed, format,
@@ -37,13 +37,17 @@ pub(super) struct Shippers {
     pub(super) keys: Arc<AccessKeys>,
     /// What names in certificates stand for.
     pub(super) clients: HashMap<String, WorkspaceId>,
+    pub(super) clock: Arc<dyn Clock>,
 }
 
 impl Authenticator for Shippers {
     fn workspace_of(&self, key: &str) -> Result<WorkspaceId, AuthError> {
-        // Clients drop data on `Unknown`: it is never said while it may be a key that could not be read.
-        let complete = self.keys.is_complete();
-        self.keys.workspace_of(key).ok_or(if complete { AuthError::Unknown } else { AuthError::Unavailable })
+        self.keys.workspace_of(key, self.clock.now()).map_err(|refused| match refused {
+            NotAccepted::LocalAuthDisabled => AuthError::LocalAuthDisabled,
+            NotAccepted::Unknown if self.keys.is_complete() => AuthError::Unknown,
+            // Clients drop data on `Unknown`: it is never said while it may be a key that could not be read.
+            NotAccepted::Unknown => AuthError::Unavailable,
+        })
     }
 
     fn workspace_of_client(&self, names: &ClientNames) -> Result<Option<WorkspaceId>, AuthError> {

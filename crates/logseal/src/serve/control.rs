@@ -18,6 +18,7 @@ use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
+use super::credentials::CredentialsFile;
 use super::data_plane::{self, DataPlaneTrouble};
 
 /// The store, for objects that go.
@@ -44,6 +45,7 @@ impl Objects for Removals {
 pub(super) struct Plane {
     pub(super) data: data_plane::DataPlane,
     pub(super) caps: Arc<DailyCaps>,
+    pub(super) credentials: CredentialsFile,
 }
 
 fn trouble(error: DataPlaneTrouble) -> DataPlaneError {
@@ -82,6 +84,10 @@ impl DataPlane for Plane {
 
     fn set_daily_cap(&self, workspace: WorkspaceId, bytes: Option<u64>, version: u64) {
         self.caps.set_cap(workspace, bytes, version);
+    }
+
+    async fn access_keys_changed(&self, workspace: WorkspaceId) {
+        self.credentials.follow(workspace).await;
     }
 
     fn key_status(&self, cluster: ClusterId) -> Option<KeyStatus> {

@@ -144,7 +144,7 @@ impl DataPlane {
     /// `workspace` is deleted and can be recovered: its shippers' keys are nobody's and its queries are refused. What was acknowledged goes
     /// into segments all the same. [`DataPlane::open_workspace`] undoes it.
     pub(super) fn suspend_workspace(&self, workspace: WorkspaceId) {
-        self.access.replace(workspace, &[]);
+        self.access.suspend(workspace);
         self.suspended.add(workspace);
         info!(%workspace, "a workspace is suspended");
     }
@@ -158,7 +158,7 @@ impl DataPlane {
         // First of all: whoever finds a table or its rows gone learns from here that they were shredded.
         self.keyring.shred(aeks);
         if let Some(workspace) = workspace {
-            self.access.replace(workspace, &[]);
+            self.access.forget(workspace);
             self.keyring.forget(workspace);
             self.tables.remove(workspace);
             self.suspended.remove(workspace);

@@ -90,7 +90,11 @@ impl Ingest {
             clock: Arc::clone(&state.clock),
             gatherer: Gatherer::new(),
         };
-        let shippers = Shippers { keys: Arc::clone(&state.access), clients: config.tls.client_workspaces()? };
+        let shippers = Shippers {
+            keys: Arc::clone(&state.access),
+            clients: config.tls.client_workspaces()?,
+            clock: Arc::clone(&state.clock),
+        };
         let budget = Arc::clone(&self.budget);
         Door::with_budget(&config.ingest, budget, Arc::new(shippers), Arc::new(pipeline), Arc::new(OsRandom))
             .map(|door| door.with_daily_caps(Arc::clone(&state.caps)))

@@ -102,7 +102,7 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
 
     let watched = state.watch(&monitor).await?;
     state.vaults.serve_at(Arc::clone(&vault_door.addresses));
-    let operations = state.operations(&ingest, &monitor);
+    let operations = state.operations(&data_dir, &config, &ingest, &monitor)?;
     let usage = Arc::new(UsageKeeper::begin(&state, &operations).await?);
     tokio::spawn(Arc::clone(&usage).run());
 

@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 
 use super::adapters::{Engine, KeyCopies, Prometheus, Readable};
 use super::control::{AnchorFile, Plane, Removals};
+use super::credentials::CredentialsFile;
 use super::data_plane::{DataPlane, Suspended};
 use super::holder::{self, RunningClusters};
 use super::ingest::Ingest;
@@ -162,11 +163,18 @@ impl State {
         Ok(clusters)
     }
 
-    pub(super) fn operations(&self, ingest: &Ingest, monitor: &Arc<Monitor>) -> Arc<Operations> {
-        Operations::new(World {
+    pub(super) fn operations(
+        &self,
+        data_dir: &DataDir,
+        config: &Config,
+        ingest: &Ingest,
+        monitor: &Arc<Monitor>,
+    ) -> Result<Arc<Operations>, CommandError> {
+        Ok(Operations::new(World {
             catalog: self.catalog.clone(),
             keyring: Arc::clone(&self.keyring),
             access: Arc::clone(&self.access),
+            recent_use: config.keys.recent_use()?,
             vaults: Arc::clone(&self.vaults) as _,
             data: Arc::new(Plane {
                 data: DataPlane {
@@ -181,12 +189,17 @@ impl State {
                     monitor: Arc::clone(monitor),
                 },
                 caps: Arc::clone(&self.caps),
+                credentials: CredentialsFile {
+                    data_dir: data_dir.path().to_owned(),
+                    catalog: self.catalog.clone(),
+                    access: Arc::clone(&self.access),
+                },
             }),
             objects: Arc::new(Removals(self.store.clone())),
             ids: self.ids.clone(),
             clock: Arc::clone(&self.clock),
             faults: Arc::new(NoFaults),
-        })
+        }))
     }
 
     pub(super) fn management(

@@ -1,7 +1,7 @@
-//! What workspaces have sent today, kept across restarts.
+//! What workspaces have sent today, and when their keys were last used, kept across restarts.
 //!
 //! It is stored every 30 s, at a clean stop, and at once when a workspace reaches its daily cap, then together with a record in the audit
-//! trail. So a crash forgets what was counted in the last 30 s.
+//! trail. So a crash forgets what was counted, and which keys were used, in the last 30 s.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use logseal_catalog::{Catalog, CatalogError, Change};
 use logseal_control::Operations;
 use logseal_ingest::DailyCaps;
 use logseal_ingest::quota::Unsaved;
+use logseal_keys::AccessKeys;
 use tokio::sync::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, warn};
@@ -23,10 +24,11 @@ const PERIOD: Duration = Duration::from_secs(30);
 /// Rows of one change: other changes of the catalog wait for it.
 const ROWS: usize = 200;
 
-/// Stores what workspaces send.
+/// Stores what workspaces send, and when their keys were used.
 #[derive(Debug)]
 pub(super) struct UsageKeeper {
     caps: Arc<DailyCaps>,
+    access: Arc<AccessKeys>,
     catalog: Catalog,
     operations: Arc<Operations>,
     /// Held while something is stored, so that nothing older is stored after it.
@@ -34,16 +36,23 @@ pub(super) struct UsageKeeper {
 }
 
 impl UsageKeeper {
-    /// Goes on from what was stored, with the caps that workspaces have.
+    /// Goes on from what was stored, with the settings that workspaces have.
     pub(super) async fn begin(state: &State, operations: &Arc<Operations>) -> Result<Self, CommandError> {
         let (rows, refused) = state.catalog.usage().await.map_err(CommandError::start("read what workspaces sent"))?;
         for refusal in &refused {
             error!(error = %Chain(refusal), "what a workspace sent today is not known: it is counted from 0");
         }
         state.caps.load(&rows);
-        operations.set_daily_caps().await.map_err(CommandError::start("read daily caps"))?;
+        let (rows, refused) =
+            state.catalog.workspace_key_uses().await.map_err(CommandError::start("read when keys were used"))?;
+        for refusal in &refused {
+            error!(error = %Chain(refusal), "when a workspace's key was last used is not known: it counts as never used");
+        }
+        state.access.load_uses(&rows);
+        operations.tell_settings().await.map_err(CommandError::start("read the workspaces' settings"))?;
         Ok(Self {
             caps: Arc::clone(&state.caps),
+            access: Arc::clone(&state.access),
             catalog: state.catalog.clone(),
             operations: Arc::clone(operations),
             saving: Mutex::default(),
@@ -72,6 +81,12 @@ impl UsageKeeper {
         for unsaved in reached.chunks(1).chain(usual.chunks(ROWS)) {
             if let Err(error) = self.store(unsaved).await {
                 warn!(error = %Chain(&error), "what workspaces sent cannot be stored now");
+            }
+        }
+        for uses in self.access.unsaved().chunks(ROWS) {
+            match self.catalog.apply(Change::PutWorkspaceKeyUses(uses.to_vec())).await {
+                Ok(()) => self.access.saved(uses),
+                Err(error) => warn!(error = %Chain(&error), "when keys were used cannot be stored now"),
             }
         }
     }

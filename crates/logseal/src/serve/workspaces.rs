@@ -34,7 +34,7 @@ pub(super) async fn accept_all(
     for row in catalog.workspaces().await.map_err(CommandError::start(read))? {
         let resource = catalog.resource_by_id(row.id.into()).await.map_err(CommandError::start(read))?;
         if resource.is_some_and(|resource| resource.deleted.is_some()) {
-            access.replace(row.id, &[]);
+            access.suspend(row.id);
             suspended.add(row.id);
         }
     }

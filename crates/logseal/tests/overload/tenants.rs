@@ -12,8 +12,7 @@ use data_encoding::HEXLOWER;
 use logseal_catalog::{Catalog, Change, ClusterRow, TableRow, WorkspaceRow};
 use logseal_core::{AekId, Clock, IdGenerator, SystemClock, TableId, TableName, WorkspaceId};
 use logseal_crypto::{Key256, OsRandom, RootKey};
-use logseal_keys::access::SLOTS;
-use logseal_keys::{AccessKeys, AekOwner, Keyring, OneVault, WrappedKeyStore};
+use logseal_keys::{AccessKeys, AekOwner, Keyring, OneVault, Slot, WrappedKeyStore};
 use logseal_segment::SegmentStore;
 use logseal_vault::{EmbeddedVault, KeyId, KeyName, KeyVersion};
 
@@ -78,7 +77,7 @@ struct Maker {
 impl Maker {
     async fn workspace(&self, name: String) -> Workspace {
         let (id, created) = (WorkspaceId::from(self.ids.next()), self.clock.now());
-        let keys = SLOTS.map(|slot| self.access.generate(id, slot, created).row).to_vec();
+        let keys = Slot::ALL.map(|slot| self.access.generate(id, slot, created).row).to_vec();
         let key = self.access.reveal(&keys[0]).expect("sealed a moment ago").to_string();
         let table = TableRow { id: TableId::from(self.ids.next()), workspace: id, name: TableName::logs(), created };
         let workspace = WorkspaceRow { id, name: name.clone(), cluster: self.cluster.id, created };

@@ -1,9 +1,10 @@
 //! Schemas of bodies.
 //!
-//! They are as strict as what reads the bodies: `resource::cluster`, `resource::workspace`, `request::link`, `key_release`, `tokens` and
-//! `query`. What a client
+//! They are as strict as what reads the bodies: `resource::cluster`, `resource::workspace`, `request::link`,
+//! `request::regenerate_keys`, `key_release`, `tokens` and `query`. What a client
 //! may send back as it was read, and nobody looks at, has a schema that everything fits.
 
+use logseal_keys::Slot;
 use serde_json::{Map, Value, json};
 
 use super::output::PROVISIONING_STATES;
@@ -30,6 +31,7 @@ pub(super) fn schemas() -> Map<String, Value> {
         ("LinkedServiceInput", link()),
         ("Query", query()),
         ("WrappedKey", wrapped_key()),
+        ("RegenerateKey", regenerate_key()),
         ("TokenInput", token()),
     ];
     schemas.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect()
@@ -63,6 +65,14 @@ fn unchanged(schema: Value) -> Value {
     schema["description"] = "Has to be as it was read.".into();
     schema["readOnly"] = true.into();
     schema
+}
+
+fn switch(says: &str) -> Value {
+    json!({"type": ["boolean", "null"], "description": says})
+}
+
+fn skips_check() -> Value {
+    switch("Also when a key that is to go was used recently.")
 }
 
 /// A flag that only has one value here.
@@ -219,7 +229,9 @@ fn workspace() -> Value {
     let features = closed(
         &[],
         json!({
-            "disableLocalAuth": off(),
+            "disableLocalAuth": switch("Shippers' keys are not accepted."),
+            "enableKeyCheckBeforeRegeneration": switch("A key that was used recently is regenerated only with `skipAccountKeysLastUsageCheck`."),
+            "enableKeyCheckBeforeDisableLocalAuth": switch("The same for turning keys off."),
             "enableDataExport": off(),
             "immediatePurgeDataOn30Days": off(),
             "enableLogAccessUsingOnlyResourcePermissions": off(),
@@ -246,10 +258,15 @@ fn workspace() -> Value {
             "modifiedDate": ignored(),
             "privateLinkScopedResources": ignored(),
             "source": ignored(),
+            "keysMetadata": ignored(),
         }),
     );
     let identity = closed(&[], json!({"type": optional(words(&["None"]))}));
-    let properties = [("identity", optional(identity)), ("properties", optional(properties))];
+    let properties = [
+        ("identity", optional(identity)),
+        ("properties", optional(properties)),
+        ("skipAccountKeysLastUsageCheck", skips_check()),
+    ];
     with_head(workspace::TYPE, properties.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect())
 }
 
@@ -269,6 +286,12 @@ fn link() -> Value {
     link["properties"]["properties"]["properties"]["resourceId"]["description"] =
         "The same as `writeAccessResourceId`, or not given.".into();
     link
+}
+
+fn regenerate_key() -> Value {
+    let mut kind = optional(words(&Slot::ALL.map(Slot::as_str)));
+    kind["description"] = "Which key; both when it is left out.".into();
+    closed(&[], json!({"keyKind": kind, "skipAccountKeysLastUsageCheck": skips_check()}))
 }
 
 fn wrapped_key() -> Value {

@@ -184,18 +184,34 @@ fn workspace() -> Value {
             "dataIngestionStatus": text(),
         })),
         "features": object(
-            &["disableLocalAuth", "enableLogAccessUsingOnlyResourcePermissions"],
+            &[
+                "disableLocalAuth",
+                "enableKeyCheckBeforeDisableLocalAuth",
+                "enableKeyCheckBeforeRegeneration",
+                "enableLogAccessUsingOnlyResourcePermissions",
+            ],
             json!({
-                "disableLocalAuth": {"const": false},
+                "disableLocalAuth": {"type": "boolean"},
+                "enableKeyCheckBeforeDisableLocalAuth": {"type": "boolean"},
+                "enableKeyCheckBeforeRegeneration": {"type": "boolean"},
                 "enableLogAccessUsingOnlyResourcePermissions": {"const": false},
                 "clusterResourceId": text(),
             }),
         ),
+        "keysMetadata": object(&[], json!({"primarySharedKey": key_metadata(), "secondarySharedKey": key_metadata()})),
         "publicNetworkAccessForIngestion": words(&["Enabled"]),
         "publicNetworkAccessForQuery": words(&["Enabled"]),
         "forceCmkForQuery": {"const": false},
     }));
     resource(workspace::TYPE, json!({"properties": properties}))
+}
+
+fn key_metadata() -> Value {
+    let mut used = optional_date();
+    used["description"] =
+        "When it was last presented and accepted; null if never. After a crash up to a minute of it is forgotten."
+            .into();
+    whole(json!({"generationTime": date(), "lastUseTime": used}))
 }
 
 fn resource(kind: &str, own: Value) -> Value {
@@ -252,7 +268,7 @@ fn operation() -> Value {
 }
 
 fn audit_record() -> Value {
-    let references = || json!({"description": "The keys that protected the resource, by reference."});
+    let references = || json!({"description": "What the record is about, before and after: mostly the keys that protected the resource, by reference."});
     object(
         &["sequence", "time", "actor", "action", "resource", "outcome"],
         json!({

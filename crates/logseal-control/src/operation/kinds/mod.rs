@@ -2,6 +2,7 @@
 
 mod cluster;
 mod delete_cluster;
+mod regenerate_keys;
 mod rotate_key;
 mod workspace;
 
@@ -40,6 +41,7 @@ pub(crate) fn steps(intent: &Intent) -> &'static [&'static str] {
         Intent::PurgeWorkspace(_) => &["suspend", "shred-keys", "forget", FINISH],
         Intent::MoveWorkspace(_) => &["check", "move", "open", FINISH],
         Intent::RotateKey(_) => &[rotate_key::ADD_KEY, "open", FINISH],
+        Intent::RegenerateKeys(_) => &[regenerate_keys::REPLACE, regenerate_keys::ACCEPT, FINISH],
     }
 }
 
@@ -53,7 +55,8 @@ pub(crate) fn cancelable(intent: &Intent) -> usize {
         Intent::DeleteCluster(_)
         | Intent::RecoverWorkspace(_)
         | Intent::DeleteWorkspace(_)
-        | Intent::PurgeWorkspace(_) => 0,
+        | Intent::PurgeWorkspace(_)
+        | Intent::RegenerateKeys(_) => 0,
     }
 }
 
@@ -67,6 +70,7 @@ pub(crate) async fn run(
         Intent::CreateCluster(_) | Intent::UpdateCluster(_) => cluster::run(operation, step, context).await,
         Intent::DeleteCluster(_) => delete_cluster::run(operation, step, context).await,
         Intent::RotateKey(_) => rotate_key::run(operation, step, context).await,
+        Intent::RegenerateKeys(_) => regenerate_keys::run(operation, step, context).await,
         _ => workspace::run(operation, step, context).await,
     }
 }
@@ -94,6 +98,7 @@ pub(crate) async fn undone(operation: &Operation, context: &Context<'_>) -> Resu
             cluster::undone(operation, context).await
         }
         Intent::RotateKey(_) => rotate_key::undone(operation, context).await,
+        Intent::RegenerateKeys(_) => regenerate_keys::undone(operation, context).await,
         _ => workspace::undone(operation, context).await,
     }
 }
@@ -121,8 +126,11 @@ pub(crate) fn refused(intent: &Intent, error: CatalogError) -> StepError {
     }
 }
 
-/// The keys that protect a resource, by reference: what audit records say before and after.
-pub(crate) async fn references(world: &World, id: ResourceId) -> Result<Value, CatalogError> {
+/// The keys that protect a resource, by reference: what audit records say before and after. Of other access keys, what is known of them.
+pub(crate) async fn references(world: &World, id: ResourceId, intent: &Intent) -> Result<Value, CatalogError> {
+    if let Intent::RegenerateKeys(intent) = intent {
+        return Ok(regenerate_keys::references(world, id.workspace(), intent));
+    }
     let Some(row) = world.catalog.resource_by_id(id).await? else { return Ok(Value::Null) };
     Ok(match row.kind {
         ResourceKind::Cluster => match world.catalog.cluster(id.cluster()).await? {

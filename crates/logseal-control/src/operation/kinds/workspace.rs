@@ -2,8 +2,7 @@
 
 use logseal_catalog::{AekRow, AekWrapsRow, Change, ClusterRow, ColumnRow, ResourceKind, TableRow, WorkspaceRow};
 use logseal_core::{AekId, ResourceId, TableName, UnixNanos, WorkspaceId};
-use logseal_keys::AekOwner;
-use logseal_keys::access::SLOTS;
+use logseal_keys::{AekOwner, Slot};
 use logseal_vault::{KeyId, KeyName, KeyVersion};
 
 use super::super::document::{CreateWorkspace, MoveWorkspace, RecoverWorkspace};
@@ -14,6 +13,7 @@ use super::{FINISH, put, put_deleted, remove_copies, resource, shredded};
 use crate::resource::ProvisioningState;
 use crate::resource::cluster::ClusterDocument;
 use crate::resource::workspace::{Link, WorkspaceDocument};
+use crate::settings;
 
 pub(super) async fn run(
     operation: &mut Operation,
@@ -29,6 +29,12 @@ pub(super) async fn run(
         "open" => {
             // One that is deleted, and can come back, is moved with its cluster's end and stays closed.
             let (row, _) = resource::<WorkspaceDocument>(world, operation.row.resource).await?;
+            if let Intent::CreateWorkspace(CreateWorkspace { settings, .. })
+            | Intent::RecoverWorkspace(RecoverWorkspace { settings, .. }) = &operation.document.intent
+            {
+                // Before its keys are accepted.
+                settings::tell(world, id, settings, row.version);
+            }
             world.data.open_workspace(id).await?;
             if row.deleted.is_some() {
                 world.data.suspend_workspace(id).await?;
@@ -154,7 +160,7 @@ async fn add(world: &World, id: WorkspaceId, intent: &CreateWorkspace) -> Result
     let tables = vec![TableRow { id: intent.table, workspace: id, name: TableName::logs(), created: row.created }];
     let owner = AekOwner { cluster: &cluster, workspace: &workspace, tables: &tables };
     let aek = world.keyring.new_aek(intent.aek, owner, 1, &kek).await?;
-    let keys = SLOTS.map(|slot| world.access.generate(id, slot, row.created).row).to_vec();
+    let keys = Slot::ALL.map(|slot| world.access.generate(id, slot, row.created).row).to_vec();
     let counted = Change::ReserveAekWraps(AekWrapsRow { aek: aek.id, wraps: 0 });
     Ok(vec![Change::AddWorkspace { workspace, keys, aek, tables }, counted])
 }
@@ -260,7 +266,7 @@ async fn finish(operation: &Operation, world: &World) -> Result<Effects, StepErr
         | Intent::RecoverWorkspace(RecoverWorkspace { settings, .. }) => {
             document.settings = settings.clone();
             let next = row.version + 1;
-            world.data.set_daily_cap(row.id.workspace(), settings.daily_cap(), next);
+            settings::tell(world, row.id.workspace(), settings, next);
         }
         Intent::MoveWorkspace(_) => {
             document.link = document.link.map(|link| Link { state: ProvisioningState::Succeeded, ..link });
