@@ -210,6 +210,39 @@ pub(crate) enum WorkspaceCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Give a workspace another key in the place of one, which is refused from then on, and show both
+    RegenerateKey {
+        /// The workspace
+        #[arg(value_parser = resource_name)]
+        name: String,
+        /// The key that is to go; the other one stays
+        #[arg(long, value_enum)]
+        key: WorkspaceKey,
+        /// Also when the key was used recently and the workspace has keys in use kept
+        #[arg(long)]
+        skip_last_usage_check: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum WorkspaceKey {
+    /// The first one, which `credentials.json` has of the default workspace
+    Primary,
+    /// The other one
+    Secondary,
+}
+
+impl WorkspaceKey {
+    /// As the management API calls it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Secondary => "secondary",
+        }
+    }
 }
 
 /// What a workspace has.
@@ -221,6 +254,18 @@ pub(crate) struct WorkspaceSettings {
     /// Most gigabytes that are taken a day, or `none`
     #[arg(long, value_name = "GB", value_parser = daily_cap)]
     pub(crate) daily_cap: Option<f64>,
+    /// Turn the workspace's keys off, or on again: with `true` no shipper is let in by one
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) disable_local_auth: Option<bool>,
+    /// Keep keys in use from being regenerated, unless somebody insists
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) key_check_before_regeneration: Option<bool>,
+    /// Keep keys in use from being turned off, unless somebody insists
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) key_check_before_disable_local_auth: Option<bool>,
+    /// Turn keys off also when one was used recently
+    #[arg(long, requires = "disable_local_auth")]
+    pub(crate) skip_last_usage_check: bool,
     /// A tag, may be repeated; together they replace those that are there
     #[arg(long, value_name = "NAME=VALUE", value_parser = tag)]
     pub(crate) tag: Vec<(String, String)>,

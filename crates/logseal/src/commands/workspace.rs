@@ -38,6 +38,16 @@ fn hinted(error: CommandError) -> CommandError {
     error.with_hint(StatusCode::NOT_FOUND, "`logseal workspace list` shows those that are there")
 }
 
+/// What to do about a key that is in use.
+fn in_use(error: CommandError) -> CommandError {
+    match &error {
+        CommandError::Answer { code, .. } if code == "KeyRecentlyUsed" => {
+            error.with_hint(StatusCode::CONFLICT, "here that is --skip-last-usage-check")
+        }
+        _ => error,
+    }
+}
+
 async fn carry_out(management: &Management, command: &WorkspaceCommand) -> Result<(), CommandError> {
     let send = |method, name: &str, rest: &str| management.call(method, management.resource(COLLECTION, name, rest));
     match command {
@@ -61,10 +71,10 @@ async fn carry_out(management: &Management, command: &WorkspaceCommand) -> Resul
         WorkspaceCommand::Update { name, settings, following } => {
             let body = body(settings);
             if body == json!({}) {
-                let message = "nothing would change: give --retention, --daily-cap or --tag";
+                let message = "nothing would change: give --retention, --daily-cap, --tag or an option of keys";
                 return Err(CommandError::Usage(message.to_owned()));
             }
-            let answer = send(Method::PATCH, name, "").json(&body).send().await?;
+            let answer = send(Method::PATCH, name, "").json(&body).send().await.map_err(in_use)?;
             finish(management, name, change(management, &answer, *following).await?, *following).await
         }
         WorkspaceCommand::Link { name, cluster, following } => {
@@ -103,14 +113,28 @@ async fn carry_out(management: &Management, command: &WorkspaceCommand) -> Resul
             }
         }
         WorkspaceCommand::Keys { name, json } => {
-            let keys: SharedKeys = send(Method::POST, name, "/sharedKeys").send().await?.read()?;
-            if *json {
-                return print_json(&keys);
+            print_keys(send(Method::POST, name, "/sharedKeys").send().await?.read()?, *json)
+        }
+        WorkspaceCommand::RegenerateKey { name, key, skip_last_usage_check, json } => {
+            let body = json!({"keyKind": key.as_str(), "skipAccountKeysLastUsageCheck": skip_last_usage_check});
+            let answer = send(Method::POST, name, "/regenerateSharedKey").json(&body).send().await;
+            let answer = answer.map_err(in_use)?;
+            if answer.status == StatusCode::ACCEPTED {
+                // It takes long: whoever waits is shown the keys afterwards.
+                change(management, &answer, Following::default()).await?;
+                return print_keys(send(Method::POST, name, "/sharedKeys").send().await?.read()?, *json);
             }
-            let rows = [("primary", keys.primary_shared_key), ("secondary", keys.secondary_shared_key)];
-            print_table(&["SLOT", "KEY"], &rows.map(|(slot, key)| vec![slot.to_owned(), key.to_string()]))
+            print_keys(answer.read()?, *json)
         }
     }
+}
+
+fn print_keys(keys: SharedKeys, json: bool) -> Result<(), CommandError> {
+    if json {
+        return print_json(&keys);
+    }
+    let rows = [("primary", keys.primary_shared_key), ("secondary", keys.secondary_shared_key)];
+    print_table(&["SLOT", "KEY"], &rows.map(|(slot, key)| vec![slot.to_owned(), key.to_string()]))
 }
 
 /// The id by which the workspace `name` is queried.
@@ -143,13 +167,35 @@ async fn finish(
 
 /// The part of a PUT's or PATCH's body that options say.
 fn body(settings: &WorkspaceSettings) -> Value {
-    let WorkspaceSettings { retention, daily_cap, tag } = settings;
+    let WorkspaceSettings {
+        retention,
+        daily_cap,
+        disable_local_auth,
+        key_check_before_regeneration,
+        key_check_before_disable_local_auth,
+        skip_last_usage_check,
+        tag,
+    } = settings;
     let (mut body, mut properties) = (Map::new(), Map::new());
     if let Some(days) = retention {
         properties.insert("retentionInDays".to_owned(), (*days).into());
     }
     if let Some(gigabytes) = daily_cap {
         properties.insert("workspaceCapping".to_owned(), json!({"dailyQuotaGb": gigabytes}));
+    }
+    let features: Map<_, _> = [
+        ("disableLocalAuth", disable_local_auth),
+        ("enableKeyCheckBeforeRegeneration", key_check_before_regeneration),
+        ("enableKeyCheckBeforeDisableLocalAuth", key_check_before_disable_local_auth),
+    ]
+    .into_iter()
+    .filter_map(|(name, setting)| setting.map(|wanted| (name.to_owned(), wanted.into())))
+    .collect();
+    if !features.is_empty() {
+        properties.insert("features".to_owned(), features.into());
+    }
+    if *skip_last_usage_check {
+        body.insert("skipAccountKeysLastUsageCheck".to_owned(), true.into());
     }
     if !properties.is_empty() {
         body.insert("properties".to_owned(), properties.into());
@@ -188,6 +234,31 @@ fn retention(workspace: &Value) -> String {
     }
 }
 
+fn is_set(workspace: &Value, feature: &str) -> bool {
+    workspace["properties"]["features"][feature].as_bool().unwrap_or_default()
+}
+
+/// When a key was made and last used.
+fn key(workspace: &Value, name: &str) -> String {
+    let at = |what: &str| text(workspace, &format!("/properties/keysMetadata/{name}/{what}"));
+    match (at("generationTime"), at("lastUseTime")) {
+        (made, _) if made.is_empty() => String::new(),
+        (made, used) if used.is_empty() => format!("of {made}, never used"),
+        (made, used) => format!("of {made}, last used {used}"),
+    }
+}
+
+/// From what keys in use are kept.
+fn kept(workspace: &Value) -> &'static str {
+    let kept = ["enableKeyCheckBeforeRegeneration", "enableKeyCheckBeforeDisableLocalAuth"];
+    match kept.map(|feature| is_set(workspace, feature)) {
+        [true, true] => "are neither regenerated nor turned off",
+        [true, false] => "are not regenerated",
+        [false, true] => "are not turned off",
+        [false, false] => "",
+    }
+}
+
 fn details(workspace: &Value) -> Vec<Vec<String>> {
     let of = |pointer: &str| text(workspace, pointer);
     let cap = workspace.pointer("/properties/workspaceCapping/dailyQuotaGb").and_then(Value::as_f64);
@@ -201,6 +272,10 @@ fn details(workspace: &Value) -> Vec<Vec<String>> {
         ("cluster", text_or_none(workspace, "/properties/features/clusterResourceId")),
         ("retention", retention(workspace)),
         ("daily cap", cap),
+        ("keys", if is_set(workspace, "disableLocalAuth") { "turned off".to_owned() } else { String::new() }),
+        ("primary key", key(workspace, "primarySharedKey")),
+        ("secondary key", key(workspace, "secondarySharedKey")),
+        ("keys in use", kept(workspace).to_owned()),
         ("tags", tags(workspace)),
         ("created", of("/properties/createdDate")),
         ("changed", of("/properties/modifiedDate")),
@@ -252,9 +327,44 @@ mod tests {
     #[test]
     fn a_body_says_what_the_options_say() {
         assert_eq!(body(&WorkspaceSettings::default()), json!({}));
-        let settings =
-            WorkspaceSettings { retention: Some(90), daily_cap: Some(-1.0), tag: vec![("a".into(), "b".into())] };
+        let settings = WorkspaceSettings {
+            retention: Some(90),
+            daily_cap: Some(-1.0),
+            tag: vec![("a".into(), "b".into())],
+            ..WorkspaceSettings::default()
+        };
         let properties = json!({"retentionInDays": 90, "workspaceCapping": {"dailyQuotaGb": -1.0}});
         assert_eq!(body(&settings), json!({"properties": properties, "tags": {"a": "b"}}));
+        let settings = WorkspaceSettings {
+            disable_local_auth: Some(true),
+            key_check_before_regeneration: Some(false),
+            skip_last_usage_check: true,
+            ..WorkspaceSettings::default()
+        };
+        let features = json!({"disableLocalAuth": true, "enableKeyCheckBeforeRegeneration": false});
+        let expected = json!({"properties": {"features": features}, "skipAccountKeysLastUsageCheck": true});
+        assert_eq!(body(&settings), expected);
+    }
+
+    #[test]
+    fn a_workspace_is_shown_with_what_is_known_of_its_keys() {
+        let mut workspace = sample();
+        let shown = |workspace: &Value| table(&["PROPERTY", "VALUE"], &details(workspace));
+        assert!(!shown(&workspace).contains("key"), "an earlier server says nothing of them: {}", shown(&workspace));
+        workspace["properties"]["keysMetadata"] = json!({
+            "primarySharedKey": {"generationTime": "2026-01-01T00:00:00.000Z", "lastUseTime": "2026-01-02T00:00:00.000Z"},
+            "secondarySharedKey": {"generationTime": "2026-01-01T00:00:00.000Z", "lastUseTime": null},
+        });
+        workspace["properties"]["features"]["disableLocalAuth"] = true.into();
+        workspace["properties"]["features"]["enableKeyCheckBeforeRegeneration"] = true.into();
+        let shown = shown(&workspace);
+        for expected in [
+            "of 2026-01-01T00:00:00.000Z, last used 2026-01-02T00:00:00.000Z",
+            "of 2026-01-01T00:00:00.000Z, never used",
+            "turned off",
+            "are not regenerated",
+        ] {
+            assert!(shown.contains(expected), "{expected}: {shown}");
+        }
     }
 }
