@@ -1,5 +1,6 @@
 //! The real binary, driven from outside: stock clients, raw requests, and a look at what lies on the disk.
 
+mod access_keys;
 mod bad_input;
 mod canaries;
 mod caps;
