@@ -35,6 +35,7 @@ const TABLE: &[(&str, &str)] = &[
     ("Segments_ExportKey", "K"),
     ("Segments_List", "OK"),
     ("SharedKeys_GetSharedKeys", "K"),
+    ("SharedKeys_Regenerate", "K"),
     ("Tokens_Create", ""),
     ("Tokens_Delete", ""),
     ("Tokens_Get", ""),
