@@ -165,7 +165,7 @@ pub(crate) fn leaf_values(batch: &RecordBatch, leaf: &Field, place: Place) -> Re
 /// What the values of `batch` take in memory and in pages before they are encoded, in bytes: nulls count nothing.
 #[must_use]
 pub fn value_bytes(batch: &RecordBatch) -> usize {
-    batch.columns().iter().map(|column| array_bytes(column)).sum()
+    batch.columns().iter().map(array_bytes).sum()
 }
 
 fn array_bytes(array: &ArrayRef) -> usize {

@@ -7,10 +7,6 @@ use crate::{CatalogError, TokenRow};
 
 impl Rows<'_> {
     pub(super) async fn add_token(&mut self, r: &TokenRow) -> Result<(), CatalogError> {
-        let found: Vec<TokenRow> = self.find(sqlx::query("SELECT * FROM tokens WHERE name = ?").bind(&r.name)).await?;
-        if found.first() == Some(r) {
-            return Ok(());
-        }
         let query = sqlx::query("INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?)")
             .bind(&r.name)
             .bind(&r.lookup)
@@ -19,7 +15,10 @@ impl Rows<'_> {
             .bind(r.created.0)
             .bind(r.expires.map(|expires| expires.0))
             .bind(mac(self.mac_key, r));
-        self.store(TokenRow::KIND, r.label(), query).await
+        let Err(error) = self.store(TokenRow::KIND, r.label(), query).await else { return Ok(()) };
+        // It is there already after an answer that was lost. One whose row was altered is another one.
+        let found = self.find::<TokenRow>(sqlx::query("SELECT * FROM tokens WHERE name = ?").bind(&r.name)).await;
+        if found.is_ok_and(|found| found.first() == Some(r)) { Ok(()) } else { Err(error) }
     }
 
     /// Also one whose row was altered: it opens nothing, and is in the way.

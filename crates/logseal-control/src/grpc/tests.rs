@@ -151,7 +151,8 @@ async fn each_method_is_for_its_roles() {
     use crate::gate::Role;
     let deployment = Deployment::new().await;
     let api = Arc::new(management(&deployment).await);
-    let routes = routes(&api, watch::channel(false).1);
+    let (_running, stopping) = watch::channel(false);
+    let routes = routes(&api, stopping);
     let nobody = OperationId::from_bytes([9; 16]).to_string();
     for role in Role::ALL {
         let token = crate::testing::management::token(&api, role).await;

@@ -284,7 +284,7 @@ fn a_footer_that_counts_other_rows_is_refused() {
 #[test]
 fn small_chunks_are_joined() {
     let chunks: Vec<_> = (0..2000).map(|i| chunk(i * 3, i * 3 + 3, ["a", "b"][i as usize % 2])).collect();
-    let bytes = chunks.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
+    let bytes = chunks.iter().map(row_group_share).sum::<usize>();
     let (sealed, dek) = sealed(&chunks, bytes / 3);
     let (batch, groups) = read(sealed.file, &dek, &sealed.wrapped, &prefix()).unwrap();
     let ids = batch.column_by_name("id").unwrap().as_primitive::<arrow::datatypes::Int64Type>().values().to_vec();

@@ -149,10 +149,10 @@ impl Remote {
         let listener = self.runtime.block_on(TcpListener::bind(self.address)).expect("the address is free");
         self.address = listener.local_addr().expect("it is bound");
         let (stop, stopped) = watch::channel(false);
+        // Who has an open connection looks up no name: it must end between two looks at the key.
+        let limits = Limits { idle: Duration::from_secs(10), ..Limits::default() };
         let serving = self.runtime.spawn(async move {
-            serve(Listener { tcp: listener, acceptor }, router, Limits::default(), stopped)
-                .await
-                .expect("it is stopped");
+            serve(Listener { tcp: listener, acceptor }, router, limits, stopped).await.expect("it is stopped");
         });
         self.open = Some((stop, serving));
     }
