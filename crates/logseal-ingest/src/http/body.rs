@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Version, header};
+use http::{HeaderMap, header};
 use http_body::Body;
 use tokio::time::timeout;
 
@@ -83,11 +83,12 @@ where
     /// Leaves the rest of it to whoever sends it.
     ///
     /// A connection of HTTP/1.1 that is closed with unread bytes is reset, and its client may lose an answer that it did not read yet: it
-    /// would send again what is too large. So the rest is received, for a while and at most `most` bytes. A client that waits for our
-    /// word (`expect: 100-continue`) has sent nothing; one of HTTP/2 is told to stop.
-    pub(super) fn leave(mut self, version: Version, headers: &HeaderMap, most: usize) {
+    /// would send again what is too large; over HTTP/2 the same befalls a stream, of which some clients forget the answer when it is
+    /// reset. So the rest is received, for a while and at most `most` bytes. A client that waits for our word (`expect: 100-continue`)
+    /// has sent nothing.
+    pub(super) fn leave(mut self, headers: &HeaderMap, most: usize) {
         let waits = !self.begun && headers.contains_key(header::EXPECT);
-        if self.body.is_end_stream() || waits || version >= Version::HTTP_2 {
+        if self.body.is_end_stream() || waits {
             return;
         }
         tokio::spawn(async move {

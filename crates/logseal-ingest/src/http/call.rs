@@ -40,7 +40,7 @@ pub(super) async fn answer(door: &Door, client: &ClientNames, request: Request<I
     match settled {
         Ok(accepted) => answer::acknowledged(&accepted, form.unwrap_or(Form::Protobuf)),
         Err(refused) => {
-            body.leave(parts.version, &parts.headers, door.admission.limits().request_bytes);
+            body.leave(&parts.headers, door.admission.limits().request_bytes);
             refused
         }
     }

@@ -2,10 +2,16 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
 use http::Method;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
 use logseal_ingest::Accepted;
+use tokio::sync::oneshot;
 
 use super::{HttpClient, JSON, LOGS, PROTOBUF, REQUEST, REQUEST_JSON, Version, bare_deflate, gzip, zlib, zstd};
 use crate::harness::{Script, Server, open_body, soon};
@@ -168,6 +174,27 @@ async fn an_announced_length_is_checked_before_memory_is_asked_for() {
     let (_sender, body) = open_body();
     let answer = client.send(Method::POST, LOGS, &[("content-length", "4294967296")], body).await;
     assert_eq!(answer.refusal(), (413, 8, None));
+}
+
+/// Scenario: a call is refused by its head while its body, larger than a window, is still to come. Guarantee: the rest is received all the same, over
+/// both versions of HTTP: a client whose connection or stream is reset may not look at the answer any more.
+#[tokio::test]
+async fn the_rest_of_a_refused_body_is_received() {
+    for version in [Version::One, Version::Two] {
+        let server = Server::start(Script::accept(), |_| ()).await;
+        let (ended, end) = oneshot::channel();
+        let mut ended = Some(ended);
+        let pieces = (0..8).map(|_| Ok(Frame::data(Bytes::from(vec![0; 256 * 1024]))));
+        let last = stream::poll_fn(move |_| {
+            ended.take().map(|ended| ended.send(()));
+            Poll::Ready(None)
+        });
+        let body = BodyExt::boxed(StreamBody::new(stream::iter(pieces).chain(last)));
+        let mut client = HttpClient::connect(&server, version).await;
+        let answer = client.send(Method::POST, LOGS, &[("authorization", "")], body).await;
+        assert_eq!(answer.refusal(), (401, 16, None), "{version:?}");
+        soon(end).await.unwrap_or_else(|_| panic!("{version:?}: all of it is sent"));
+    }
 }
 
 /// Scenario: a body without a length grows while others hold the rest of the budget. Guarantee: the call is told to come back, and gives
