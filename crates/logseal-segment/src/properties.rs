@@ -20,7 +20,7 @@ use crate::SegmentError;
 use crate::encoding::ColumnEncoding;
 use crate::key_metadata::KeyMetadata;
 
-/// Rows a page at the most. Together with the size limit of a page it keeps a column chunk of a row group (16 MiB of Arrow)
+/// Rows a page at the most. Together with the size limit of a page it keeps a column chunk of a row group (12 MiB of values)
 /// far below the 32,767 pages that Parquet Modular Encryption can number (`Encryption.md`, section 4.4.1).
 const PAGE_ROWS: usize = 8_192;
 

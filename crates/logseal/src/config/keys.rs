@@ -72,7 +72,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("wal.file_bytes", "bytes", "size at which the write-ahead log goes on in a new file"),
     key("segment.max_age_ms", "ms", "a batch becomes a segment at this age"),
     key("segment.target_bytes", "bytes", "a batch becomes a segment when its file is expected to reach this size"),
-    key("segment.row_group_bytes", "bytes", "size of a row group in memory"),
+    key("segment.row_group_bytes", "bytes", "size of the values of a row group"),
     key("segment.zstd_level", "1 to 22", "compression of segments"),
     key("keys.probe_interval_ms", "ms", "time between two probes of a cluster's key; 1,000 to 30,000"),
     key("keys.grace_ms", "ms", "how long keys in memory serve while the key vault cannot be reached; at most an hour"),
