@@ -24,6 +24,7 @@ unsafe extern "C" {
     fn sysconf(name: c_int) -> c_long;
     fn mincore(start: *mut c_void, size: usize, resident: *mut u8) -> c_int;
     fn madvise(start: *mut c_void, size: usize, advice: c_int) -> c_int;
+    fn __errno_location() -> *mut c_int;
 }
 
 /// Makes `size` bytes from `start` zeros without touching pages that are not there. Allocates nothing.
@@ -51,13 +52,15 @@ pub(crate) unsafe fn wipe(start: *mut u8, size: usize) {
     }
 }
 
-/// Wipes `pages` pages of `page` bytes each, at most [`ASKED`].
+/// Wipes `pages` pages of `page` bytes each, at most [`ASKED`]. Leaves `errno` as it is: C code may rely on that of `free` (POSIX.1-2024).
 ///
 /// # Safety
 ///
 /// As for [`wipe`]; `start` is where a page begins.
 unsafe fn wipe_pages(start: *mut u8, pages: usize, page: usize) {
     let mut resident = [0; ASKED];
+    // SAFETY: it is this thread's own.
+    let errno = unsafe { *__errno_location() };
     // SAFETY: the caller's promise, and there is a byte for each page.
     let known = unsafe { mincore(start.cast(), pages * page, resident.as_mut_ptr()) } == 0;
     let mut at = 0;
@@ -72,6 +75,8 @@ unsafe fn wipe_pages(start: *mut u8, pages: usize, page: usize) {
         }
         at += run.len();
     }
+    // SAFETY: as above.
+    unsafe { *__errno_location() = errno };
 }
 
 #[cfg(test)]
@@ -117,14 +122,18 @@ mod tests {
         }
     }
 
-    /// Scenario: bytes that begin within a page, about which `mincore` and `madvise` say nothing. Guarantee: what is asked for is filled, and nothing
-    /// else.
+    /// Scenario: bytes that begin within a page, about which `mincore` and `madvise` say nothing. Guarantee: what is asked for is filled, nothing
+    /// else is, and `errno` stays.
     #[test]
     fn what_the_system_refuses_is_filled() {
         let mut bytes = vec![1_u8; 3 * 8192];
         let inside = &mut bytes[4096 - 3..];
         // SAFETY: two pages of 4,096 bytes lie within the bytes.
-        unsafe { wipe_pages(inside.as_mut_ptr(), 2, 4096) };
+        unsafe {
+            *__errno_location() = 77;
+            wipe_pages(inside.as_mut_ptr(), 2, 4096);
+            assert_eq!(*__errno_location(), 77);
+        }
         assert!(inside[..8192].iter().all(|byte| *byte == 0));
         assert!(inside[8192..].iter().all(|byte| *byte == 1));
     }
