@@ -1,11 +1,11 @@
 //! The object store with what it lacks: durability of the local store, and create-only puts that know their own work.
 
-use std::collections::HashMap;
+mod local;
+
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path as FsPath, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -14,6 +14,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 
+use self::local::LocalFolders;
 use crate::SegmentError;
 use crate::error::is_final;
 
@@ -30,47 +31,8 @@ pub struct StoredObject {
 #[derive(Clone, Debug)]
 pub struct SegmentStore {
     objects: Arc<dyn ObjectStore>,
-    /// A local store has to be synced by us: `object_store` 0.13 does not.
+    /// A local store is written and synced by us: `object_store` 0.13 does not sync.
     local: Option<LocalFolders>,
-}
-
-/// The folders of a local store.
-#[derive(Clone, Debug)]
-struct LocalFolders {
-    root: PathBuf,
-    /// Those whose entry in the folder above them is durable, with their inodes: one that was deleted and made anew is another one.
-    durable: Arc<Mutex<HashMap<PathBuf, u64>>>,
-}
-
-/// Folders that are remembered as durable; a store has one for each day and table.
-const DURABLE_FOLDERS: usize = 10_000;
-
-impl LocalFolders {
-    /// Syncs `file`, the folder that it is in, and each folder above that is not known to be durable.
-    fn sync(&self, file: &FsPath) -> io::Result<()> {
-        File::open(file)?.sync_all()?;
-        let mut made_durable = Vec::new();
-        for folder in file.ancestors().skip(1) {
-            let opened = File::open(folder)?;
-            opened.sync_all()?;
-            let inode = opened.metadata()?.ino();
-            if folder == self.root || self.durable().get(folder) == Some(&inode) {
-                break;
-            }
-            made_durable.push((folder.to_owned(), inode));
-        }
-        let mut durable = self.durable();
-        if durable.len() + made_durable.len() > DURABLE_FOLDERS {
-            durable.clear();
-        }
-        // Only now: a folder is durable once the one above it was synced.
-        durable.extend(made_durable);
-        Ok(())
-    }
-
-    fn durable(&self) -> MutexGuard<'_, HashMap<PathBuf, u64>> {
-        self.durable.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl SegmentStore {
@@ -90,7 +52,7 @@ impl SegmentStore {
                 .map_err(|error| failed(object_store::Error::Generic { store: "local", source: Box::new(error) }))?;
         }
         let objects = Arc::new(LocalFileSystem::new_with_prefix(&root).map_err(failed)?);
-        Ok(Self { objects, local: Some(LocalFolders { root, durable: Arc::default() }) })
+        Ok(Self { objects, local: Some(LocalFolders::new(root)) })
     }
 
     /// A store that is durable by itself once a put returns, such as a cloud's or a test's.
@@ -116,9 +78,8 @@ impl SegmentStore {
     /// [`SegmentError::Sync`].
     pub async fn put_new(&self, path: &Path, content: impl Into<PutPayload>) -> Result<(), SegmentError> {
         let content = content.into();
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match self.objects.put_opts(path, content.clone(), options).await {
-            Ok(_) => {}
+        match self.create(path, &content).await {
+            Ok(()) => {}
             Err(object_store::Error::AlreadyExists { .. }) => self.expect_own(path, &content).await?,
             Err(source) if is_final(&source) => return Err(SegmentError::Put { path: path.clone(), source }),
             Err(source) => match self.expect_own(path, &content).await {
@@ -176,7 +137,8 @@ impl SegmentStore {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
             Err(source) => return Err(SegmentError::Delete { path: path.clone(), source }),
         }
-        let Some(folder) = self.local_file(path).and_then(|file| file.parent().map(FsPath::to_owned)) else {
+        let file = self.local.as_ref().map(|folders| folders.file(path));
+        let Some(folder) = file.as_deref().and_then(FsPath::parent).map(FsPath::to_owned) else {
             return Ok(());
         };
         let synced = tokio::task::spawn_blocking(move || match File::open(folder) {
@@ -185,6 +147,22 @@ impl SegmentStore {
             opened => opened?.sync_all(),
         });
         finish_sync(path, synced.await)
+    }
+
+    async fn create(&self, path: &Path, content: &PutPayload) -> object_store::Result<()> {
+        let Some(folders) = self.local.clone() else {
+            let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+            return self.objects.put_opts(path, content.clone(), options).await.map(drop);
+        };
+        let (file, content) = (folders.file(path), content.clone());
+        let put = tokio::task::spawn_blocking(move || folders.put_new(&file, &content)).await;
+        put.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(|error| {
+            let (already, source) = (error.kind() == io::ErrorKind::AlreadyExists, Box::new(error));
+            match already {
+                true => object_store::Error::AlreadyExists { path: path.to_string(), source },
+                false => object_store::Error::Generic { store: "local", source },
+            }
+        })
     }
 
     async fn expect_own(&self, path: &Path, content: &PutPayload) -> Result<(), SegmentError> {
@@ -198,15 +176,9 @@ impl SegmentStore {
 
     /// Makes the object's file durable, and each folder up to the root: a new folder is as volatile as a new file.
     async fn sync(&self, path: &Path) -> Result<(), SegmentError> {
-        let (Some(file), Some(folders)) = (self.local_file(path), self.local.clone()) else { return Ok(()) };
+        let Some(folders) = self.local.clone() else { return Ok(()) };
+        let file = folders.file(path);
         finish_sync(path, tokio::task::spawn_blocking(move || folders.sync(&file)).await)
-    }
-
-    /// The file of an object of a local store.
-    fn local_file(&self, path: &Path) -> Option<PathBuf> {
-        let mut file = self.local.as_ref()?.root.clone();
-        file.extend(path.parts().map(|part| part.as_ref().to_owned()));
-        Some(file)
     }
 }
 

@@ -221,3 +221,23 @@ async fn a_store_that_cannot_write_says_which_object() {
     let refused = store.put_new(&Path::from("clusters/a"), Bytes::new()).await;
     assert!(refused.unwrap_err().to_string().contains("clusters/a"));
 }
+
+/// Scenario: a process was killed while it wrote an object of several syncs' size. Guarantee: what it left is no object and hinders nobody, and a put leaves
+/// nothing beside its object, whether it succeeds or not.
+#[tokio::test]
+async fn what_a_broken_off_put_left_is_no_object() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SegmentStore::local(dir.path().join("store")).unwrap();
+    let folder = dir.path().join("store/clusters");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("a#1"), b"half").unwrap();
+    let path = Path::from("clusters/a");
+    let large: PutPayload = (0..11).map(|piece| Bytes::from(vec![piece; 1 << 20])).collect();
+    store.put_new(&path, large.clone()).await.unwrap();
+    assert!(matches!(store.put_new(&path, Bytes::from_static(b"other")).await, Err(SegmentError::Conflict(_))));
+    let listed: Vec<_> = store.list(None).map(|object| object.unwrap()).collect().await;
+    assert_eq!(listed, [StoredObject { path: path.clone(), bytes: 11 << 20 }]);
+    assert_eq!(store.get(&path, 1 << 30).await.unwrap(), Bytes::from(large));
+    let names = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(names.collect::<std::collections::HashSet<_>>(), ["a", "a#1"].map(Into::into).into());
+}
