@@ -24,14 +24,6 @@ const HOLD_MARGIN: Duration = Duration::from_millis(500);
 /// Bytes that a held call takes at the most: its stream's window.
 const HELD_BYTES: usize = crate::connection::STREAM_WINDOW as usize;
 
-/// Budget for the Arrow chunk of a body of `bytes`, taken before it is scanned.
-///
-/// A start value only: columns of typical records are about as large as their protobuf, and take some kilobytes however few they are;
-/// many tiny records under one large resource grow far beyond it. Who builds the chunk corrects the permit as it grows.
-pub(crate) fn chunk_estimate(bytes: usize) -> usize {
-    bytes + bytes.min(16 * 1024)
-}
-
 /// Bytes of memory that requests and what grows out of them may take together.
 ///
 /// Fair: a large request is not starved by small ones that come later. A part may be reserved for what is overdrawn: the more rows wait to be

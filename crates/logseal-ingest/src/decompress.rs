@@ -15,9 +15,10 @@ use logseal_wal::{CompressedBody, Compression};
 use zstd::stream::raw::{DParameter, Decoder as ZstdDecoder, InBuffer, Operation, OutBuffer};
 use zstd::zstd_safe::find_frame_compressed_size;
 
-use crate::admission::{BudgetPermit, chunk_estimate, over_budget};
+use crate::admission::{BudgetPermit, over_budget};
 use crate::cpu::{self, Awaited};
 use crate::door::Refusal;
+use crate::expansion::Expansion;
 
 /// Encoding of a request body.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -82,12 +83,12 @@ const BELIEVED_RATIO: usize = 1032;
 const USUAL_RATIO: usize = 10;
 
 /// Budget to wait for before a body of `wire` bytes is read.
-pub(crate) fn expected_bytes(encoding: Encoding, wire: usize, limit: usize) -> usize {
+pub(crate) fn expected_bytes(encoding: Encoding, wire: usize, limit: usize, expansion: Expansion) -> usize {
     match encoding {
-        Encoding::Identity => wire + chunk_estimate(wire),
+        Encoding::Identity => wire.saturating_add(expansion.chunk_bytes(wire)),
         Encoding::Gzip | Encoding::Deflate | Encoding::Zstd => {
-            // The output, and the estimate of its chunk.
-            wire + STATE_BYTES + 2 * wire.saturating_mul(USUAL_RATIO).min(limit)
+            let output = wire.saturating_mul(USUAL_RATIO).min(limit);
+            (wire + STATE_BYTES + output).saturating_add(expansion.chunk_bytes(output))
         }
     }
 }
@@ -118,18 +119,20 @@ pub async fn decompress(
     wire: Bytes,
     permit: BudgetPermit,
     limit: usize,
+    expansion: Expansion,
 ) -> Result<Decompressed, Refusal> {
     if encoding == Encoding::Identity {
         return Ok((wire, None, permit));
     }
     let result = if wire.len() > IN_PLACE {
-        cpu::run(move |awaited| Work::begin(encoding, wire, permit, limit, AT_ONCE)?.run_to_end(awaited)).await
+        let begin = move || Work::begin(encoding, wire, permit, limit, AT_ONCE);
+        cpu::run(move |awaited| begin()?.run_to_end(awaited, expansion)).await
     } else {
         let mut work = Work::begin(encoding, wire, permit, limit, AT_ONCE_IN_PLACE)?;
         if work.run(IN_PLACE, &Awaited::ALWAYS)? {
-            return work.finish();
+            return work.finish(expansion);
         }
-        cpu::run(move |awaited| work.run_to_end(awaited)).await
+        cpu::run(move |awaited| work.run_to_end(awaited, expansion)).await
     };
     result.unwrap_or_else(|_panic| Err(Refusal::unavailable("the request could not be decompressed now")))
 }
@@ -189,9 +192,9 @@ impl Work {
         Ok(Self { encoding, wire, source, source_bytes, output, filled: 0, limit, permit })
     }
 
-    fn run_to_end(mut self, awaited: &Awaited<'_>) -> Result<Decompressed, Refusal> {
+    fn run_to_end(mut self, awaited: &Awaited<'_>, expansion: Expansion) -> Result<Decompressed, Refusal> {
         while !self.run(usize::MAX, awaited)? {}
-        self.finish()
+        self.finish(expansion)
     }
 
     /// Decodes until at least `until` bytes came out in all. True when the stream has ended.
@@ -233,7 +236,7 @@ impl Work {
         Ok(())
     }
 
-    fn finish(self) -> Result<Decompressed, Refusal> {
+    fn finish(self, expansion: Expansion) -> Result<Decompressed, Refusal> {
         let Self { encoding, wire, source, mut output, filled, mut permit, .. } = self;
         drop(source);
         output.truncate(filled);
@@ -243,7 +246,7 @@ impl Work {
             Encoding::Identity | Encoding::Deflate => None,
         };
         let kept_bytes = kept.as_ref().map_or(0, CompressedBody::compressed_bytes);
-        let needed = output.capacity() + kept_bytes + chunk_estimate(filled);
+        let needed = output.capacity() + kept_bytes + expansion.chunk_bytes(filled);
         if !permit.try_cover(needed) {
             return Err(over_budget());
         }

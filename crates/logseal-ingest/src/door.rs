@@ -14,6 +14,7 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 
 use crate::admission::{Admission, Budget, BudgetPermit, Hold};
+use crate::expansion::Expansion;
 use crate::meter::Meter;
 use crate::quota::{DailyCaps, Reached};
 use crate::{DoorSettings, IngestError};
@@ -63,6 +64,11 @@ pub enum AuthError {
 /// Takes whole requests in.
 #[async_trait]
 pub trait Intake: Debug + Send + Sync {
+    /// How much memory the records of a request of `workspace` are expected to take, so that it can be waited for before the request is read.
+    fn expansion(&self, _workspace: WorkspaceId) -> Expansion {
+        Expansion::default()
+    }
+
     /// Takes one request, and returns once its accepted records are durable.
     ///
     /// The future is dropped when the client goes away or its deadline passes. Whether the records are kept then is the

@@ -4,9 +4,10 @@ use bytes::Bytes;
 use logseal_otlp::from_json;
 use logseal_otlp::json_request::most_bytes;
 
-use crate::admission::{BudgetPermit, chunk_estimate, over_budget};
+use crate::admission::{BudgetPermit, over_budget};
 use crate::cpu;
 use crate::door::Refusal;
+use crate::expansion::Expansion;
 
 /// A text that is read in place: about 0.2 ms.
 const IN_PLACE: usize = 64 * 1024;
@@ -19,17 +20,23 @@ pub(crate) async fn to_protobuf(
     text: Bytes,
     permit: BudgetPermit,
     limit: usize,
+    expansion: Expansion,
 ) -> Result<(Bytes, BudgetPermit), Refusal> {
     if text.len() <= IN_PLACE {
-        return convert(text, permit, limit);
+        return convert(text, permit, limit, expansion);
     }
-    let result = cpu::run(move |_| convert(text, permit, limit)).await;
+    let result = cpu::run(move |_| convert(text, permit, limit, expansion)).await;
     result.unwrap_or_else(|_panic| Err(Refusal::unavailable("the request could not be read now")))
 }
 
-fn convert(text: Bytes, mut permit: BudgetPermit, limit: usize) -> Result<(Bytes, BudgetPermit), Refusal> {
+fn convert(
+    text: Bytes,
+    mut permit: BudgetPermit,
+    limit: usize,
+    expansion: Expansion,
+) -> Result<(Bytes, BudgetPermit), Refusal> {
     // Its buffer may be larger than the text.
-    let held = permit.bytes().saturating_sub(chunk_estimate(text.len())).max(text.len());
+    let held = permit.bytes().saturating_sub(expansion.chunk_bytes(text.len())).max(text.len());
     if !permit.try_cover(held + most_bytes(text.len())) {
         return Err(over_budget());
     }
@@ -39,7 +46,7 @@ fn convert(text: Bytes, mut permit: BudgetPermit, limit: usize) -> Result<(Bytes
         return Err(Refusal::too_large("the request as protobuf", limit));
     }
     body.shrink_to_fit();
-    let needed = body.capacity() + chunk_estimate(body.len());
+    let needed = body.capacity() + expansion.chunk_bytes(body.len());
     if !permit.try_cover(needed) {
         return Err(over_budget());
     }
@@ -68,11 +75,12 @@ mod tests {
     async fn the_budget_of_the_text_suffices() {
         for bytes in [100, 10_000, IN_PLACE, MIB] {
             let text = text(bytes);
-            let budget = Budget::new(text.len() + chunk_estimate(text.len()));
+            let budget = Budget::new(text.len() + Expansion::default().chunk_bytes(text.len()));
             let permit = budget.try_take(budget.total()).expect("all of it");
-            let (body, permit) = to_protobuf(text.clone(), permit, 64 * MIB).await.expect("a request");
+            let (body, permit) =
+                to_protobuf(text.clone(), permit, 64 * MIB, Expansion::default()).await.expect("a request");
             assert!(body.len() < text.len() && !body.is_empty());
-            assert_eq!(permit.bytes(), body.len() + chunk_estimate(body.len()), "{bytes}");
+            assert_eq!(permit.bytes(), body.len() + Expansion::default().chunk_bytes(body.len()), "{bytes}");
             assert_eq!(budget.free(), budget.total() - permit.bytes());
         }
     }
@@ -80,13 +88,14 @@ mod tests {
     #[tokio::test]
     async fn what_is_not_to_be_taken_is_refused_and_gives_its_budget_back() {
         let budget = Budget::new(4 * MIB);
-        let take = |text: &Bytes| budget.try_take(text.len() + chunk_estimate(text.len())).expect("free");
+        let take =
+            |text: &Bytes| budget.try_take(text.len() + Expansion::default().chunk_bytes(text.len())).expect("free");
         for bytes in [100, 2 * IN_PLACE] {
             let whole = text(bytes);
             let cut = whole.slice(..whole.len() - 1);
-            let refused = to_protobuf(cut.clone(), take(&cut), MIB).await.map(drop);
+            let refused = to_protobuf(cut.clone(), take(&cut), MIB, Expansion::default()).await.map(drop);
             assert!(matches!(&refused, Err(Refusal::Undecodable(text)) if text.contains("OTLP/JSON")), "{refused:?}");
-            let refused = to_protobuf(whole.clone(), take(&whole), 30).await.map(drop);
+            let refused = to_protobuf(whole.clone(), take(&whole), 30, Expansion::default()).await.map(drop);
             assert!(matches!(refused, Err(Refusal::TooLarge(_))), "{refused:?}");
         }
         drop(budget.take(budget.total()).await);

@@ -9,6 +9,7 @@
 //! | [`door`] | the ports of the door, and the words of its answers |
 //! | [`settings`] | the `[ingest]` table |
 //! | [`admission`] | the byte budget, held calls, the pace of a workspace |
+//! | [`expansion`] | how much memory a request's columns will take |
 //! | [`quota`] | daily caps of workspaces, and what they have used |
 //! | [`decompress`] | gzip, deflate and zstd with bounded memory |
 //! | `json` | OTLP/JSON made protobuf under the budget |
@@ -28,6 +29,7 @@ pub mod cpu;
 pub mod decompress;
 pub mod door;
 pub mod error;
+pub mod expansion;
 pub mod grpc;
 pub mod http;
 mod json;
@@ -41,5 +43,6 @@ mod status;
 pub use admission::{Budget, BudgetPermit, Hold, HoldEnded};
 pub use door::{Accepted, AuthError, Authenticator, Door, Intake, IntakeError, IntakeRequest, Refusal};
 pub use error::IngestError;
+pub use expansion::Expansion;
 pub use quota::{DailyCaps, QuotaStatus};
 pub use settings::{DoorLimits, DoorSettings};

@@ -16,6 +16,7 @@ use tracing::{debug, error};
 use crate::admission::{BudgetPermit, Hold};
 use crate::decompress::{Encoding, decompress};
 use crate::door::{Accepted, Door, IntakeRequest, Refusal};
+use crate::expansion::Expansion;
 use crate::json::to_protobuf;
 use crate::meter::{Outcome, Protocol};
 
@@ -101,6 +102,8 @@ pub(crate) struct Arrived {
     pub(crate) hold: Hold,
     pub(crate) encoding: Encoding,
     pub(crate) form: Form,
+    /// What its records are expected to become.
+    pub(crate) expansion: Expansion,
     pub(crate) wire: Bytes,
     /// Covers `wire`, and as much of what becomes of it as its size tells.
     pub(crate) permit: BudgetPermit,
@@ -128,10 +131,10 @@ pub(crate) fn identify(door: &Door, client: &ClientNames, headers: &HeaderMap) -
 
 /// Takes in a body that has arrived.
 pub(crate) async fn take_in(door: &Door, arrived: Arrived) -> Result<Accepted, Refusal> {
-    let Arrived { workspace, hold, encoding, form, wire, permit } = arrived;
+    let Arrived { workspace, hold, encoding, form, expansion, wire, permit } = arrived;
     let limit = door.admission.limits().request_bytes;
     door.meter.wire_bytes.increment(wire.len() as u64);
-    let (body, compressed, permit) = decompress(encoding, wire, permit, limit).await?;
+    let (body, compressed, permit) = decompress(encoding, wire, permit, limit, expansion).await?;
     let bytes = body.len();
     door.meter.decompressed_bytes.increment(bytes as u64);
     door.admission.charge(workspace, bytes);
@@ -144,7 +147,7 @@ pub(crate) async fn take_in(door: &Door, arrived: Arrived) -> Result<Accepted, R
         Form::Json => {
             // The log keeps protobuf.
             drop(compressed);
-            let (body, permit) = to_protobuf(body, permit, limit).await?;
+            let (body, permit) = to_protobuf(body, permit, limit, expansion).await?;
             (body, None, permit)
         }
     };

@@ -65,14 +65,15 @@ fn sample(length: usize) -> Vec<u8> {
 
 async fn decode(encoding: Encoding, wire: Vec<u8>, budget: &Arc<Budget>) -> Result<Vec<u8>, Refusal> {
     let permit = budget.try_take(wire.len()).expect("the test leaves room");
-    let result = decompress(encoding, wire.into(), permit, LIMIT).await.map(|(body, kept, permit)| {
-        assert!(permit.bytes() >= 2 * body.len(), "body and chunk are covered: {} {}", permit.bytes(), body.len());
-        if let Some(kept) = kept {
-            assert!(permit.bytes() >= 2 * body.len() + kept.compressed_bytes(), "what is kept is covered");
-            assert_eq!(kept.decompress().expect("what the log keeps can be read"), body);
-        }
-        body.to_vec()
-    });
+    let result =
+        decompress(encoding, wire.into(), permit, LIMIT, Expansion::default()).await.map(|(body, kept, permit)| {
+            assert!(permit.bytes() >= 2 * body.len(), "body and chunk are covered: {} {}", permit.bytes(), body.len());
+            if let Some(kept) = kept {
+                assert!(permit.bytes() >= 2 * body.len() + kept.compressed_bytes(), "what is kept is covered");
+                assert_eq!(kept.decompress().expect("what the log keeps can be read"), body);
+            }
+            body.to_vec()
+        });
     // The compute thread may drop its part a moment after it answered.
     drop(budget.take(budget.total()).await);
     result

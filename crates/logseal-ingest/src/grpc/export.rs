@@ -70,9 +70,11 @@ async fn read(
     if length > limits.request_bytes {
         return Err(Refusal::too_large("the announced length of the request", limits.request_bytes));
     }
-    let permit = admission.take(expected_bytes(encoding, length, limits.request_bytes), &hold).await?;
+    let expansion = door.intake.expansion(workspace);
+    let expected = expected_bytes(encoding, length, limits.request_bytes, expansion);
+    let permit = admission.take(expected, &hold).await?;
     let wire = in_time(limits.body_read, reader.message(length)).await?;
-    take_in(door, Arrived { workspace, hold, encoding, form: Form::Protobuf, wire, permit }).await
+    take_in(door, Arrived { workspace, hold, encoding, form: Form::Protobuf, expansion, wire, permit }).await
 }
 
 fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {

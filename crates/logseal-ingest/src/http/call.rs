@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::PATH;
 use super::answer::{self, Elsewhere};
 use super::body::RequestBody;
-use crate::admission::{chunk_estimate, over_budget};
+use crate::admission::over_budget;
 use crate::decompress::{Encoding, expected_bytes};
 use crate::door::{Accepted, Door, Refusal};
 use crate::meter::Protocol;
@@ -72,17 +72,19 @@ async fn read(
     let hold = admission.hold(workspace, start, None);
     admission.pace(workspace, &hold).await?;
     let expected = announced.unwrap_or(UNANNOUNCED_BYTES.min(limits.request_bytes));
-    let permit = admission.take(expected_bytes(encoding, expected, limits.request_bytes), &hold).await?;
+    let expansion = door.intake.expansion(workspace);
+    let needed = expected_bytes(encoding, expected, limits.request_bytes, expansion);
+    let permit = admission.take(needed, &hold).await?;
     let (wire, mut permit) = in_time(limits.body_read, body.read(expected, permit, limits.request_bytes)).await?;
     // What is compressed asks for its own memory, which its size does not tell.
     if encoding == Encoding::Identity {
-        let needed = wire.len() + chunk_estimate(wire.len());
+        let needed = wire.len() + expansion.chunk_bytes(wire.len());
         if !permit.try_cover(needed) {
             return Err(over_budget());
         }
         permit.shrink_to(needed);
     }
-    take_in(door, Arrived { workspace, hold, encoding, form, wire, permit }).await
+    take_in(door, Arrived { workspace, hold, encoding, form, expansion, wire, permit }).await
 }
 
 /// The form that the content type names; its parameters mean nothing here.

@@ -12,8 +12,9 @@ use bytes::{Bytes, BytesMut};
 use logseal_core::WorkspaceId;
 use tokio::sync::oneshot;
 
-use crate::admission::{BudgetPermit, chunk_estimate};
+use crate::admission::BudgetPermit;
 use crate::door::{Accepted, IntakeError};
+use crate::expansion::Expansion;
 
 /// Requests up to this size are gathered. Larger ones have so many records that what they cost besides is little.
 pub const GATHERED_BYTES: usize = 32 * 1024;
@@ -133,7 +134,7 @@ pub fn join(requests: &mut [Waiting]) -> (Bytes, BudgetPermit) {
 /// Undoes [`join`]: each request has a permit again.
 pub fn part(requests: &mut [Waiting]) {
     for Waiting { body, permit, .. } in requests {
-        permit.overdraw_to(body.len() + chunk_estimate(body.len()));
+        permit.overdraw_to(body.len() + Expansion::default().chunk_bytes(body.len()));
     }
 }
 

@@ -61,8 +61,9 @@ use self::journal::{Journal, Submission, Trouble};
 use self::request::{ScannedRequest, scan};
 use self::stream::{Rows, Stream, memory_bytes};
 use self::tables::{Tables, WorkspaceTables};
-use crate::admission::{BudgetPermit, chunk_estimate};
+use crate::admission::BudgetPermit;
 use crate::door::{Accepted, Intake, IntakeError, IntakeRequest};
+use crate::expansion::Expansion;
 use crate::meter;
 
 /// The rules by which requests become rows; written into each frame, so that a later version knows how it was read.
@@ -125,6 +126,10 @@ struct Place {
 
 #[async_trait]
 impl Intake for Pipeline {
+    fn expansion(&self, workspace: WorkspaceId) -> Expansion {
+        self.tables.workspace(workspace).map_or_else(Expansion::default, |tables| tables.learned().expansion())
+    }
+
     async fn take(&self, request: IntakeRequest) -> Result<Accepted, IntakeError> {
         let IntakeRequest { workspace, body, compressed, mut permit, hold } = request;
         let mut place = self.place(workspace).await?;
@@ -141,7 +146,7 @@ impl Intake for Pipeline {
         drop(place);
         // What is joined is compressed anew.
         drop(compressed);
-        permit.shrink_to(body.len() + chunk_estimate(body.len()));
+        permit.shrink_to(body.len() + Expansion::default().chunk_bytes(body.len()));
         let (outcome, result) = oneshot::channel();
         if let Some(lot) = self.gatherer.add(workspace, Waiting { body, permit, outcome }) {
             // On its own: others wait behind it, also when this client goes away.

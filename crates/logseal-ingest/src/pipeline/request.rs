@@ -41,7 +41,7 @@ pub struct ScannedRequest {
     pub ignored_string_references: u64,
 }
 
-/// Scans `body`, and compresses it unless it came `compressed`.
+/// Scans `body`, whose bytes `permit` covers with what its columns are expected to take, and compresses it unless it came `compressed`.
 ///
 /// # Errors
 ///
@@ -54,12 +54,14 @@ pub async fn scan(
     received: UnixNanos,
     limits: Arc<ScanLimits>,
 ) -> Result<ScannedRequest, IntakeError> {
+    let raw_bytes = body.len();
     // The body goes as soon as it is scanned, and its permit never goes before it: also when the client goes away.
     let (scanned, compressed, mut permit) = if body.len() <= INLINE_SCAN_BYTES {
         let (scanned, compressed) = work(&tables, &body, compressed, received, &limits);
         drop(body);
         (scanned, compressed, permit)
     } else {
+        let tables = Arc::clone(&tables);
         let job = move |_: &cpu::Awaited<'_>| {
             let (scanned, compressed) = work(&tables, &body, compressed, received, &limits);
             drop(body);
@@ -75,6 +77,7 @@ pub async fn scan(
         })?;
 
     let rows: usize = chunks.iter().map(memory_bytes).sum();
+    tables.learned().learn(raw_bytes, rows);
     let bytes = rows + compressed.compressed_bytes();
     if bytes > permit.budget_bytes() {
         // Coming back would never help: also an idle server has no more.

@@ -13,6 +13,8 @@ use logseal_crypto::{Aek, WrapError};
 use logseal_keys::{KeyError, Keyring, schema};
 use logseal_otlp::{AttributeColumn, AttributeContainer, AttributeKind, SchemaLimits, TableSchema, WorkspaceSchema};
 
+use crate::expansion::Learned;
+
 /// Links of a workspace that are followed while one request adds columns; each takes an operation, so a second one is rare.
 const LINKS: u32 = 8;
 
@@ -32,6 +34,7 @@ pub struct WorkspaceTables {
     name: Arc<str>,
     schema: WorkspaceSchema,
     tables: Mutex<HashMap<TableName, Arc<Table>>>,
+    learned: Learned,
     ids: IdGenerator,
     clock: Arc<dyn Clock>,
 }
@@ -78,6 +81,7 @@ impl Tables {
             name: name.into(),
             schema: WorkspaceSchema::new(self.limits),
             tables: Mutex::default(),
+            learned: Learned::default(),
             ids: self.ids.clone(),
             clock: Arc::clone(&self.clock),
         };
@@ -118,6 +122,12 @@ impl WorkspaceTables {
     pub fn by_id(&self, id: TableId) -> Option<Arc<Table>> {
         let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         tables.values().find(|table| table.row.id == id).map(Arc::clone)
+    }
+
+    /// What its requests were seen to become in memory.
+    #[must_use]
+    pub fn learned(&self) -> &Learned {
+        &self.learned
     }
 
     /// What scans write into.
@@ -252,6 +262,7 @@ impl WorkspaceTables {
             name: "w".into(),
             schema: WorkspaceSchema::new(SchemaLimits::default()),
             tables: Mutex::default(),
+            learned: Learned::default(),
             ids: IdGenerator::new(Arc::clone(&clock), Arc::new(logseal_crypto::OsRandom)),
             clock,
         }
