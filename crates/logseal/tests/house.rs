@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use toml::Table;
 
 /// For each crate the crates of ours that it may depend on. A new edge is the rarest change: add it here and say why.
@@ -177,5 +178,51 @@ fn alerts_and_dashboard_ask_for_metrics_that_there_are() {
             let metric = format!("\"{}\"", series.unwrap_or(name));
             assert!(sources.contains(&metric), "{file}: no metric is called {metric}");
         }
+    }
+}
+
+/// Names and versions of the crates of `Cargo.lock`.
+fn locked() -> BTreeSet<(String, String)> {
+    let lock: Table = fs::read_to_string(root().join("Cargo.lock")).expect("a lock file").parse().expect("TOML");
+    let text = |package: &toml::Value, key: &str| package[key].as_str().expect("a text").to_owned();
+    let packages = lock["package"].as_array().expect("packages");
+    packages.iter().map(|package| (text(package, "name"), text(package, "version"))).collect()
+}
+
+#[test]
+fn libraries_of_the_cryptographic_bill_are_those_of_the_lock_file() {
+    let text = fs::read_to_string(root().join("deploy/CRYPTOGRAPHY.md")).expect("a document");
+    // `name` 1.2.3
+    let parts: Vec<_> = text.split('`').collect();
+    let mut stated: Vec<(String, String)> = Vec::new();
+    for pair in parts[1..].windows(2).step_by(2) {
+        let version = pair[1].strip_prefix(' ').and_then(|rest| rest.split([' ', ',', ')', '\n']).next());
+        let version = version.filter(|word| word.starts_with(|first: char| first.is_ascii_digit()));
+        stated.extend(version.map(|version| (pair[0].to_owned(), version.to_owned())));
+    }
+    assert!(stated.len() > 15, "the search finds the libraries: {stated:?}");
+
+    let text = fs::read_to_string(root().join("deploy/cbom.json")).expect("a document");
+    let bill: Value = serde_json::from_str(&text).expect("JSON");
+    let field = |of: &Value, key: &str| of[key].as_str().expect("a text").to_owned();
+    let components = bill["components"].as_array().expect("components");
+    for library in components.iter().filter(|component| component["type"] == "library") {
+        let (name, version) = (field(library, "name"), field(library, "version"));
+        assert_eq!(field(library, "purl"), format!("pkg:cargo/{name}@{version}"));
+        assert_eq!(field(library, "bom-ref"), format!("lib/{name}@{version}"));
+        stated.push((name, version));
+    }
+    let properties = components.iter().filter_map(|component| component["properties"].as_array()).flatten();
+    for property in properties.filter(|property| property["name"] == "logseal:library") {
+        let value = field(property, "value");
+        let (name, version) = value.split_once(' ').expect("a name and a version");
+        stated.push((name.to_owned(), version.to_owned()));
+    }
+    let program = &bill["metadata"]["component"];
+    stated.push((field(program, "name"), field(program, "version")));
+
+    let locked = locked();
+    for (name, version) in stated {
+        assert!(locked.contains(&(name.clone(), version.clone())), "Cargo.lock has no {name} {version}");
     }
 }
