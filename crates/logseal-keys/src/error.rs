@@ -90,6 +90,18 @@ pub enum KeyError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// The copy of a wrapped key in the store was written by a later version of this program.
+    #[error(
+        "the copy of a wrapped account key `{path}` has format {format}, this version of logseal knows format {known}"
+    )]
+    NewerCopy {
+        /// The object's path.
+        path: String,
+        /// Its format.
+        format: u32,
+        /// The format that this version knows.
+        known: u32,
+    },
     /// A row names a key that no vault can have.
     #[error("catalog row of account key `{0}` names an impossible key")]
     KekName(AekId),
@@ -126,6 +138,7 @@ impl KeyError {
             | Self::Unlinked { .. }
             | Self::Refused { .. }
             | Self::BadCopy { .. }
+            | Self::NewerCopy { .. }
             | Self::KekName(_) => true,
         }
     }

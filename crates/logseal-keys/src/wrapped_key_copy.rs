@@ -139,8 +139,8 @@ pub fn path_of(row: &AekRow) -> Path {
 ///
 /// # Errors
 ///
-/// [`KeyError::BadCopy`] when the content was not written under the root key of `mac_key`, was altered, belongs to another
-/// path, or is of a later format.
+/// [`KeyError::BadCopy`] when the content was not written under the root key of `mac_key`, was altered, or belongs to another
+/// path; [`KeyError::NewerCopy`].
 pub fn parse(path: &Path, content: &[u8], mac_key: &MacKey) -> Result<KeyCopy, KeyError> {
     let bad = |why| KeyError::BadCopy { path: path.to_string(), why };
     let (unsigned, mac) = split_mac(content).ok_or_else(|| bad("it is not a document with a MAC at its end"))?;
@@ -148,8 +148,11 @@ pub fn parse(path: &Path, content: &[u8], mac_key: &MacKey) -> Result<KeyCopy, K
         return Err(bad("it was altered, or written under another root key"));
     }
     let key: WrappedKey = serde_json::from_slice(content).map_err(|_| bad("a field is missing or of another type"))?;
-    if key.format != FORMAT || key.algorithm != ALGORITHM {
-        return Err(bad("this version of logseal does not know its format or algorithm"));
+    if key.format != FORMAT {
+        return Err(KeyError::NewerCopy { path: path.to_string(), format: key.format, known: FORMAT });
+    }
+    if key.algorithm != ALGORITHM {
+        return Err(bad("this version of logseal does not know its algorithm"));
     }
     let undecodable = || bad("its wrapped key, commitment or table names cannot be decoded");
     let created = UnixNanos(key.created);

@@ -103,6 +103,14 @@ pub enum SegmentError {
     /// The file is not a sealed segment.
     #[error("not a sealed segment: {0}")]
     NotASegment(&'static str),
+    /// The file's footer was written by a later version of this program.
+    #[error("the segment's footer has format {format}, this version of logseal knows format {known}")]
+    NewerFooter {
+        /// The footer's format.
+        format: u32,
+        /// The format that this version knows.
+        known: u32,
+    },
 }
 
 impl From<WrapError> for SegmentError {

@@ -127,9 +127,7 @@ impl SegmentFooter {
         // serde's message would quote the text, which holds attribute keys.
         let Format { format } = serde_json::from_str(json).map_err(not("its footer states no format"))?;
         if format != FORMAT {
-            return Err(SegmentError::NotASegment(
-                "its footer has a format that this version of logseal does not know",
-            ));
+            return Err(SegmentError::NewerFooter { format, known: FORMAT });
         }
         serde_json::from_str(json).map_err(not("its footer lacks a field, or has one of another type"))
     }

@@ -57,12 +57,16 @@ pub enum TlsError {
         file: String,
     },
     /// The authority's file was written by a later version of this program.
-    #[error("`{file}` has format {format}, which this version does not know: start the version that wrote it")]
+    #[error(
+        "`{file}` has format {format}, this version of logseal knows format {known}: start the version that wrote it"
+    )]
     NewerFormat {
         /// The file.
         file: String,
         /// Its format.
         format: u32,
+        /// The format that this version knows.
+        known: u32,
     },
     /// A certificate could not be made.
     #[error("cannot make a certificate")]
@@ -214,7 +218,7 @@ fn parse(stored: &Path, bytes: &[u8], root: &RootKey) -> Result<(Zeroizing<KeyPa
     let altered = || TlsError::Integrity { file: stored.display().to_string() };
     let AnyFile { format } = serde_json::from_slice(bytes).map_err(|_| altered())?;
     if format != FORMAT {
-        return Err(TlsError::NewerFormat { file: stored.display().to_string(), format });
+        return Err(TlsError::NewerFormat { file: stored.display().to_string(), format, known: FORMAT });
     }
     let file: AuthorityFile = serde_json::from_slice(bytes).map_err(|_| altered())?;
     let sealed = BASE64.decode(file.private_key_sealed.as_bytes()).map_err(|_| altered())?;
@@ -326,6 +330,8 @@ mod tests {
             assert!(matches!(Authority::open(dir.path(), &root(1), NOW), Err(TlsError::Integrity { .. })));
         }
         fs::write(&stored, text.replace("\"format\": 1", "\"format\": 2")).unwrap();
-        assert!(matches!(Authority::open(dir.path(), &root(1), NOW), Err(TlsError::NewerFormat { format: 2, .. })));
+        let refused = Authority::open(dir.path(), &root(1), NOW).unwrap_err();
+        assert!(matches!(refused, TlsError::NewerFormat { format: 2, known: 1, .. }), "{refused:?}");
+        assert!(refused.to_string().contains("has format 2, this version of logseal knows format 1"), "{refused}");
     }
 }

@@ -212,12 +212,16 @@ pub enum VaultError {
         file: String,
     },
     /// A key file was written by a later version of this program.
-    #[error("`{file}` has format {format}, which this version does not know: start the version that wrote it")]
+    #[error(
+        "`{file}` has format {format}, this version of logseal knows formats 1 to {known}: start the version that wrote it"
+    )]
     NewerFormat {
         /// The file.
         file: String,
         /// Its format.
         format: u32,
+        /// The newest format that this version knows.
+        known: u32,
     },
     /// The RSA implementation refused.
     #[error("the RSA operation `{0}` failed")]

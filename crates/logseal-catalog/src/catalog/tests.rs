@@ -132,6 +132,35 @@ pub(crate) async fn filled(dir: &tempfile::TempDir) -> Catalog {
     catalog
 }
 
+/// The kinds of rows, by the format that brought them; those that others refer to come first.
+const KINDS: [(i64, &str); 7] = [
+    (1, "clusters workspaces workspace_keys aeks tables columns segments"),
+    (2, "wal_files coverage"),
+    (3, "resources operations audit audit_head shredded garbage usage"),
+    (4, "kek_versions"),
+    (5, "aek_wraps"),
+    (6, "tokens"),
+    (7, "workspace_key_uses"),
+];
+
+/// A catalog with rows of every kind.
+async fn with_every_kind(dir: &tempfile::TempDir) -> Catalog {
+    let catalog = filled(dir).await;
+    catalog.apply(commit(5, table(4, "logs"), vec![column(0)])).await.unwrap();
+    catalog.apply(Change::RegisterWalFile(WalFileRow { attested: 9, ..wal_file(1, 2) })).await.unwrap();
+    catalog.apply(wal::covering(6, vec![coverage(1, 3, 5, Some(6))])).await.unwrap();
+    catalog.apply(Change::PutKekVersion(kek_version(5))).await.unwrap();
+    let wraps = AekWrapsRow { aek: AekId::from_bytes([3; 16]), wraps: 7 };
+    catalog.apply(Change::ReserveAekWraps(wraps)).await.unwrap();
+    catalog.apply(Change::AddToken(crate::tokens::tests::row("a", 1))).await.unwrap();
+    let used =
+        WorkspaceKeyUseRow { workspace: WORKSPACE, slot: "primary".into(), lookup: vec![1; 32], used: UnixNanos(7) };
+    catalog.apply(Change::PutWorkspaceKeyUses(vec![used])).await.unwrap();
+    control::fill(&catalog).await;
+    shred::fill(&catalog).await;
+    catalog
+}
+
 #[tokio::test]
 async fn what_is_committed_is_read_back_after_reopening() {
     let dir = tempfile::tempdir().unwrap();
@@ -180,26 +209,11 @@ async fn a_refused_change_leaves_nothing_and_takes_no_other_with_it() {
 async fn every_altered_column_of_every_kind_of_row_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("catalog.sqlite");
-    let catalog = filled(&dir).await;
-    catalog.apply(commit(5, table(4, "logs"), vec![column(0)])).await.unwrap();
-    catalog.apply(Change::RegisterWalFile(WalFileRow { attested: 9, ..wal_file(1, 2) })).await.unwrap();
-    catalog.apply(wal::covering(6, vec![coverage(1, 3, 5, Some(6))])).await.unwrap();
-    catalog.apply(Change::PutKekVersion(kek_version(5))).await.unwrap();
-    let wraps = AekWrapsRow { aek: AekId::from_bytes([3; 16]), wraps: 7 };
-    catalog.apply(Change::ReserveAekWraps(wraps)).await.unwrap();
-    catalog.apply(Change::AddToken(crate::tokens::tests::row("a", 1))).await.unwrap();
-    let used =
-        WorkspaceKeyUseRow { workspace: WORKSPACE, slot: "primary".into(), lookup: vec![1; 32], used: UnixNanos(7) };
-    catalog.apply(Change::PutWorkspaceKeyUses(vec![used])).await.unwrap();
-    control::fill(&catalog).await;
-    shred::fill(&catalog).await;
-    catalog.close().await.unwrap();
+    with_every_kind(&dir).await.close().await.unwrap();
     let pristine = checkpointed(&file).await;
 
     let mut tried = 0;
-    let kinds = "clusters workspaces workspace_keys aeks tables columns segments wal_files coverage resources operations audit \
-        audit_head shredded garbage usage kek_versions aek_wraps tokens workspace_key_uses";
-    for table in kinds.split_whitespace() {
+    for table in KINDS.iter().flat_map(|(_, kinds)| kinds.split_whitespace()) {
         for (column, kind) in columns_of(&file, table).await {
             std::fs::write(&file, &pristine).unwrap();
             let altered = match kind.as_str() {

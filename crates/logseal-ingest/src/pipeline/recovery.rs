@@ -25,7 +25,7 @@ use crate::meter;
 /// The log could not be recovered.
 #[derive(Debug, Error)]
 pub enum RecoveryError {
-    /// The folder or its newest file cannot be read.
+    /// The folder or its newest file cannot be read, or a later version wrote there.
     #[error("cannot read the write-ahead log")]
     Log(#[from] WalError),
     /// The catalog cannot be read or written.
@@ -63,11 +63,18 @@ struct Unreadable {
     is_stub: bool,
 }
 
+impl Unreadable {
+    fn is_of_later_version(&self) -> bool {
+        matches!(&self.problem, WalError::Header { source: HeaderError::Version(_), .. })
+    }
+}
+
 /// Reads the log of `cluster` in `folder`.
 ///
 /// # Errors
 ///
-/// [`RecoveryError`]; a file that cannot be understood is no error: it is reported, and the others go on.
+/// [`RecoveryError`], also for a file that a later version of this program wrote. One that cannot be understood is no error: it is
+/// reported, and the others go on.
 pub async fn recover(
     disk: &Arc<dyn Disk>,
     folder: &Path,
@@ -81,7 +88,12 @@ pub async fn recover(
     let mut rows: HashMap<WalFileId, WalFileRow> =
         rows.into_iter().filter(|row| row.cluster == cluster).map(|row| (row.id, row)).collect();
     let (lister, listed) = (Arc::clone(disk), folder.to_owned());
-    let (found, unreadable) = blocking(move || find(&*lister, &listed)).await??;
+    let (found, mut unreadable) = blocking(move || find(&*lister, &listed)).await??;
+    // Before anything is changed. What this version cannot read is no damage and not lost, and a log that goes on without it would be one that the
+    // later version does not expect.
+    if let Some(at) = unreadable.iter().position(Unreadable::is_of_later_version) {
+        return Err(unreadable.swap_remove(at).problem.into());
+    }
     // A catalog that is an older copy may not know a file that its successor knows.
     begun.extend(found.iter().filter_map(|file| file.header.predecessor).map(|predecessor| predecessor.file));
     for Unreadable { path, problem, is_stub } in unreadable {
@@ -229,9 +241,8 @@ fn find(disk: &dyn Disk, folder: &Path) -> Result<(Vec<Found>, Vec<Unreadable>),
                 found.push(Found { hash: header.hash(), header, path, bytes });
             }
             Err(problem) => {
-                // Another version may have a shorter header; what the disk does not give may be there.
-                let is_header =
-                    matches!(&problem, WalError::Header { source, .. } if !matches!(source, HeaderError::Version(_)));
+                // What the disk does not give may be there.
+                let is_header = matches!(&problem, WalError::Header { .. });
                 let size = disk.open(&path).and_then(|file| file.size());
                 let is_stub = is_header && size.is_ok_and(|bytes| bytes <= FRAMES_OFFSET);
                 unreadable.push(Unreadable { path, problem, is_stub });

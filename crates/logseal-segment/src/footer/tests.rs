@@ -99,8 +99,10 @@ fn a_footer_keeps_its_format_and_another_one_is_refused_without_quoting_it() {
     assert_eq!(SegmentFooter::parse(&json).unwrap(), footer);
     let extended = json.replace("\"created\"", "\"new\":1,\"created\"");
     assert_eq!(SegmentFooter::parse(&extended).unwrap(), footer, "a field more is passed over");
+    let later = SegmentFooter::parse(&json.replace("\"format\":1", "\"format\":2")).unwrap_err();
+    assert!(matches!(later, SegmentError::NewerFooter { format: 2, known: 1 }), "{later:?}");
+    assert!(later.to_string().ends_with("has format 2, this version of logseal knows format 1"), "{later}");
     for wrong in [
-        json.replace("\"format\":1", "\"format\":2"),
         json.replace("\"format\":1,", ""),
         json.replace("CANARY_7f3b9c_table", "CANARY 7f3b9c"),
         json.replace("\"rows\":0", "\"rows\":\"CANARY\""),

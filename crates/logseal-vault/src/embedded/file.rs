@@ -189,7 +189,7 @@ impl KeyFiles {
             FORMAT => self.parse_2(&name, bytes),
             _ => {
                 let file = self.path(name.as_str()).display().to_string();
-                return Err(VaultError::NewerFormat { file, format });
+                return Err(VaultError::NewerFormat { file, format, known: FORMAT });
             }
         };
         parsed.filter(|key| !key.versions.is_empty()).ok_or_else(altered)

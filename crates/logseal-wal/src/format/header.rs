@@ -53,7 +53,10 @@ pub enum HeaderError {
     #[error("the file does not begin like a log file")]
     Magic,
     /// A log file of a version that this program does not know.
-    #[error("format version {0} is not known")]
+    #[error(
+        "it has format version {0}, this version of logseal knows versions 1 to {known}: start the version that wrote it",
+        known = VERSION
+    )]
     Version(u16),
     /// The checksum or a field is wrong.
     #[error("the header is damaged")]

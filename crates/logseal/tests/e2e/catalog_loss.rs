@@ -112,7 +112,7 @@ impl Deployment {
     }
 }
 
-fn copy_folder(from: &Path, to: &Path) {
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a folder of the test");
     for entry in fs::read_dir(from).expect("a folder") {
         let path = entry.expect("an entry").path();

@@ -7,6 +7,7 @@ mod caps;
 mod catalog_loss;
 mod cli;
 mod faults;
+mod formats;
 mod full_log;
 mod hosts;
 mod lifecycle;

@@ -31,7 +31,7 @@ fn held(deployment: &Deployment, server: &Server, token: &str, arguments: &[&str
 }
 
 /// That a command of theirs succeeds, and what it prints.
-fn may(deployment: &Deployment, server: &Server, token: &str, arguments: &[&str]) -> String {
+pub(crate) fn may(deployment: &Deployment, server: &Server, token: &str, arguments: &[&str]) -> String {
     let output = held(deployment, server, token, arguments);
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("UTF-8")

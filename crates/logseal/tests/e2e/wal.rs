@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use logseal_testkit::canary::files_below;
 use logseal_testkit::ship;
+use logseal_wal::format::{HEADER_BYTES, VERSION};
 use logseal_wal::{FileReader, Item, SealedEntry, SystemDisk};
 use serde_json::{Value, json};
+use tonic::Code;
 
 use crate::Deployment;
 use crate::lifecycle::request;
@@ -106,6 +108,39 @@ async fn a_missing_and_an_exchanged_file_are_noticed() {
         assert_eq!(server.value("SELECT count(*) FROM logs"), 1, "it goes on");
         assert!(server.stop().success());
     }
+}
+
+/// Scenario: a killed server's log is of a later version, as after an upgrade that was taken back. Guarantee: its cluster takes no records and
+/// answers no queries, the reason names both versions, and nothing is changed or given up; with a version that knows it each record is there once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_a_later_version_is_neither_passed_over_nor_given_up() {
+    let deployment = killed().await;
+    let file = log_files(&deployment).remove(0);
+    let known = std::fs::read(&file).expect("a file of the log");
+    let mut later = known.clone();
+    // Both copies of the header, each with its checksum at its end.
+    for copy in later[..2 * HEADER_BYTES].chunks_mut(HEADER_BYTES) {
+        copy[8..10].copy_from_slice(&(VERSION + 1).to_le_bytes());
+        let (content, sum) = copy.split_at_mut(HEADER_BYTES - 4);
+        sum.copy_from_slice(&crc(content));
+    }
+    std::fs::write(&file, &later).expect("written");
+    let server = deployment.start();
+    assert!(server.ready_line.contains("cluster=local:Resuming"), "{}", server.ready_line);
+    let both = format!("has format version {}, this version of logseal knows versions 1 to {VERSION}", VERSION + 1);
+    assert!(server.log().contains(&both), "{}", server.log());
+    let refused = ship::export(&server, &request(&["four"])).await.expect_err("the cluster is held");
+    assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+    server.query("SELECT count(*) FROM logs").expect_err("never fewer rows");
+    assert!(server.stop().success());
+    assert!(std::fs::read(&file).expect("it is still there") == later);
+    assert_eq!(log_files(&deployment), [file.clone()], "no other file was begun");
+
+    std::fs::write(&file, known).expect("written");
+    let server = deployment.start();
+    assert!(!server.ready_line.contains("Resuming"), "{}", server.ready_line);
+    assert_eq!(server.value("SELECT count(*) FROM logs"), 3);
+    assert!(!server.log().contains("is missing"), "{}", server.log());
 }
 
 /// Scenario: one bit of a frame is flipped. Guarantee: `wal verify` fails and names the frame.
