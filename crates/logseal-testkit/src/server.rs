@@ -1,5 +1,6 @@
 //! The real binary as a process.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -47,6 +48,16 @@ impl Server {
     /// When it does not become ready; the message holds its stderr.
     #[must_use]
     pub fn start(binary: &str, data_dir: &Path, arguments: &[&str]) -> Self {
+        Self::start_in(&[], binary, data_dir, arguments)
+    }
+
+    /// As [`Server::start`], with these variables in its environment as well.
+    ///
+    /// # Panics
+    ///
+    /// As [`Server::start`].
+    #[must_use]
+    pub fn start_in(environment: &[(&str, &OsStr)], binary: &str, data_dir: &Path, arguments: &[&str]) -> Self {
         let log = data_dir.with_extension("log");
         let temporary = data_dir.with_extension("tmp");
         std::fs::create_dir_all(&temporary).expect("the test's folder is writable");
@@ -59,6 +70,7 @@ impl Server {
             .arg(data_dir)
             .args(arguments)
             .env("TMPDIR", &temporary)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(stderr)

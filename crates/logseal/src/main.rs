@@ -4,6 +4,7 @@ mod cli;
 mod client;
 mod commands;
 mod config;
+mod core_image;
 mod credentials;
 mod data_dir;
 mod error;
@@ -32,6 +33,7 @@ const FREED_PAGES_KEPT_MS: u16 = 50;
 fn main() -> ExitCode {
     keep_freed_pages(FREED_PAGES_KEPT_MS);
     quiet_panics();
+    core_image::refuse();
     // clap answers usage errors with exit code 2, and --help and --version with 0.
     let cli = Cli::of_process();
     let runtime = match tokio::runtime::Builder::new_multi_thread()

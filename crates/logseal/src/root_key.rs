@@ -1,6 +1,8 @@
 //! Where the root key comes from: a configured file, the environment, else a file that the first start makes.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
@@ -83,10 +85,55 @@ pub(crate) fn find_existing(data_dir: &DataDir, file: &str) -> Result<RootKey, C
     Ok(find(data_dir, file)?.key)
 }
 
+/// Longer than any root key with what editors put around it, and short enough for a name that leads elsewhere, such as to a log.
+const FILE_BYTES: u64 = 4096;
+
 fn read(path: &Path) -> Result<RootKey, CommandError> {
     let place = format!("`{}`", path.display());
-    let text = fs::read_to_string(path).map_err(CommandError::io(format!("read the root key in {place}")))?;
-    parse(&Zeroizing::new(text), &place)
+    let reading = || CommandError::io(format!("read the root key in {place}"));
+    let file = File::open(path).map_err(reading())?;
+    // Of the open file: what the name leads to may change.
+    match Exposure::of(file.metadata().map_err(reading())?.mode()) {
+        Exposure::None => {}
+        Exposure::Readable => warn!(
+            file = %path.display(),
+            "others than its owner can read or change the root key: `chmod go-w,o= FILE`, in Kubernetes `defaultMode: 0440`"
+        ),
+        Exposure::Writable => {
+            return Err(CommandError::Refused(format!(
+                "everybody on this machine can change the root key in {place}: look whether it still is yours, then \
+                 `chmod go-w,o= {}`",
+                path.display()
+            )));
+        }
+    }
+    // In place, so that no part of the key is left in a buffer that grew.
+    let mut text = Zeroizing::new(String::with_capacity(usize::try_from(FILE_BYTES).unwrap_or_default()));
+    file.take(FILE_BYTES).read_to_string(&mut text).map_err(reading())?;
+    parse(&text, &place)
+}
+
+/// What the mode of a root key's file lets others do.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Exposure {
+    None,
+    /// Everybody can read it, or its group can change it: how secrets are mounted where nobody said otherwise (Kubernetes: 0644), so it
+    /// is no reason to refuse a start.
+    Readable,
+    Writable,
+}
+
+impl Exposure {
+    /// A group that reads is how a file of root's is given to one service: `fsGroup` of Kubernetes, systemd's credentials, 0640.
+    fn of(mode: u32) -> Self {
+        if mode & 0o002 != 0 {
+            Self::Writable
+        } else if mode & 0o024 != 0 {
+            Self::Readable
+        } else {
+            Self::None
+        }
+    }
 }
 
 fn parse(text: &str, place: &str) -> Result<RootKey, CommandError> {
@@ -97,7 +144,41 @@ fn parse(text: &str, place: &str) -> Result<RootKey, CommandError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+
+    #[test]
+    fn a_file_that_everybody_can_change_is_no_root_key_and_a_link_does_not_hide_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("root.key"), dir.path().join("link"));
+        fs::write(&file, "ab".repeat(32)).unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        for (mode, expected) in [
+            (0o400, Exposure::None),
+            (0o600, Exposure::None),
+            (0o440, Exposure::None),
+            (0o640, Exposure::None),
+            (0o644, Exposure::Readable),
+            (0o604, Exposure::Readable),
+            (0o660, Exposure::Readable),
+            (0o666, Exposure::Writable),
+            (0o602, Exposure::Writable),
+        ] {
+            assert_eq!(Exposure::of(0o100_000 | mode), expected, "{mode:o}");
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            for path in [&file, &link] {
+                let found = read(path);
+                match expected {
+                    Exposure::Writable => {
+                        let refused = found.err().expect("refused").to_string();
+                        assert!(refused.contains("chmod go-w,o= /") && !refused.contains("abab"), "{refused}");
+                    }
+                    _ => drop(found.unwrap()),
+                }
+            }
+        }
+    }
 
     #[test]
     fn only_64_hexadecimal_digits_are_a_root_key() {

@@ -12,6 +12,7 @@ mod data_plane;
 mod holder;
 mod ingest;
 mod key_vaults;
+mod notify;
 mod readiness;
 mod state;
 mod stop;
@@ -154,12 +155,16 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
         ready_line.push_str(&format!(" cluster={name}:{word}"));
     }
     announce(&ready_line);
+    notify::notify("READY=1");
     let reason = signals.reason(&mut grpc_server, &mut http_server, &mut management_server, &mut vault_server).await;
     readiness.abort();
     let _ = readiness.await;
     ready.send_replace(false);
     match reason {
-        Reason::Asked(signal) => info!(signal, "stopping"),
+        Reason::Asked(signal) => {
+            info!(signal, "stopping");
+            notify::notify("STOPPING=1");
+        }
         // What was acknowledged is durable; the rest is for the next start.
         Reason::Broken(what) => return Err(CommandError::Refused(what.to_owned())),
     }

@@ -131,6 +131,7 @@ async fn a_data_directory_of_an_earlier_version_goes_on() {
         done(&server, &["cluster", "update", "prod", "--key-name", "customer"]);
         assert_eq!(version(&server), versions(&server)[0], "wrapped anew, which takes the version from before");
         let log = server.log();
+        assert!(log.contains("chmod go-w,o="), "a root key that others can read is warned of: {log}");
         for trouble in [" ERROR ", "quarantine", "is missing", "lacks records", "panic"] {
             assert!(!log.contains(trouble), "{trouble}: {log}");
         }

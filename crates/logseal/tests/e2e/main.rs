@@ -21,6 +21,7 @@ mod remote;
 mod remote_vault;
 mod revocation;
 mod roles;
+mod service;
 mod tampering;
 #[path = "../overload/tenants.rs"]
 mod tenants;
