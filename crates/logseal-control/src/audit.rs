@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 use tracing::{error, warn};
 
+use crate::meter;
 use crate::resource::view::date;
 
 /// The action of a record that says that records before it are gone.
@@ -65,6 +66,7 @@ impl AuditTrail {
         if self.has(&anchor).await? {
             return Ok(());
         }
+        meter::audit_fault(meter::LACKS_RECORDS);
         let found = self.catalog.audit_head().await.ok().flatten().map_or(0, |head| head.sequence);
         error!(
             expected = anchor.sequence,
@@ -82,6 +84,7 @@ impl AuditTrail {
         };
         match self.catalog.apply(Change::Audit(entry)).await {
             Err(error @ CatalogError::Integrity { .. }) => {
+                meter::audit_fault(meter::TAKES_NONE);
                 error!(error = %Chain(&error), "the audit trail takes no records: resources cannot be changed until it is repaired");
                 return Ok(());
             }
@@ -105,6 +108,7 @@ impl AuditTrail {
     /// Moves the anchor to the present end of the trail, unless the trail lacks the record that the anchor names.
     pub async fn keep(&self) {
         if let Err(error) = self.follow().await {
+            meter::audit_fault(meter::UNREADABLE);
             error!(error = %Chain(&error), "the audit trail's end cannot be read, its anchor stays");
         }
     }
@@ -114,6 +118,7 @@ impl AuditTrail {
         match self.anchor().await {
             Some(anchor) if anchor == head => {}
             Some(anchor) if !self.has(&anchor).await? => {
+                meter::audit_fault(meter::LACKS_RECORDS);
                 error!(
                     expected = anchor.sequence,
                     found = head.sequence,
@@ -139,6 +144,7 @@ impl AuditTrail {
         match spawn_blocking(move || store.load()).await.map_err(io::Error::other).flatten() {
             Ok(anchor) => anchor,
             Err(error) => {
+                meter::audit_fault(meter::UNREADABLE);
                 warn!(%error, "the audit trail's anchor cannot be read: whether records are gone is not known");
                 None
             }

@@ -37,6 +37,7 @@ use self::tokens::Known;
 pub use self::tokens::is_token_name;
 use crate::Problem;
 use crate::audit::AuditTrail;
+use crate::meter;
 use crate::resource::view::date;
 
 /// A credential that opens nothing.
@@ -50,18 +51,6 @@ const PERIOD: Duration = Duration::from_secs(60);
 
 /// Most of a path that a record takes.
 const PATH_BYTES: usize = 512;
-
-/// Counts requests that were refused, by `reason`.
-const REFUSALS: &str = "logseal_management_refused_total";
-
-/// Tells the recorder of metrics what this module counts.
-pub fn describe_metrics() {
-    metrics::describe_counter!(
-        REFUSALS,
-        "requests to the management API without a token (`missing`), with one that opens nothing (`unknown`, `expired`), beyond a peer's rate of \
-         those (`limited`), or without the role or grant (`denied`)"
-    );
-}
 
 /// What a gate is made of.
 #[derive(Debug)]
@@ -220,7 +209,7 @@ fn unauthorized(message: &str) -> Problem {
 }
 
 fn count(reason: &'static str) {
-    metrics::counter!(REFUSALS, "reason" => reason).increment(1);
+    metrics::counter!(meter::REFUSALS, "reason" => reason).increment(1);
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@
 //! | [`callers`] | as whom clusters ask their key vaults |
 //! | `cluster_views` | clusters as they are shown, kept in memory |
 //! | `json` | bodies, property by property |
+//! | `meter` | names of metrics |
 
 pub mod api;
 pub mod audit;
@@ -33,6 +34,7 @@ pub mod grpc;
 mod json;
 mod key_check;
 mod key_release;
+mod meter;
 pub mod operation;
 pub mod port;
 pub mod provision;
@@ -49,7 +51,8 @@ pub use api::problem::Problem;
 pub use api::{Management, router};
 pub use audit::{AnchorStore, AuditTrail};
 pub use callers::{ClusterCallers, cluster_principals};
-pub use gate::{Gate, GateParts, Role, describe_metrics, is_token_name};
+pub use gate::{Gate, GateParts, Role, is_token_name};
+pub use meter::describe_metrics;
 pub use operation::runner::Operations;
 pub use operation::world::{Fault, Faults, NoFaults, Point, SERVICE_CLUSTER, World};
 pub use port::{

@@ -17,6 +17,7 @@ use super::world::{Fault, Point};
 use super::{Effects, Failure, Intent, Operation, StepError, kinds};
 use crate::Problem;
 use crate::cluster_views::ClusterViews;
+use crate::meter;
 use crate::operation::world::World;
 use crate::resource::plain_location;
 use crate::rotation::NewestVersions;
@@ -305,6 +306,7 @@ impl Operations {
                 Ok(Next::End) => {
                     live.tell(&operation);
                     let (id, kind, status) = (operation.row.id, &operation.row.kind, operation.status());
+                    meter::operation_ended(kind, status);
                     match &operation.document.failure {
                         None => info!(operation = %id, kind, status, "an operation has ended"),
                         Some(Failure { code, message }) => {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::State;
@@ -13,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::Deployment;
+use crate::lifecycle::metrics;
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -125,6 +127,12 @@ fn an_operation_that_fails_fails_who_waits_for_it() {
     assert_eq!(begun["kind"], "updateCluster");
     assert!(failed(&server, &["operation", "wait", &id, "--timeout", "60"]).contains("KeyNotFound"));
     assert!(failed(&server, &["operation", "cancel", &id]).contains("OperationNotCancelable"));
+    // Counted when it is told of, which may be a moment after who asks has seen it.
+    let counted = "logseal_operations_total{kind=\"updateCluster\",status=\"Failed\"} 2";
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !metrics(&server).lines().any(|line| line == counted) {
+        assert!(Instant::now() < deadline, "{}", metrics(&server));
+    }
     let table = done(&server, &["operation", "list", "--limit", "1"]);
     assert!(table.contains("updateCluster") && table.contains("clusters/local"), "{table}");
     assert_eq!(json(&server, &["cluster", "show", "local"])["properties"]["keyState"]["state"], "Active");

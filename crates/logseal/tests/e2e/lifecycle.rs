@@ -147,6 +147,8 @@ fn health_is_open_and_metrics_need_the_token() {
     assert!(get("/metrics", None).starts_with("HTTP/1.1 401"));
     let metrics = metrics(&server);
     assert!(metrics.contains("logseal_ingest_requests_total"), "{metrics}");
+    let build = format!("logseal_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"));
+    assert!(metrics.lines().any(|line| line == build), "{metrics}");
 }
 
 /// What the server says of its readiness.

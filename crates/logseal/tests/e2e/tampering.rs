@@ -7,7 +7,8 @@ use logseal_testkit::canary::files_below;
 use logseal_testkit::ship;
 
 use crate::Deployment;
-use crate::lifecycle::request;
+use crate::cli::done;
+use crate::lifecycle::{metrics, request};
 
 const SECRET: &str = "TamperCanary5551";
 
@@ -114,4 +115,29 @@ async fn altered_catalog_rows_are_refused() {
         assert!(error.contains("segment") && error.contains("integrity"), "{what}: {error}");
         assert!(!error.contains(SECRET), "{what}: {error}");
     }
+}
+
+/// Scenario: a token is made, then the catalog from before is put back by hand. Guarantee: the start says that the audit trail lacks records, a
+/// metric does, and so does who verifies the trail, also after another start.
+#[test]
+fn an_audit_trail_that_was_put_back_is_told_of() {
+    let deployment = Deployment::new();
+    assert!(deployment.start().stop().success());
+    let catalog = deployment.data_dir().join("catalog.sqlite");
+    let before = fs::read(&catalog).expect("one file after a clean stop");
+    let server = deployment.start();
+    done(&server, &["token", "create", "--name", "auditor", "--role", "auditor"]);
+    assert!(!metrics(&server).contains("logseal_audit_faults_total{"), "{}", metrics(&server));
+    assert!(server.stop().success());
+    fs::write(&catalog, before).expect("written");
+
+    let server = deployment.start();
+    assert!(server.log().contains("the audit trail lacks records"), "{}", server.log());
+    let counted = metrics(&server);
+    assert!(counted.contains("logseal_audit_faults_total{fault=\"lacks_records\"} 1"), "{counted}");
+    assert!(server.stop().success());
+    let server = deployment.start();
+    let verified = server.run(&["audit", "verify", "--json"]);
+    assert_eq!(verified.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&verified.stdout).contains("put back"), "{verified:?}");
 }
