@@ -10,7 +10,7 @@
 //! | [`clock`] | [`Clock`] of the wall, [`SteadyClock`] for durations, [`UnixNanos`] |
 //! | [`id`] | typed UUIDs: [`WorkspaceId`], [`SegmentId`], ... and their generator |
 //! | [`limit`] | sizes that bound what the outside world can make the server do |
-//! | [`peer`] | [`Peer`]: the address that a connection comes from |
+//! | [`peer`] | [`Peer`]: the address that a connection comes from; [`Standing`]: whether its client proved anything |
 //! | [`random`] | [`RandomSource`], implemented by `logseal-crypto` |
 //! | [`stack`] | wipes what functions left on the stack |
 //! | [`table_name`] | [`TableName`] |
@@ -31,6 +31,6 @@ pub use clock::{Clock, SteadyClock, SystemClock, SystemSteadyClock, UnixNanos};
 pub use id::{
     AekId, ClusterId, IdGenerator, NodeId, OperationId, ResourceId, SegmentId, TableId, WalFileId, WorkspaceId,
 };
-pub use peer::Peer;
+pub use peer::{Peer, Standing};
 pub use random::RandomSource;
 pub use table_name::{TableName, TableNameError};

@@ -1,6 +1,8 @@
 //! Who is at the other end of a connection.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The address that a connection comes from. Listeners put it beside each request.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -33,6 +35,24 @@ impl Peer {
     #[must_use]
     pub fn address(self) -> IpAddr {
         self.0
+    }
+}
+
+/// Whether a credential that opens something was ever presented on a connection. Listeners put it beside each request, and whoever looks at
+/// credentials says so here: where there is no place for all connections, those without one give way first.
+#[derive(Clone, Debug, Default)]
+pub struct Standing(Arc<AtomicBool>);
+
+impl Standing {
+    /// A credential was presented, and it is good.
+    pub fn prove(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether one was.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Connections: accepted up to a limit, timed out before their first request, ended when draining takes too long; and what one may
 //! take beside the budget.
 //!
+//! At the limit a newcomer takes the place of a connection that showed no good credential, or was not used for a while ([`Places`]).
+//!
 //! Where they come over TLS, a handshake has its own time and holds nothing but its place within the limit, and none waits for another.
 //!
 //! tonic and hyper leave all three to whoever brings the connections, and tonic's own accept loop spins when the process has no file
@@ -15,9 +17,9 @@ use std::time::Duration;
 
 use futures::stream::{Stream, unfold};
 use logseal_core::Peer;
-use logseal_tls::{ClientNames, Listener};
+use logseal_tls::{ClientNames, Listener, Place, Places, Seat};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tonic::transport::server::Connected;
@@ -70,13 +72,13 @@ pub(crate) const PREFACE_TIME: Duration = Duration::from_secs(5);
 /// Pause after a failed accept, which is what running out of file descriptors looks like.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The connections of `listener`, each with one of `slots`, each to send its preface within `preface_time`, all ended once `end` is true.
+/// The connections of `listener`, each with one of `places`, each to send its preface within `preface_time`, all ended once `end` is true.
 ///
-/// Beyond the limit a connection is closed at once: its client then knows, and tries again, where one that waits in the
+/// Where no connection can give way a further one is closed at once: its client then knows, and tries again, where one that waits in the
 /// backlog would sit out its deadline without a word.
 pub(crate) fn incoming(
     listener: Listener,
-    slots: Arc<Semaphore>,
+    places: Arc<Places>,
     preface_time: Duration,
     end: watch::Receiver<bool>,
     meter: Arc<Meter>,
@@ -84,14 +86,14 @@ pub(crate) fn incoming(
     let Listener { tcp, acceptor } = listener;
     // They end with the stream that has them.
     let handshakes = JoinSet::<io::Result<Connection>>::new();
-    unfold((tcp, slots, end, meter, handshakes), move |(tcp, slots, end, meter, mut handshakes)| {
+    unfold((tcp, places, end, meter, handshakes), move |(tcp, places, end, meter, mut handshakes)| {
         let acceptor = acceptor.clone();
         async move {
             loop {
                 let accepted = tokio::select! {
                     accepted = tcp.accept() => accepted,
                     Some(ended) = handshakes.join_next() => match ended {
-                        Ok(Ok(connection)) => return Some((Ok(connection), (tcp, slots, end, meter, handshakes))),
+                        Ok(Ok(connection)) => return Some((Ok(connection), (tcp, places, end, meter, handshakes))),
                         Ok(Err(error)) => {
                             // Clients come with other authorities, or with no TLS, as they like.
                             meter.handshakes_failed.increment(1);
@@ -109,7 +111,8 @@ pub(crate) fn incoming(
                         continue;
                     }
                 };
-                let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+                let peer = Peer::new(address);
+                let Some(place) = places.take(peer) else {
                     meter.connections_refused.increment(1);
                     debug!("a connection was closed at the limit (setting `ingest.max_connections`)");
                     continue;
@@ -119,23 +122,29 @@ pub(crate) fn incoming(
                     continue;
                 }
                 let (counted, ending) = (Counted::new(&meter.connections), end.clone());
+                let given_away = place.given_away();
                 let begun = move |stream: logseal_tls::Stream| Connection {
-                    remote: Remote { client: stream.client_names(), peer: Peer::new(address) },
+                    remote: Remote { client: stream.client_names(), peer, seat: place.seat().clone() },
                     stream,
                     preface_missing: PREFACE_BYTES,
-                    cut: Box::pin(cut(ending.clone(), Some(preface_time))),
+                    cut: Box::pin(cut(ending.clone(), place.given_away(), Some(preface_time))),
                     is_cut: None,
                     end: ending,
-                    _slot: slot,
+                    place,
                     _counted: counted,
                 };
                 if acceptor.is_tls() {
                     let acceptor = acceptor.clone();
-                    handshakes.spawn(async move { acceptor.accept(stream).await.map(begun) });
+                    handshakes.spawn(async move {
+                        tokio::select! {
+                            accepted = acceptor.accept(stream) => accepted.map(begun),
+                            () = given_away => Err(io::ErrorKind::ConnectionAborted.into()),
+                        }
+                    });
                     continue;
                 }
                 let connection = begun(logseal_tls::Stream::Plain(stream));
-                return Some((Ok(connection), (tcp, slots, end, meter, handshakes)));
+                return Some((Ok(connection), (tcp, places, end, meter, handshakes)));
             }
         }
     })
@@ -144,7 +153,11 @@ pub(crate) fn incoming(
 type Cut = Pin<Box<dyn Future<Output = io::ErrorKind> + Send>>;
 
 /// Waits for the reason to cut a connection.
-async fn cut(mut end: watch::Receiver<bool>, time: Option<Duration>) -> io::ErrorKind {
+async fn cut(
+    mut end: watch::Receiver<bool>,
+    given_away: impl Future<Output = ()>,
+    time: Option<Duration>,
+) -> io::ErrorKind {
     let timer = async {
         match time {
             Some(time) => sleep(time).await,
@@ -154,6 +167,7 @@ async fn cut(mut end: watch::Receiver<bool>, time: Option<Duration>) -> io::Erro
     tokio::select! {
         // A sender that is gone ends connections too: nobody is left who could.
         _ = end.wait_for(|end| *end) => io::ErrorKind::ConnectionAborted,
+        () = given_away => io::ErrorKind::ConnectionAborted,
         () = timer => io::ErrorKind::TimedOut,
     }
 }
@@ -165,6 +179,14 @@ pub(crate) struct Remote {
     pub(crate) client: ClientNames,
     /// Where it is.
     pub(crate) peer: Peer,
+    /// Its place.
+    pub(crate) seat: Seat,
+}
+
+impl Default for Remote {
+    fn default() -> Self {
+        Self { client: ClientNames::default(), peer: Peer::unknown(), seat: Seat::default() }
+    }
 }
 
 /// A stream that fails when it is to be cut.
@@ -176,7 +198,7 @@ pub(crate) struct Connection {
     cut: Cut,
     is_cut: Option<io::ErrorKind>,
     end: watch::Receiver<bool>,
-    _slot: OwnedSemaphorePermit,
+    place: Place,
     _counted: Counted,
 }
 
@@ -199,7 +221,7 @@ impl Connection {
             self.preface_missing = self.preface_missing.saturating_sub(bytes);
             if self.preface_missing == 0 && self.is_cut.is_none() {
                 // From here on keepalive pings tell whether the client is there.
-                self.cut = Box::pin(cut(self.end.clone(), None));
+                self.cut = Box::pin(cut(self.end.clone(), self.place.given_away(), None));
             }
         }
     }
@@ -269,12 +291,16 @@ mod tests {
     /// Short, so that tests need not wait for the five seconds of the product.
     const PREFACE: Duration = Duration::from_millis(50);
 
+    fn places(most: usize) -> Arc<Places> {
+        Places::new(most, metrics::Counter::noop())
+    }
+
     async fn connect(most: usize) -> (TcpStream, impl Stream<Item = io::Result<Connection>>, watch::Sender<bool>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let (end, is_end) = watch::channel(false);
         let listener = Listener::plain(listener);
-        let connections = incoming(listener, Arc::new(Semaphore::new(most)), PREFACE, is_end, Arc::new(Meter::new()));
+        let connections = incoming(listener, places(most), PREFACE, is_end, Arc::new(Meter::new()));
         (TcpStream::connect(address).await.expect("listening"), connections, end)
     }
 
@@ -306,14 +332,15 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
     }
 
-    /// Scenario: a second connection where one is allowed. Guarantee: it is closed at once; a third is served when the
-    /// first has gone.
+    /// Scenario: a second connection where one is allowed, whose client presented a good key a moment ago. Guarantee: it is closed at once; a third is
+    /// served when the first has gone.
     #[tokio::test]
     async fn connections_beyond_the_limit_are_closed() {
         let (first, connections, _end) = connect(1).await;
         let address = first.peer_addr().expect("connected");
         let mut connections = pin!(connections);
         let served = connections.next().await.expect("a connection").expect("accepted");
+        served.remote.seat.standing().prove();
         let mut second = TcpStream::connect(address).await.expect("listening");
         let mut byte = [0];
         tokio::select! {
@@ -323,6 +350,23 @@ mod tests {
         drop(served);
         let _third = TcpStream::connect(address).await.expect("listening");
         assert!(connections.next().await.expect("a connection").is_ok());
+    }
+
+    /// Scenario: all places are taken by clients that presented no key; over TLS also by such as begin no handshake. Guarantee: a newcomer gets the place
+    /// of the oldest of them at once, which is ended.
+    #[tokio::test]
+    async fn who_presented_no_key_gives_way_to_a_newcomer() {
+        let (mut first, connections, _end) = connect(1).await;
+        let address = first.peer_addr().expect("connected");
+        let mut connections = pin!(connections);
+        first.write_all(&[b'x'; PREFACE_BYTES]).await.expect("sent");
+        let mut stranger = connections.next().await.expect("a connection").expect("accepted");
+        stranger.read_exact(&mut [0; PREFACE_BYTES]).await.expect("it has its preface");
+        let _second = TcpStream::connect(address).await.expect("listening");
+        let newcomer = connections.next().await.expect("a connection").expect("accepted");
+        assert_eq!(stranger.read_u8().await.expect_err("cut").kind(), io::ErrorKind::ConnectionAborted);
+        drop((stranger, newcomer));
+        assert_eq!(first.read(&mut [0]).await.expect("closed"), 0);
     }
 
     /// Scenario: of two clients one connects and never begins its handshake. Guarantee: it has a place of the limit, the other one is served
@@ -337,15 +381,15 @@ mod tests {
         let tcp = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = tcp.local_addr().expect("bound");
         let (_end, is_end) = watch::channel(false);
-        let (slots, meter) = (Arc::new(Semaphore::new(2)), Arc::new(Meter::new()));
-        let connections = incoming(Listener { tcp, acceptor }, Arc::clone(&slots), PREFACE, is_end, meter);
+        let (places, meter) = (places(2), Arc::new(Meter::new()));
+        let connections = incoming(Listener { tcp, acceptor }, Arc::clone(&places), PREFACE, is_end, meter);
         let mut connections = pin!(connections);
         let mut silent = TcpStream::connect(address).await.expect("listening");
         let client = Connector::trusting(authority.certificate_file()).expect("its authority");
         let (served, connected) = tokio::join!(connections.next(), client.connect("localhost", address.port()));
         let served = served.expect("a connection").expect("a handshake");
         assert!(connected.is_ok() && served.remote.client == ClientNames::default());
-        assert_eq!(slots.available_permits(), 0);
+        assert_eq!(places.free(), 0);
         let mut byte = [0];
         tokio::select! {
             ended = tokio::time::timeout(Duration::from_secs(20), silent.read(&mut byte)) => {
@@ -353,8 +397,13 @@ mod tests {
             }
             _ = connections.next() => panic!("it is no connection"),
         }
-        assert_eq!(slots.available_permits(), 1);
+        assert_eq!(places.free(), 1);
+        let mut half_open = TcpStream::connect(address).await.expect("listening");
+        served.remote.seat.standing().prove();
+        let (third, connected) = tokio::join!(connections.next(), client.connect("localhost", address.port()));
+        assert!(third.expect("a connection").is_ok() && connected.is_ok(), "it does not wait for the half-open one");
+        assert_eq!(half_open.read(&mut byte).await.ok().unwrap_or_default(), 0, "whose place it has");
         drop(served);
-        assert_eq!(slots.available_permits(), 2);
+        assert_eq!(places.free(), 2);
     }
 }

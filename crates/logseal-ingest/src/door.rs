@@ -8,10 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use logseal_core::{RandomSource, WorkspaceId};
-use logseal_tls::ClientNames;
+use logseal_tls::{ClientNames, Places, evictions};
 use logseal_wal::CompressedBody;
 use thiserror::Error;
-use tokio::sync::Semaphore;
 
 use crate::admission::{Admission, Budget, BudgetPermit, Hold};
 use crate::expansion::Expansion;
@@ -235,7 +234,7 @@ pub struct Door {
     caps: Option<Arc<DailyCaps>>,
     pub(crate) meter: Arc<Meter>,
     /// Of the connections that all listeners may have together.
-    pub(crate) slots: Arc<Semaphore>,
+    pub(crate) places: Arc<Places>,
 }
 
 impl Door {
@@ -273,8 +272,8 @@ impl Door {
             return Err(IngestError::Setting { name: "ingest.memory_budget_bytes", problem });
         }
         let admission = Arc::new(Admission::new(limits, budget));
-        let (meter, slots) = (Arc::new(Meter::new()), Arc::new(Semaphore::new(limits.connections)));
-        Ok(Self { authenticator, intake, admission, random, caps: None, meter, slots })
+        let (meter, places) = (Arc::new(Meter::new()), Places::new(limits.connections, evictions("otlp")));
+        Ok(Self { authenticator, intake, admission, random, caps: None, meter, places })
     }
 
     /// The same door, which refuses what comes after a workspace's daily cap was reached.

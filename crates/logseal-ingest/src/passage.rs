@@ -3,17 +3,18 @@
 //! In between a protocol reads its own headers and framing, and words the answer itself.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderMap, header};
 use logseal_core::WorkspaceId;
-use logseal_tls::ClientNames;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, interval_at, timeout_at};
 use tracing::{debug, error};
 
 use crate::admission::{BudgetPermit, Hold};
+use crate::connection::Remote;
 use crate::decompress::{Encoding, decompress};
 use crate::door::{Accepted, Door, IntakeRequest, Refusal};
 use crate::expansion::Expansion;
@@ -110,7 +111,8 @@ pub(crate) struct Arrived {
 }
 
 /// Whose call it is, if it may come in: by its connection and its headers alone.
-pub(crate) fn identify(door: &Door, client: &ClientNames, headers: &HeaderMap) -> Result<WorkspaceId, Refusal> {
+pub(crate) fn identify(door: &Door, remote: &Remote, headers: &HeaderMap) -> Result<WorkspaceId, Refusal> {
+    let client = &remote.client;
     let workspace = match door.authenticator.workspace_of_client(client)? {
         None if !client.is_empty() && !headers.contains_key(header::AUTHORIZATION) => {
             return Err(Refusal::Unauthenticated {
@@ -125,6 +127,7 @@ pub(crate) fn identify(door: &Door, client: &ClientNames, headers: &HeaderMap) -
             return Err(Refusal::Unauthenticated { problem: "key and client certificate are of two workspaces" });
         }
     };
+    remote.seat.standing().prove();
     door.within_cap(workspace)?;
     Ok(workspace)
 }
@@ -158,6 +161,44 @@ pub(crate) async fn take_in(door: &Door, arrived: Arrived) -> Result<Accepted, R
     };
     door.count(workspace, bytes);
     Ok(accepted)
+}
+
+/// While calls of another workspace wait for memory a body has to come at this rate, in bytes a second,
+const LEAST_RATE: u64 = 256 * 1024;
+
+/// after this time: what is under way in the network when it is asked for.
+const START: Duration = Duration::from_secs(1);
+
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Reads a body for which `workspace` has budget, for at most the time that all have; `arrived` is how much of it has come.
+///
+/// Who announces much and sends little would keep others out at no cost. So a body that comes slowly gives its budget back while another workspace
+/// waits for it. Calls of its own do not matter: where all clients are slow they would only end each other.
+pub(crate) async fn receive<T>(
+    door: &Door,
+    workspace: WorkspaceId,
+    arrived: &AtomicU64,
+    read: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    let start = Instant::now();
+    let too_slow = async {
+        let mut looks = interval_at(start + START, LOOK);
+        loop {
+            let now = looks.tick().await;
+            let millis = u64::try_from((now - start).saturating_sub(START).as_millis()).unwrap_or(u64::MAX);
+            let least = millis.saturating_mul(LEAST_RATE) / 1_000;
+            if arrived.load(Ordering::Relaxed) < least && door.admission.others_wait(workspace) {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        read = in_time(door.admission.limits().body_read, read) => read,
+        () = too_slow => Err(Refusal::unavailable("the request body came slowly while other requests waited for memory")),
+    }
 }
 
 /// Reads from a body, for at most `limit`.

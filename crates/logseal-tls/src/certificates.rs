@@ -35,7 +35,7 @@ const REFUSED: &str = "logseal_tls_certificate_refused";
 const EXPIRES: &str = "logseal_tls_certificate_expires_seconds";
 
 /// Says what the metrics of certificates mean.
-pub fn describe_metrics() {
+pub(crate) fn describe_metrics() {
     describe_gauge!(
         REFUSED,
         "1 while the files hold no certificate that can be used and the one before serves on, else 0"

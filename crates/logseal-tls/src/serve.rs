@@ -3,8 +3,6 @@
 use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -14,14 +12,18 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use logseal_core::Peer;
+use metrics::{Counter, Unit, counter, describe_counter};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tower::{Service, ServiceExt as _};
 use tracing::{debug, warn};
 
-use crate::{Acceptor, Listener};
+use crate::{Acceptor, Listener, Place, Places};
+
+/// Counts connections that gave way to newcomers, by `listener`.
+const EVICTIONS: &str = "logseal_connections_evicted_total";
 
 /// The protocols that [`serve`] speaks, for [`Acceptor::new`].
 pub const PROTOCOLS: &[&str] = &["h2", "http/1.1"];
@@ -38,7 +40,9 @@ const HEAD_BYTES: usize = 32 * 1024;
 /// What connections may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at the same time; further ones wait in the system's queue.
+    /// What metrics call the listener.
+    pub name: &'static str,
+    /// Connections at the same time. A further one takes the place of one that is not in use ([`Places`]), or waits in the system's queue.
     pub connections: usize,
     /// Requests at the same time on one connection.
     pub streams: u32,
@@ -56,6 +60,7 @@ impl Default for Limits {
         // Clients are few: command lines, SDKs and the programs that use them. A request that meets the end of its connection is lost, so the
         // end has to be the client's: they give up connections that they do not use after 5 minutes at most (Prometheus), most after one or two.
         Self {
+            name: "management",
             connections: 256,
             streams: 32,
             head: Duration::from_secs(15),
@@ -66,7 +71,7 @@ impl Default for Limits {
 }
 
 /// Serves `service` on `listener` until `shutdown` becomes true; then requests under way get to finish. Each request has a [`Peer`] among
-/// its extensions.
+/// its extensions, and the [`Standing`](logseal_core::Standing) of its connection.
 ///
 /// # Errors
 ///
@@ -85,15 +90,10 @@ where
     B::Error: std::error::Error + Send + Sync + 'static,
 {
     let Listener { tcp, acceptor } = listener;
-    let places = Arc::new(Semaphore::new(limits.connections));
+    let places = Places::new(limits.connections, evictions(limits.name));
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
-        let place = tokio::select! {
-            place = Arc::clone(&places).acquire_owned() => place,
-            _ = shutdown.wait_for(|stop| *stop) => break,
-        };
-        let Ok(place) = place else { break };
         let accepted = tokio::select! {
             accepted = tcp.accept() => accepted,
             _ = shutdown.wait_for(|stop| *stop) => break,
@@ -106,10 +106,21 @@ where
                 continue;
             }
         };
+        let peer = Peer::new(address);
+        let place = tokio::select! {
+            place = places.wait(peer) => place,
+            _ = shutdown.wait_for(|stop| *stop) => break,
+        };
         let (acceptor, service, shutdown) = (acceptor.clone(), service.clone(), shutdown.clone());
         connections.spawn(async move {
-            let _place = place;
-            if let Err(error) = connection(stream, Peer::new(address), &acceptor, service, limits, shutdown).await {
+            let given_away = place.given_away();
+            let served = connection(stream, (peer, &place), &acceptor, service, limits, shutdown);
+            let ended = tokio::select! {
+                ended = served => ended,
+                // Its place is another's already: nothing of it is waited for.
+                () = given_away => Err("it gave way to a newcomer".into()),
+            };
+            if let Err(error) = ended {
                 // Clients come with other authorities, or with no TLS, as they like.
                 debug!(error, "a connection ended with an error");
             }
@@ -123,7 +134,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 async fn connection<S, B>(
     stream: TcpStream,
-    peer: Peer,
+    (peer, place): (Peer, &Place),
     acceptor: &Acceptor,
     service: S,
     limits: Limits,
@@ -139,11 +150,11 @@ where
     // A small answer in two writes would wait 40 ms for the client's delayed acknowledgement otherwise.
     let _ = stream.set_nodelay(true);
     let stream = acceptor.accept(stream).await?;
-    let activity = Arc::<Activity>::default();
-    let counted = Arc::clone(&activity);
+    let (seat, counted) = (place.seat(), place.seat().clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
-        let (service, call) = (service.clone(), Call::begin(&counted));
+        request.extensions_mut().insert(counted.standing().clone());
+        let (service, call) = (service.clone(), counted.call());
         async move {
             let answer = service.oneshot(request).await;
             drop(call);
@@ -169,13 +180,13 @@ where
             ended = connection.as_mut() => return ended,
             _ = shutdown.wait_for(|stop| *stop) => break,
             _ = ticks.tick() => {
-                match activity.is_idle_since(seen) {
+                match seat.is_idle_since(seen) {
                     // Who has asked for nothing waits for nothing.
                     true if seen == 0 => return Ok(()),
                     true => break,
                     false => {}
                 }
-                seen = activity.begun();
+                seen = seat.begun();
             }
         }
     }
@@ -183,38 +194,12 @@ where
     timeout(limits.idle, connection).await?
 }
 
-/// What happens on a connection.
-#[derive(Debug, Default)]
-struct Activity {
-    begun: AtomicU64,
-    ended: AtomicU64,
+/// What counts connections of `listener` that give way to newcomers.
+pub fn evictions(listener: &'static str) -> Counter {
+    counter!(EVICTIONS, "listener" => listener)
 }
 
-impl Activity {
-    fn begun(&self) -> u64 {
-        self.begun.load(Relaxed)
-    }
-
-    /// Whether nothing is under way, and nothing began after `begun` requests had.
-    fn is_idle_since(&self, begun: u64) -> bool {
-        let ended = self.ended.load(Relaxed);
-        self.begun() == begun && ended == begun
-    }
-}
-
-/// A request under way; it ends when this goes, also when its client is gone.
-#[derive(Debug)]
-struct Call(Arc<Activity>);
-
-impl Call {
-    fn begin(activity: &Arc<Activity>) -> Self {
-        activity.begun.fetch_add(1, Relaxed);
-        Self(Arc::clone(activity))
-    }
-}
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        self.0.ended.fetch_add(1, Relaxed);
-    }
+/// Tells the recorder of metrics what this module counts.
+pub(crate) fn describe_metrics() {
+    describe_counter!(EVICTIONS, Unit::Count, "connections that gave way to newcomers because all places were taken");
 }

@@ -171,7 +171,7 @@ mod tests {
                 let found = read(path);
                 match expected {
                     Exposure::Writable => {
-                        let refused = found.err().expect("refused").to_string();
+                        let refused = found.expect_err("refused").to_string();
                         assert!(refused.contains("chmod go-w,o= /") && !refused.contains("abab"), "{refused}");
                     }
                     _ => drop(found.unwrap()),

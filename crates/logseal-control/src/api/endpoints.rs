@@ -378,7 +378,7 @@ fn workspaces(routes: Routes) -> Routes {
             )
             .takes(CONDITIONS)
             .answers(202, "The rotation is an operation now.", Nothing, FOLLOW)
-            .fails(&[403, 412, 413]),
+            .fails(&[403, 408, 412, 413]),
             resources::rotate_key,
         )
         .at(

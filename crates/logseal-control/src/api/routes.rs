@@ -117,7 +117,7 @@ impl Endpoint {
 
     pub(super) fn body(mut self, schema: &'static str) -> Self {
         self.body = Some(schema);
-        self.fails(&[413])
+        self.fails(&[408, 413])
     }
 
     pub(super) fn answers(

@@ -27,7 +27,7 @@ use tonic::service::Routes;
 use self::service::{Bounds, OperationsService};
 use self::v1::operations_server::OperationsServer;
 use crate::Management;
-use crate::api::auth::peer;
+use crate::api::auth::{peer, prove};
 use crate::gate::Role::{self, Auditor, KeyOfficer, Operator};
 
 /// The generated messages, client and service.
@@ -71,6 +71,7 @@ async fn guard(State(api): State<Arc<Management>>, call: Request, next: Next) ->
         Ok(principal) => principal,
         Err(problem) => return Status::from(problem).into_http(),
     };
+    prove(call.extensions());
     let path = call.uri().path();
     let roles = METHODS.iter().find(|(method, _)| *method == path).map_or(&[][..], |(_, roles)| roles);
     match principal.admit(roles) {

@@ -3,25 +3,26 @@
 //! tonic's own codec is not used for it: it reserves memory for whatever length a client announces before anything of
 //! ours has run, and decodes into structs that the scan does without.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use logseal_tls::ClientNames;
 use tokio::time::Instant;
 use tonic::body::Body;
 
 use super::framing::MessageReader;
 use super::{answer, deadline};
+use crate::connection::Remote;
 use crate::decompress::{Encoding, expected_bytes};
 use crate::door::{Accepted, Door, Refusal};
 use crate::meter::Protocol;
-use crate::passage::{Arrived, Call, Form, identify, in_time, take_in};
+use crate::passage::{Arrived, Call, Form, identify, in_time, receive, take_in};
 
 /// The path of the call.
 pub(super) const PATH: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 
 /// Answers one call.
-pub(super) async fn export(door: &Door, request: Request<Body>) -> Response<Body> {
+pub(super) async fn export(door: &Door, remote: &Remote, request: Request<Body>) -> Response<Body> {
     let call = Call::begin(door, Protocol::Grpc);
     if let Some(status) = not_grpc(request.method(), request.headers()) {
         call.unsupported();
@@ -32,8 +33,7 @@ pub(super) async fn export(door: &Door, request: Request<Body>) -> Response<Body
     let (parts, body) = request.into_parts();
     let timeout = deadline::timeout(&parts.headers);
     let end = timeout.map(deadline::patience).and_then(|patience| call.start().checked_add(patience));
-    let client = parts.extensions.get::<ClientNames>().cloned().unwrap_or_default();
-    let work = read(door, &client, &parts.headers, body, call.start(), timeout);
+    let work = read(door, remote, &parts.headers, body, call.start(), timeout);
     match call.settle(end, work).await {
         Ok(accepted) => answer::acknowledged(&accepted),
         Err((refusal, retry_delay)) => answer::refused(&refusal, retry_delay),
@@ -43,13 +43,13 @@ pub(super) async fn export(door: &Door, request: Request<Body>) -> Response<Body
 /// Everything between the headers and the answer, cheapest refusal first.
 async fn read(
     door: &Door,
-    client: &ClientNames,
+    remote: &Remote,
     headers: &HeaderMap,
     body: Body,
     start: Instant,
     timeout: Option<Duration>,
 ) -> Result<Accepted, Refusal> {
-    let workspace = identify(door, client, headers)?;
+    let workspace = identify(door, remote, headers)?;
     let encoding = encoding(headers)?;
     let (admission, limits) = (&door.admission, door.admission.limits());
     let hold = admission.hold(workspace, start, timeout);
@@ -73,7 +73,8 @@ async fn read(
     let expansion = door.intake.expansion(workspace);
     let expected = expected_bytes(encoding, length, limits.request_bytes, expansion);
     let permit = admission.take(expected, &hold).await?;
-    let wire = in_time(limits.body_read, reader.message(length)).await?;
+    let arrived = AtomicU64::new(0);
+    let wire = receive(door, workspace, &arrived, reader.message(length, &arrived)).await?;
     take_in(door, Arrived { workspace, hold, encoding, form: Form::Protobuf, expansion, wire, permit }).await
 }
 

@@ -9,6 +9,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::Body as _;
@@ -55,8 +56,8 @@ impl MessageReader {
         }
     }
 
-    /// Reads the message of `length` bytes and makes sure that it is the only one.
-    pub(super) async fn message(mut self, length: usize) -> Result<Bytes, Refusal> {
+    /// Reads the message of `length` bytes and makes sure that it is the only one; `arrived` says how much of it is there meanwhile.
+    pub(super) async fn message(mut self, length: usize, arrived: &AtomicU64) -> Result<Bytes, Refusal> {
         let message = if self.received.len() >= length {
             self.received.split_to(length)
         } else {
@@ -68,6 +69,7 @@ impl MessageReader {
                     return Err(Refusal::Undecodable("the request body ends within its gRPC message".into()));
                 };
                 message.extend_from_slice(&data.split_to(data.len().min(length - message.len())));
+                arrived.store(message.len() as u64, Ordering::Relaxed);
                 self.received = data;
             }
             message.freeze()
@@ -125,7 +127,7 @@ mod tests {
             frames.iter().map(|data| Ok::<_, Infallible>(Frame::data(Bytes::copy_from_slice(data)))).collect();
         let mut reader = MessageReader::new(Body::new(StreamBody::new(stream::iter(frames))));
         let head = reader.head().await?;
-        Ok((head, reader.message(head.length as usize).await?))
+        Ok((head, reader.message(head.length as usize, &AtomicU64::new(0)).await?))
     }
 
     #[tokio::test]

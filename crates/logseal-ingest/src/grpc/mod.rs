@@ -79,7 +79,7 @@ pub async fn serve(
     let dispatch = Dispatch { routes: describe::routes(&health, services)?, door: Arc::new(door.clone()) };
     let (end, is_end) = watch::channel(false);
     let (drain, is_drain) = oneshot::channel();
-    let connections = connection::incoming(listener, door.slots, connection::PREFACE_TIME, is_end, door.meter);
+    let connections = connection::incoming(listener, door.places, connection::PREFACE_TIME, is_end, door.meter);
 
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
@@ -135,15 +135,23 @@ impl Service<Request<Body>> for Dispatch {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        // Apart, so that services need not know this crate's type.
-        if let Some(Remote { client, peer }) = request.extensions_mut().remove() {
-            request.extensions_mut().insert(client);
-            request.extensions_mut().insert(peer);
-        }
+        let remote: Remote = request.extensions_mut().remove().unwrap_or_default();
+        let under_way = remote.seat.call();
         if request.uri().path() == export::PATH {
             let door = Arc::clone(&self.door);
-            return Box::pin(async move { Ok(export::export(&door, request).await) });
+            return Box::pin(async move {
+                let _under_way = under_way;
+                Ok(export::export(&door, &remote, request).await)
+            });
         }
-        Box::pin(Service::<Request<Body>>::call(&mut self.routes, request))
+        // Each apart, so that services need not know this crate's type.
+        request.extensions_mut().insert(remote.client);
+        request.extensions_mut().insert(remote.peer);
+        request.extensions_mut().insert(remote.seat.standing().clone());
+        let answer = Service::<Request<Body>>::call(&mut self.routes, request);
+        Box::pin(async move {
+            let _under_way = under_way;
+            answer.await
+        })
     }
 }

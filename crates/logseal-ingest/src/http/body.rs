@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,12 +37,14 @@ where
         self.body.size_hint().exact()
     }
 
-    /// Reads all of it, at most `limit` bytes; `expected` are those that `permit` covers beforehand. Afterwards it covers what was read.
+    /// Reads all of it, at most `limit` bytes; `expected` are those that `permit` covers beforehand. Afterwards it covers what was read. `arrived` says
+    /// how much is there meanwhile.
     pub(super) async fn read(
         &mut self,
         expected: usize,
         mut permit: BudgetPermit,
         limit: usize,
+        arrived: &AtomicU64,
     ) -> Result<(Bytes, BudgetPermit), Refusal> {
         let mut read = Vec::with_capacity(expected);
         while let Some(data) = self.data().await? {
@@ -54,6 +57,7 @@ where
                 move_to(&mut read, capacity, &mut permit)?;
             }
             read.extend_from_slice(&data);
+            arrived.store(read.len() as u64, Ordering::Relaxed);
         }
         if read.capacity() > read.len() {
             let length = read.len();
@@ -139,7 +143,7 @@ mod tests {
         let budget = Budget::new(total);
         let permit = budget.try_take(expected).expect("there is as much");
         let mut body = RequestBody::new(StreamBody::new(stream::iter(frames)));
-        let read = body.read(expected, permit, limit).await.map(|(read, permit)| {
+        let read = body.read(expected, permit, limit, &AtomicU64::new(0)).await.map(|(read, permit)| {
             assert!(permit.bytes() >= read.len());
             read.to_vec()
         });

@@ -1,26 +1,28 @@
 //! One call from its head to its answer.
 
+use std::sync::atomic::AtomicU64;
+
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use logseal_tls::ClientNames;
 use tokio::time::Instant;
 
 use super::PATH;
 use super::answer::{self, Elsewhere};
 use super::body::RequestBody;
 use crate::admission::over_budget;
+use crate::connection::Remote;
 use crate::decompress::{Encoding, expected_bytes};
 use crate::door::{Accepted, Door, Refusal};
 use crate::meter::Protocol;
-use crate::passage::{Arrived, Call, Form, identify, in_time, take_in};
+use crate::passage::{Arrived, Call, Form, identify, receive, take_in};
 
 /// What is waited for when a body does not say how long it will be. The rest must be free when it comes.
 const UNANNOUNCED_BYTES: usize = 64 * 1024;
 
 /// Answers one call.
-pub(super) async fn answer(door: &Door, client: &ClientNames, request: Request<Incoming>) -> Response<Full<Bytes>> {
+pub(super) async fn answer(door: &Door, remote: &Remote, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (parts, body) = request.into_parts();
     let mut body = RequestBody::new(body);
     let form = form(&parts.headers);
@@ -33,7 +35,7 @@ pub(super) async fn answer(door: &Door, client: &ClientNames, request: Request<I
         Some(elsewhere) => Err(answer::elsewhere(elsewhere, form)),
         None => {
             let call = Call::begin(door, Protocol::Http);
-            let work = read(door, client, &parts.headers, form, &mut body, call.start());
+            let work = read(door, remote, &parts.headers, form, &mut body, call.start());
             call.settle(None, work).await.map_err(|(refusal, delay)| answer::refused(&refusal, delay, form))
         }
     };
@@ -49,13 +51,13 @@ pub(super) async fn answer(door: &Door, client: &ClientNames, request: Request<I
 /// Everything between the head and the answer, cheapest refusal first.
 async fn read(
     door: &Door,
-    client: &ClientNames,
+    remote: &Remote,
     headers: &HeaderMap,
     form: Option<Form>,
     body: &mut RequestBody<Incoming>,
     start: Instant,
 ) -> Result<Accepted, Refusal> {
-    let workspace = identify(door, client, headers)?;
+    let workspace = identify(door, remote, headers)?;
     let form = form.ok_or_else(|| {
         Refusal::Unsupported(
             "unknown `content-type`; accepted are `application/x-protobuf,application/json`".to_owned(),
@@ -75,7 +77,9 @@ async fn read(
     let expansion = door.intake.expansion(workspace);
     let needed = expected_bytes(encoding, expected, limits.request_bytes, expansion);
     let permit = admission.take(needed, &hold).await?;
-    let (wire, mut permit) = in_time(limits.body_read, body.read(expected, permit, limits.request_bytes)).await?;
+    let arrived = AtomicU64::new(0);
+    let read = body.read(expected, permit, limits.request_bytes, &arrived);
+    let (wire, mut permit) = receive(door, workspace, &arrived, read).await?;
     // What is compressed asks for its own memory, which its size does not tell.
     if encoding == Encoding::Identity {
         let needed = wire.len() + expansion.chunk_bytes(wire.len());

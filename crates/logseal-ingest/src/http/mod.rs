@@ -12,6 +12,7 @@ mod body;
 mod call;
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use logseal_tls::Listener;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use crate::connection::{
@@ -43,6 +44,9 @@ pub const PATH: &str = "/v1/logs";
 /// than Go's clients keep a connection (90 s), so that theirs is the end of it.
 const HEAD_TIME: Duration = Duration::from_secs(120);
 
+/// Time in which the first head must have come: HTTP's clients connect when they have something to ask.
+const FIRST_TIME: Duration = Duration::from_secs(15);
+
 /// Serves `listener` until `shutdown` becomes true, or nobody is left who could say so; then accepts nothing new, lets calls under way
 /// finish for at most `ingest.drain_ms`, and cuts what is left.
 pub async fn serve(listener: Listener, door: Door, mut shutdown: watch::Receiver<bool>) {
@@ -51,8 +55,8 @@ pub async fn serve(listener: Listener, door: Door, mut shutdown: watch::Receiver
     let (end, is_end) = watch::channel(false);
     let graceful = GracefulShutdown::new();
     {
-        let (slots, meter) = (Arc::clone(&door.slots), Arc::clone(&door.meter));
-        let incoming = connection::incoming(listener, slots, connection::PREFACE_TIME, is_end.clone(), meter);
+        let (places, meter) = (Arc::clone(&door.places), Arc::clone(&door.meter));
+        let incoming = connection::incoming(listener, places, connection::PREFACE_TIME, is_end.clone(), meter);
         let mut incoming = pin!(incoming);
         let door = Arc::new(door);
         loop {
@@ -62,20 +66,32 @@ pub async fn serve(listener: Listener, door: Door, mut shutdown: watch::Receiver
             };
             let Some(Ok(connection)) = connection else { continue };
             let door = Arc::clone(&door);
-            let client = connection.remote.client.clone();
+            let remote = connection.remote.clone();
+            let seat = remote.seat.clone();
             let service = service_fn(move |request| {
-                let (door, client) = (Arc::clone(&door), client.clone());
-                async move { Ok::<_, Infallible>(call::answer(&door, &client, request).await) }
+                let (door, remote) = (Arc::clone(&door), remote.clone());
+                let under_way = remote.seat.call();
+                async move {
+                    let _under_way = under_way;
+                    Ok::<_, Infallible>(call::answer(&door, &remote, request).await)
+                }
             });
             let served = builder.serve_connection(TokioIo::new(connection), service).into_owned();
             let served = graceful.watch(served);
             let mut is_end = is_end.clone();
             tokio::spawn(async move {
+                let asks_nothing = async {
+                    sleep(FIRST_TIME).await;
+                    if seat.begun() > 0 {
+                        pending::<()>().await;
+                    }
+                };
                 // hyper does not look at a connection while it waits for a handler that reads no body.
                 tokio::select! {
                     ended = served => if let Err(error) = ended {
                         debug!(error, "a connection ended with an error");
                     },
+                    () = asks_nothing => debug!("no request came on a new connection"),
                     _ = is_end.wait_for(|end| *end) => {}
                 }
             });

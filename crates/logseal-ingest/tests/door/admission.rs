@@ -130,6 +130,30 @@ async fn a_body_that_trickles_is_cut_off() {
     }
 }
 
+/// Scenario: a client announces a body that takes all of the budget, and sends a byte of it. Guarantee: it keeps the budget as long as no other workspace
+/// wants it; then it is told to come back, long before the time for bodies is over, and the call that waits is served.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_comes_slowly_gives_its_memory_to_those_who_wait() {
+    let server = Server::start(Script::accept(), |s| {
+        (s.hold_ms, s.body_read_ms) = (60_000, 600_000);
+        s.max_request_bytes = 16 * 1024 * 1024;
+        s.memory_budget_bytes = 64 * 1024 * 1024;
+    })
+    .await;
+    let (mut slow, mut other) = (server.client().await, server.client().await);
+    let (sender, body) = open_body();
+    sender.unbounded_send(b"\0\x01\0\0\0x").expect("open");
+    let answer = tokio::spawn(slow.send(EXPORT, &[], body));
+    until(|| server.budget.free() < server.budget.total() - 0x100_0000).await;
+    let rest = server.budget.take(server.budget.free()).await;
+    let served = other.export(&[("authorization", "Bearer another-key")], framed(false, b"x")).await;
+    assert!(served.is_whole(), "{served:?}");
+    let answer = soon(answer).await.expect("no panic").expect("an answer");
+    assert_eq!(answer.headers().get("grpc-status").map(|code| code.as_bytes()), Some(&b"14"[..]));
+    drop((rest, sender));
+    server.idle().await;
+}
+
 /// Scenario: the client goes away in the middle of its body. Guarantee: budget that was taken for it is free again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disconnect_within_the_body_frees_its_budget() {

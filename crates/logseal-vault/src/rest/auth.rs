@@ -6,6 +6,7 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
+use logseal_core::Standing;
 use serde_json::json;
 
 use super::Shared;
@@ -20,6 +21,9 @@ const CHALLENGE: &str = "Bearer authorization=\"https://login.microsoftonline.co
 pub(super) async fn require_token(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let presented = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
     if presented.is_some_and(|presented| shared.face.token.admits(presented)) {
+        if let Some(standing) = request.extensions().get::<Standing>() {
+            standing.prove();
+        }
         return next.run(request).await;
     }
     // The first request of an SDK comes without a token, to be told where to get one: only a wrong one is worth a report.

@@ -39,6 +39,10 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::info;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 pub(crate) use self::adapters::KeyCopies;
 use self::ingest::Ingest;
@@ -231,14 +235,16 @@ fn local_addr(listener: &TcpListener) -> Result<SocketAddr, CommandError> {
 
 fn start_log(config: &Config) {
     let level: tracing::Level = config.log.level.parse().unwrap_or(tracing::Level::INFO);
-    tracing_subscriber::fmt()
-        .with_max_level(level)
+    let lines = fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         // A failed write would be reported by eprintln!, which panics when stderr is a file on a full disk.
-        .log_internal_errors(false)
-        .init();
+        .log_internal_errors(false);
+    // They warn of single frames that a client sends, so that who sends a few bytes would write a line, and who sends many fill the disk.
+    let of_http = if level > tracing::Level::INFO { level } else { tracing::Level::ERROR };
+    let wanted = Targets::new().with_default(level).with_target("h2", of_http).with_target("hyper", of_http);
+    tracing_subscriber::registry().with(wanted).with(lines).init();
 }
 
 /// Buckets from 1 ms to 60 s: an acknowledgement takes milliseconds, a query up to its time limit.

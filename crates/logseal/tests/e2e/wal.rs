@@ -134,7 +134,7 @@ async fn a_file_of_a_later_version_is_neither_passed_over_nor_given_up() {
     server.query("SELECT count(*) FROM logs").expect_err("never fewer rows");
     assert!(server.stop().success());
     assert!(std::fs::read(&file).expect("it is still there") == later);
-    assert_eq!(log_files(&deployment), [file.clone()], "no other file was begun");
+    assert_eq!(log_files(&deployment), std::slice::from_ref(&file), "no other file was begun");
 
     std::fs::write(&file, known).expect("written");
     let server = deployment.start();

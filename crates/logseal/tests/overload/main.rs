@@ -17,9 +17,12 @@
 //! shippers share. Every five seconds (every second in the short form) a line says how many
 //! records were offered, accepted, refused and dropped by their shippers in each second, and how much memory the server
 //! had. Load and server share the machine.
+//!
+//! Clients that mean harm are in `hostile`.
 
 mod bed;
 mod client;
+mod hostile;
 mod load;
 mod tenants;
 mod watch;

@@ -94,7 +94,7 @@ async fn steps_still_make_the_tables_that_they_made() {
         // Indexes that need no format of their own.
         run_sql(&found, schema::INDEXES).await;
         let mut connection = SqliteConnection::connect(&format!("sqlite:{}", found.display())).await.unwrap();
-        let format = super::super::format(&mut connection).await.unwrap();
+        let format = format(&mut connection).await.unwrap();
         connection.close().await.unwrap();
         let steps = schema::STEPS[..usize::try_from(format).unwrap()].concat() + schema::INDEXES;
         copy_to(&made, &steps, format, &found, &[]).await;

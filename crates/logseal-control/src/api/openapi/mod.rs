@@ -199,6 +199,7 @@ fn errors() -> Value {
         "Error403": error("`AuthorizationFailed`: it needs another role or grant, which the message names. Any other code: the key of the cluster that this takes was revoked.", &[]),
         "Error404": error("There is no such resource, operation, segment, token or path.", &[]),
         "Error406": error("Results come in none of the forms of `Accept`.", &[]),
+        "Error408": error("The body did not arrive within 30 s.", &[]),
         "Error409": error("The state of the resource does not admit it; with `Retry-After` when it will.", &["Retry-After"]),
         "Error412": error("The resource's entity tag is another one.", &[]),
         "Error413": error("The body is larger than 1 MiB.", &[]),

@@ -70,7 +70,8 @@ impl Door {
             clusters: Arc::new(clusters),
             clock: Arc::new(SystemSteadyClock),
         };
-        tokio::spawn(serve(self.listener, rest::router(face), Limits::default(), shutdown))
+        let limits = Limits { name: "vault", ..Limits::default() };
+        tokio::spawn(serve(self.listener, rest::router(face), limits, shutdown))
     }
 }
 
