@@ -14,11 +14,11 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::logs::{BatchConfigBuilder, BatchLogProcessor, SdkLoggerProvider};
 use tonic::metadata::MetadataMap;
 
-/// A provider for `opentelemetry-appender-tracing` or `opentelemetry-appender-log`. Made within a Tokio runtime; `shutdown` sends what waits.
-pub fn provider(endpoint: &str, workspace_key: &str) -> Result<SdkLoggerProvider, Box<dyn std::error::Error>> {
+/// The exporter, made within a Tokio runtime.
+pub fn exporter(endpoint: &str, workspace_key: &str) -> Result<LogExporter, Box<dyn std::error::Error>> {
     let mut headers = MetadataMap::new();
     headers.insert("authorization", format!("Bearer {workspace_key}").parse()?);
-    let exporter = LogExporter::builder()
+    Ok(LogExporter::builder()
         .with_tonic()
         .with_endpoint(endpoint) // https://logseal.example.org:4317, or http://127.0.0.1:4317
         .with_metadata(headers)
@@ -30,10 +30,14 @@ pub fn provider(endpoint: &str, workspace_key: &str) -> Result<SdkLoggerProvider
                 .with_initial_delay(Duration::from_secs(1))
                 .with_max_delay(Duration::from_secs(10)),
         )
-        .build()?;
+        .build()?)
+}
+
+/// A provider for `opentelemetry-appender-tracing` or `opentelemetry-appender-log`; its `shutdown` sends what waits.
+pub fn provider(exporter: impl opentelemetry_sdk::logs::LogExporter + 'static) -> SdkLoggerProvider {
     let batches = BatchConfigBuilder::default().with_max_queue_size(100_000).with_max_export_batch_size(1_000).build();
-    Ok(SdkLoggerProvider::builder()
+    SdkLoggerProvider::builder()
         .with_resource(Resource::builder().with_service_name("payments").build())
         .with_log_processor(BatchLogProcessor::builder(exporter).with_batch_config(batches).build())
-        .build())
+        .build()
 }

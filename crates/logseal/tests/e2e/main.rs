@@ -22,6 +22,7 @@ mod remote_vault;
 mod revocation;
 mod roles;
 mod service;
+mod shippers;
 mod tampering;
 #[path = "../overload/tenants.rs"]
 mod tenants;
