@@ -33,7 +33,8 @@ pub fn exporter(endpoint: &str, workspace_key: &str) -> Result<LogExporter, Box<
         .build()?)
 }
 
-/// A provider for `opentelemetry-appender-tracing` or `opentelemetry-appender-log`; its `shutdown` sends what waits.
+/// A provider for `opentelemetry-appender-tracing` or `opentelemetry-appender-log`. Its `shutdown` sends what waits, for five seconds at most:
+/// `shutdown_with_timeout` may take longer.
 pub fn provider(exporter: impl opentelemetry_sdk::logs::LogExporter + 'static) -> SdkLoggerProvider {
     let batches = BatchConfigBuilder::default().with_max_queue_size(100_000).with_max_export_batch_size(1_000).build();
     SdkLoggerProvider::builder()
