@@ -9,6 +9,7 @@ use futures::FutureExt;
 use logseal_ingest::Accepted;
 use tokio::sync::{Notify, mpsc};
 
+use crate::bodies::gzip;
 use crate::harness::{EXPORT, Script, Server, framed, open_body, soon, until};
 
 /// Scenario: no, wrong, malformed credentials, and a key store that does not answer; the body never comes. Guarantee: an
@@ -227,6 +228,33 @@ async fn the_pipeline_may_keep_budget() {
     let part = soon(kept.recv()).await.expect("handed over");
     until(|| server.budget.free() == server.budget.total() - 3).await;
     drop(part);
+    server.idle().await;
+}
+
+/// Scenario: requests of a workspace are found to take eight times their bytes. Guarantee: those that follow come to the intake with as much memory, however
+/// they come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_comes_with_the_memory_that_earlier_ones_took() {
+    let (sender, mut held) = mpsc::channel(1);
+    let intake = Script::new(move |request| {
+        let sender = sender.clone();
+        async move {
+            sender.send(request.permit.bytes()).await.expect("the test listens");
+            Ok(Accepted::default())
+        }
+    });
+    let body = vec![b'x'; 100_000];
+    let server = Server::start(Arc::clone(&intake), |_| ()).await;
+    let mut client = server.client().await;
+    for times in [1, 8] {
+        intake.learned.learn(body.len(), times * body.len());
+        for (encoding, message) in [("identity", framed(false, &body)), ("gzip", framed(true, &gzip(&body)))] {
+            assert!(client.export(&[("grpc-encoding", encoding)], message).await.is_whole());
+            let held = soon(held.recv()).await.expect("handed over");
+            let needed = (1 + times) * body.len();
+            assert!((needed..needed + body.len()).contains(&held), "{times} {encoding}: {held}");
+        }
+    }
     server.idle().await;
 }
 

@@ -17,7 +17,7 @@ use crate::harness::{EXPORT, Script, Server, framed, open_body, soon};
 
 const MIB: usize = 1024 * 1024;
 
-fn gzip(data: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(data: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(data).expect("in memory");
     encoder.finish().expect("in memory")

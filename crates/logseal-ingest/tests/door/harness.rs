@@ -21,6 +21,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use logseal_core::{RandomSource, WorkspaceId};
+use logseal_ingest::expansion::{Expansion, Learned};
 use logseal_ingest::grpc::{Lifecycle, Services, serve};
 use logseal_ingest::http as otlp_http;
 use logseal_ingest::{
@@ -60,6 +61,7 @@ type Answerer = dyn Fn(IntakeRequest) -> BoxFuture<'static, Result<Accepted, Int
 pub(crate) struct Script {
     answer: Box<Answerer>,
     pub(crate) taken: AtomicUsize,
+    pub(crate) learned: Learned,
 }
 
 impl Script {
@@ -68,7 +70,7 @@ impl Script {
         F: Future<Output = Result<Accepted, IntakeError>> + Send + 'static,
     {
         let answer = Box::new(move |request| -> BoxFuture<'static, _> { Box::pin(answer(request)) });
-        Arc::new(Self { answer, taken: AtomicUsize::new(0) })
+        Arc::new(Self { answer, taken: AtomicUsize::new(0), learned: Learned::default() })
     }
 
     /// Accepts everything, as one record.
@@ -85,6 +87,10 @@ impl Debug for Script {
 
 #[async_trait]
 impl Intake for Script {
+    fn expansion(&self, _: WorkspaceId) -> Expansion {
+        self.learned.expansion()
+    }
+
     async fn take(&self, request: IntakeRequest) -> Result<Accepted, IntakeError> {
         self.taken.fetch_add(1, Ordering::SeqCst);
         assert!([WORKSPACE, OTHER].contains(&request.workspace));

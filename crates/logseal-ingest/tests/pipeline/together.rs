@@ -15,7 +15,7 @@ use crate::counters::alone;
 use crate::life::Parts;
 use crate::records::{Id, request};
 use crate::settings::Settings;
-use crate::world::{World, cluster, until};
+use crate::world::{World, cluster, until, workspace};
 
 /// So many bytes that a request is read on a compute thread, and few enough that it is gathered.
 const PADDING: usize = 10_000;
@@ -191,4 +191,21 @@ fn a_bad_request_among_others_is_refused_alone() {
         });
         life.stop();
     }
+}
+
+/// Scenario: a large request of one workspace, whose columns take more than its bytes. Guarantee: as much is expected of its next one, and no more of another
+/// workspace's.
+#[test]
+fn what_a_request_took_is_expected_of_the_next() {
+    let _alone = alone();
+    let world = Arc::new(World::new());
+    let life = world.start(&Settings::default());
+    life.run(async |parts| {
+        let expected = |n| parts.frames.tables.workspace(workspace(n)).unwrap().learned().expansion();
+        let before = expected(0);
+        parts.ship(0, 2_000).await.unwrap();
+        assert!(expected(0).chunk_bytes(1 << 20) > before.chunk_bytes(1 << 20), "{:?}", expected(0));
+        assert_eq!(expected(1), before);
+    });
+    life.stop();
 }
