@@ -227,14 +227,19 @@ def continuation_flood(bed):
     return over_all(bed, one)
 
 
+def begun(bed, address, key):
+    """The head of a request that the listener at `address` takes, with what opens it or without."""
+    credential = {bed.management: bed.token}.get(address, bed.key) if key else None
+    path = {bed.grpc: EXPORT, bed.http: "/v1/logs"}.get(address, "/v1/workspaces/default/query")
+    kind = {bed.grpc: "application/grpc", bed.http: "application/x-protobuf"}.get(address, "application/json")
+    return head(path, credential, kind=kind)
+
+
 def data_flood(size, key):
     def attack(bed):
         def one(address):
-            credential = {bed.management: bed.token}.get(address, bed.key) if key else None
-            path = {bed.grpc: EXPORT, bed.http: "/v1/logs"}.get(address, "/v1/workspaces/default/query")
-            kind = {bed.grpc: "application/grpc", bed.http: "application/x-protobuf"}.get(address, "application/json")
             sock = http2(address)
-            push(sock, frame(HEADERS, 4, 1, head(path, credential, kind=kind)))
+            push(sock, frame(HEADERS, 4, 1, begun(bed, address, key)))
             for _ in range(3_000):
                 if not push(sock, frame(DATA, 0, 1, b"x" * size) * 20):
                     break
@@ -274,11 +279,7 @@ def streams(key):
     """10,000 streams on each of some connections, none of which ends its request."""
     def attack(bed):
         def one(address):
-            credential = {bed.management: bed.token}.get(address, bed.key) if key else None
-            path = {bed.grpc: EXPORT, bed.http: "/v1/logs"}.get(address, "/v1/workspaces/default/query")
-            kind = {bed.grpc: "application/grpc", bed.http: "application/x-protobuf"}.get(address, "application/json")
-            sock = http2(address)
-            block = head(path, credential, kind=kind)
+            sock, block = http2(address), begun(bed, address, key)
             for first in range(1, 20_000, 200):
                 if not push(sock, b"".join(frame(HEADERS, 4, stream, block) for stream in range(first, first + 200, 2))):
                     break
