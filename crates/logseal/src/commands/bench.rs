@@ -83,15 +83,42 @@ fn server_process(data_dir: &Path) -> Option<u32> {
 }
 
 /// Waits until the server reports no record outside a segment.
+///
+/// # Errors
+///
+/// The server cannot be asked, or accepts records of others meanwhile: then there may always be some outside a segment, and the CPU time would
+/// be theirs too.
 async fn drained(management: Management) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let mut accepted_before = None;
     loop {
         let metrics = management.get("/metrics").await?;
         let text = String::from_utf8_lossy(&metrics.body);
-        let unsealed = text.lines().find_map(|line| line.strip_prefix("logseal_ingest_unsealed_records "));
-        // Before the first record the gauge is not there.
-        if unsealed.is_none_or(|value| value.trim().parse::<f64>().is_ok_and(|value| value <= 0.0)) {
+        if metric(&text, "logseal_ingest_unsealed_records") <= 0.0 {
             return Ok(());
         }
+        let accepted = metric(&text, "logseal_ingest_records_total{outcome=\"accepted\"}");
+        if accepted_before.is_some_and(|before| accepted > before) {
+            return Err("others send records to it as well".into());
+        }
+        accepted_before = Some(accepted);
         sleep(DRAIN_POLL).await;
+    }
+}
+
+/// The value of `sample` in a Prometheus exposition; 0 while it is not there, which it is not before the first record.
+fn metric(exposition: &str, sample: &str) -> f64 {
+    let value = |line: &str| line.strip_prefix(sample)?.strip_prefix(' ')?.trim().parse().ok();
+    exposition.lines().find_map(value).unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metric_is_found_by_its_whole_name_and_labels() {
+        let exposition = "# TYPE n counter\nn_total{a=\"b\"} 3\nn{a=\"c\"} 4\nn{a=\"b\"} 5.5\nn 6\n";
+        let values = ["n", "n{a=\"b\"}", "n{a=\"d\"}"].map(|sample| metric(exposition, sample));
+        assert_eq!(values, [6.0, 5.5, 0.0]);
     }
 }

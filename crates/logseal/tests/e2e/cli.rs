@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
-use logseal_testkit::Server;
+use logseal_testkit::{Server, ship};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::Deployment;
-use crate::lifecycle::metrics;
+use crate::lifecycle::{metrics, request};
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -234,6 +234,31 @@ fn without_a_server_the_command_line_says_what_to_do() {
     assert_eq!(output.status.code(), Some(1));
     let message = stderr(&output);
     assert!(message.contains("cannot reach") && message.contains(&data_dir.display().to_string()), "{message}");
+}
+
+/// Scenario: the benchmark beside a client that goes on sending, so that the server is never without records outside a segment. Guarantee: it ends, counts
+/// its own records, and says why it has no CPU time.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_benchmark_ends_beside_others_who_send() {
+    let deployment = Deployment::new();
+    let server = deployment.start();
+    let data_dir = deployment.data_dir().display().to_string();
+    let mut bench = command(deployment.data_dir().as_path());
+    bench.args(["bench", "ingest", "--records", "100", "--batch", "10", "--json", "--data-dir", &data_dir]);
+    let mut bench = bench.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    let limit = Instant::now() + Duration::from_secs(50);
+    while bench.try_wait().expect("our own child").is_none() && Instant::now() < limit {
+        ship::export(&server, &request(&["of another"])).await.expect("taken");
+    }
+    // Does nothing when it has ended.
+    bench.kill().expect("our own child");
+    let output = bench.wait_with_output().expect("our own child");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let report: Value = serde_json::from_str(&stdout(&output)).expect("JSON alone");
+    assert_eq!(report["records_acked"], 100);
+    let note = report["server_note"].as_str().unwrap_or_default();
+    assert!(note.contains("no CPU time") && note.contains("others send records"), "{report}");
+    assert!(server.stop().success());
 }
 
 /// The binary in a folder that is no data directory's, with no variable of ours.
