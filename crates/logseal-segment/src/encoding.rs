@@ -13,7 +13,8 @@
 //!
 //! A dictionary of values that do not repeat costs a look-up for each and then takes more room than the values alone; least and greatest
 //! of such texts cost two comparisons for each and keep hardly any page from being read. How fast and how small each choice is:
-//! `benches/RESULTS.md`, "Encodings". All of them may be in pages of version 1 (Parquet's `Encodings.md`), so that every reader has them.
+//! `benches/RESULTS.md`, "Encodings". A dictionary of one value, and a column without any, are not compressed: there is nothing to gain, and a compressor
+//! costs as much for each column of each row group as some hundred values. All of them may be in pages of version 1 (Parquet's `Encodings.md`), so that every reader has them.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -24,7 +25,7 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type, SchemaRef};
 use parquet::basic::Encoding;
 use parquet::schema::types::ColumnPath;
 
-/// Values of a column that are looked at.
+/// Values of a column that are looked at, at the most.
 const SAMPLED: usize = 512;
 
 /// With fewer values nothing can be said, and little is at stake.
@@ -41,6 +42,8 @@ pub(crate) struct ColumnEncoding {
     pub(crate) dictionary: bool,
     /// Whether pages say their least and greatest value.
     pub(crate) statistics: bool,
+    /// Whether pages are compressed.
+    pub(crate) compressed: bool,
 }
 
 /// The encoding of each leaf column of `schema`, given rows that are like those to come. The columns of `sample` may be any of those of
@@ -68,9 +71,10 @@ pub(crate) fn choose(schema: &SchemaRef, sample: &[RecordBatch]) -> Vec<ColumnEn
 }
 
 fn encoding(path: ColumnPath, data_type: &DataType, values: &[ArrayRef]) -> ColumnEncoding {
+    let variety = variety(values);
     let (encoding, dictionary, statistics) = match data_type {
         DataType::Timestamp(..) => (Encoding::DELTA_BINARY_PACKED, false, true),
-        DataType::Int64 | DataType::Float64 | DataType::Utf8 | DataType::Binary if repeat(values) => {
+        DataType::Int64 | DataType::Float64 | DataType::Utf8 | DataType::Binary if variety != Variety::Many => {
             // What follows a full dictionary is made ready before it is known whether it is needed: for delta encodings that is a
             // mebibyte for each column of each row group.
             (Encoding::PLAIN, true, true)
@@ -80,15 +84,32 @@ fn encoding(path: ColumnPath, data_type: &DataType, values: &[ArrayRef]) -> Colu
         DataType::Utf8 | DataType::Binary => (Encoding::DELTA_LENGTH_BYTE_ARRAY, false, false),
         _ => (Encoding::PLAIN, false, true),
     };
-    ColumnEncoding { path, encoding, dictionary, statistics }
+    ColumnEncoding { path, encoding, dictionary, statistics, compressed: variety != Variety::One }
 }
 
-/// Whether at least every other value is equal to another one, as far as a sample shows it.
-fn repeat(arrays: &[ArrayRef]) -> bool {
+/// How different the values of a column are, as far as a sample shows it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Variety {
+    /// There is one, or none.
+    One,
+    /// At least every other one is equal to another one, or nothing can be said, as of types that have no dictionary.
+    Few,
+    /// Most are found once only.
+    Many,
+}
+
+fn variety(arrays: &[ArrayRef]) -> Variety {
+    let rows: usize = arrays.iter().map(|array| array.len()).sum();
     let values: usize = arrays.iter().map(valid).sum();
-    // At regular distances over all rows: what follows each other is alike more often than the whole.
-    let step = values.div_ceil(SAMPLED).max(1);
-    let (state, mut seen, mut distinct, mut passed) = (RandomState::new(), 0, HashSet::new(), 0_usize);
+    match values {
+        0 if rows >= SAMPLED_AT_LEAST => return Variety::One,
+        ..SAMPLED_AT_LEAST => return Variety::Few,
+        _ => {}
+    }
+    // At regular distances over all rows: what follows each other is alike more often than the whole. Of few rows a part: they are to cost less as well.
+    let step = values.div_ceil((values / 4).clamp(2 * SAMPLED_AT_LEAST, SAMPLED));
+    let seen = values.div_ceil(step);
+    let (state, mut distinct, mut passed, mut last) = (RandomState::new(), HashSet::new(), 0_usize, None);
     let sampled = arrays.iter().flat_map(|array| {
         // How many of this array lie before its first one at such a distance.
         let before = passed.next_multiple_of(step) - passed;
@@ -96,18 +117,35 @@ fn repeat(arrays: &[ArrayRef]) -> bool {
         valid_rows(array).skip(before).step_by(step).map(move |row| (array, row))
     });
     for (array, row) in sampled {
+        let Some(value) = value(array, row) else { return Variety::Few };
+        if last.replace(value) == Some(value) {
+            continue;
+        }
         // A collision would count two values as one: one in 2^54 for so few.
-        let hash = match array.data_type() {
-            DataType::Utf8 => state.hash_one(array.as_string::<i32>().value(row)),
-            DataType::Binary => state.hash_one(array.as_binary::<i32>().value(row)),
-            DataType::Int64 => state.hash_one(array.as_primitive::<Int64Type>().value(row)),
-            DataType::Float64 => state.hash_one(array.as_primitive::<Float64Type>().value(row).to_bits()),
-            _ => return true,
-        };
-        distinct.insert(hash);
-        seen += 1;
+        distinct.insert(state.hash_one(value));
+        if distinct.len() > seen / 2 {
+            return Variety::Many;
+        }
     }
-    seen < SAMPLED_AT_LEAST || distinct.len() <= seen / 2
+    if distinct.len() == 1 { Variety::One } else { Variety::Few }
+}
+
+/// A value of a column that may have a dictionary.
+#[derive(Clone, Copy, Eq, Hash, PartialEq)]
+enum Value<'a> {
+    Bytes(&'a [u8]),
+    Number(u64),
+}
+
+/// The value of a row that is not null; `None` for types that have no dictionary.
+fn value(array: &ArrayRef, row: usize) -> Option<Value<'_>> {
+    Some(match array.data_type() {
+        DataType::Utf8 => Value::Bytes(array.as_string::<i32>().value(row).as_bytes()),
+        DataType::Binary => Value::Bytes(array.as_binary::<i32>().value(row)),
+        DataType::Int64 => Value::Number(array.as_primitive::<Int64Type>().value(row).cast_unsigned()),
+        DataType::Float64 => Value::Number(array.as_primitive::<Float64Type>().value(row).to_bits()),
+        _ => return None,
+    })
 }
 
 fn valid(array: &ArrayRef) -> usize {
@@ -159,6 +197,35 @@ mod tests {
     fn shown(schema: &SchemaRef, sample: &[RecordBatch]) -> Vec<(String, Encoding, bool, bool)> {
         let chosen = choose(schema, sample).into_iter();
         chosen.map(|column| (column.path.string(), column.encoding, column.dictionary, column.statistics)).collect()
+    }
+
+    fn uncompressed(rows: &RecordBatch) -> Vec<String> {
+        let chosen = choose(&rows.schema(), std::slice::from_ref(rows)).into_iter();
+        chosen.filter(|column| !column.compressed).map(|column| column.path.string()).collect()
+    }
+
+    /// Scenario: columns with one value, with none, with one that is mostly missing, with two, with many, and numbers that have no dictionary; then too few rows
+    /// of all. Guarantee: where a dictionary has one value, or a column none, nothing is compressed; everything else is.
+    #[test]
+    fn what_has_one_value_or_none_is_not_compressed() {
+        let rows = |rows: usize| {
+            let text = |value: &dyn Fn(usize) -> Option<String>| -> ArrayRef {
+                Arc::new((0..rows).map(value).collect::<StringArray>())
+            };
+            let columns: [(&str, ArrayRef); 8] = [
+                ("one", text(&|_| Some("equal".to_owned()))),
+                ("none", text(&|_| None)),
+                ("no time", Arc::new(TimestampNanosecondArray::from(vec![None; rows]))),
+                ("seldom", text(&|row| (row % 100 == 7).then(|| "equal".to_owned()))),
+                ("two", text(&|row| Some(format!("{}", row / (rows / 2))))),
+                ("many", text(&|row| Some(format!("{row}")))),
+                ("one number", Arc::new(Int64Array::from(vec![9; rows]))),
+                ("short number", Arc::new(Int32Array::from(vec![9; rows]))),
+            ];
+            RecordBatch::try_from_iter_with_nullable(columns.map(|(name, array)| (name, array, true))).unwrap()
+        };
+        assert_eq!(uncompressed(&rows(3000)), ["one", "none", "no time", "one number"]);
+        assert!(uncompressed(&rows(SAMPLED_AT_LEAST - 1)).is_empty());
     }
 
     #[test]

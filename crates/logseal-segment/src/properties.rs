@@ -64,10 +64,13 @@ fn page_properties(zstd_level: i32, columns: Vec<ColumnEncoding>) -> Result<Writ
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_data_page_size_limit(PAGE_BYTES)
         .set_created_by(concat!("logseal ", env!("CARGO_PKG_VERSION")).to_owned());
-    for ColumnEncoding { path, encoding, dictionary, statistics } in columns {
+    for ColumnEncoding { path, encoding, dictionary, statistics, compressed } in columns {
         properties = properties
             .set_column_encoding(path.clone(), encoding)
             .set_column_dictionary_enabled(path.clone(), dictionary);
+        if !compressed {
+            properties = properties.set_column_compression(path.clone(), Compression::UNCOMPRESSED);
+        }
         if !statistics {
             properties = properties.set_column_statistics_enabled(path, EnabledStatistics::None);
         }
