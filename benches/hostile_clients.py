@@ -4,15 +4,24 @@
     python3 benches/hostile_clients.py target/release/logseal [ATTACK]...
 
 Needs Linux and Python 3.9, nothing else; more than 10,000 open files (`ulimit -n`) for 10,000 connections. Each attack runs for LENGTH seconds (6). Its line says
-how the attack ended, the largest resident memory of the server, and the 50th and 99th percentile of two clients of others: a shipper that keeps its
-connection, and newcomers that make one for each request; both before the attack and during it.
+how the attack ended, the largest resident memory of the server, what it took of one core, and the 50th and 99th percentile of two clients of others: a shipper
+that keeps its connection, and newcomers that make one for each request; both before the attack and during it.
+
+Attackers share the cores with the server and with the others, who then wait for cores and not for the server. PIN=1 gives the server the first core alone,
+and everybody else the last one, where attackers are nicer than the others. TLS=1 has OTLP and the management API over TLS, with a certificate that
+the command `openssl` makes; the vault always is. LISTENERS is a list of `grpc`, `http`, `management` and `vault` for attacks that try all of them.
 """
-import http.client, json, multiprocessing, os, resource, signal, socket, struct, subprocess, sys, tempfile, threading, time
+import http.client, json, multiprocessing, os, resource, signal, socket, ssl, struct, subprocess, sys, tempfile, threading, time
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST, SETTINGS, PING, GOAWAY, WINDOW, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 EXPORT = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 LENGTH = float(os.environ.get("LENGTH", "6"))
+CORES = sorted(os.sched_getaffinity(0))
+PIN = bool(os.environ.get("PIN"))
+LISTENERS = os.environ.get("LISTENERS", "grpc http management vault").split()
+# How listeners that are over TLS are connected to, by address.
+CONTEXTS = {}
 
 
 def frame(kind, flags, stream, payload=b""):
@@ -48,7 +57,17 @@ def head(path, key=None, method="POST", kind="application/grpc"):
 def connect(address, timeout=10):
     sock = socket.create_connection(address, timeout)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return sock
+    context = CONTEXTS.get(address)
+    return context.wrap_socket(sock) if context else sock
+
+
+def trusts_all(*protocols):
+    """Whom hostile clients talk to does not matter to them."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if protocols:
+        context.set_alpn_protocols(protocols)
+    return context
 
 
 def http2(address, settings=b""):
@@ -114,12 +133,17 @@ class Other(multiprocessing.Process):
 
     def run(self):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if PIN:
+            os.sched_setaffinity(0, CORES[-1:])
         client = None
         while not self.over.is_set():
             began = time.time()
             try:
                 if client is None:
-                    client = http.client.HTTPConnection(*self.address, timeout=20)
+                    if self.address in CONTEXTS:
+                        client = http.client.HTTPSConnection(*self.address, timeout=20, context=trusts_all())
+                    else:
+                        client = http.client.HTTPConnection(*self.address, timeout=20)
                     client.connect()
                     client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 headers = {"content-type": "application/x-protobuf", "authorization": "Bearer " + self.key}
@@ -141,14 +165,24 @@ class Bed:
         self.dir = tempfile.TemporaryDirectory()
         data = os.path.join(self.dir.name, "data")
         listen = [f"listen.{name}=127.0.0.1:0" for name in ("otlp_grpc", "otlp_http", "management", "vault")]
+        if os.environ.get("TLS"):
+            certificate, key = (os.path.join(self.dir.name, name) for name in ("certificate.pem", "key.pem"))
+            subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=localhost", "-addext",
+                            "subjectAltName=DNS:localhost,IP:127.0.0.1", "-out", certificate, "-keyout", key], check=True, stderr=subprocess.DEVNULL)
+            listen += [f"tls.certificate={certificate}", f"tls.key={key}"]
         arguments = [part for setting in [*listen, *settings] for part in ("--set", setting)]
         self.log = open(os.path.join(self.dir.name, "log"), "w+")
-        self.server = subprocess.Popen([binary, "serve", "--data-dir", data, *arguments], stdout=subprocess.PIPE, stderr=self.log)
+        # Before it counts its cores.
+        pinned = ["taskset", "-c", str(CORES[0])] if PIN else []
+        self.server = subprocess.Popen([*pinned, binary, "serve", "--data-dir", data, *arguments], stdout=subprocess.PIPE, stderr=self.log)
         self.server.stdout.readline()
         credentials = json.load(open(os.path.join(data, "credentials.json")))
         at = lambda name: (lambda host, port: (host, int(port)))(*credentials["endpoints"][name].split("//")[1].split(":"))
-        self.grpc, self.http, self.management = at("otlpGrpc"), at("otlpHttp"), at("management")
-        self.key, self.token = credentials["workspaceKey"], credentials["managementToken"]
+        self.grpc, self.http, self.management, self.vault = at("otlpGrpc"), at("otlpHttp"), at("management"), at("vault")
+        self.key, self.token, self.vault_token = credentials["workspaceKey"], credentials["managementToken"], credentials["vaultToken"]
+        CONTEXTS.clear()
+        for address in (self.grpc, self.http, self.management, self.vault) if os.environ.get("TLS") else (self.vault,):
+            CONTEXTS[address] = trusts_all("h2")
         self.peak, self.samples, self.stop = 0, [], False
         threading.Thread(target=self.watch, daemon=True).start()
         self.shipped, self.came, self.over = multiprocessing.Queue(), multiprocessing.Queue(), multiprocessing.Event()
@@ -161,6 +195,11 @@ class Bed:
             if line.startswith("VmRSS"):
                 return int(line.split()[1]) // 1024
         return 0
+
+    def seconds(self):
+        """What the server has taken of cores so far."""
+        fields = open(f"/proc/{self.server.pid}/stat").read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def watch(self):
         while not self.stop:
@@ -201,7 +240,7 @@ def repeat(bed, attack, connections=4):
 
 
 def over_all(bed, one):
-    return {name: repeat(bed, lambda: one(address)) for name, address in (("grpc", bed.grpc), ("http", bed.http), ("management", bed.management))}
+    return {name: repeat(bed, lambda: one(getattr(bed, name))) for name in LISTENERS}
 
 
 def rapid_reset(bed):
@@ -229,8 +268,8 @@ def continuation_flood(bed):
 
 def begun(bed, address, key):
     """The head of a request that the listener at `address` takes, with what opens it or without."""
-    credential = {bed.management: bed.token}.get(address, bed.key) if key else None
-    path = {bed.grpc: EXPORT, bed.http: "/v1/logs"}.get(address, "/v1/workspaces/default/query")
+    credential = {bed.management: bed.token, bed.vault: bed.vault_token}.get(address, bed.key) if key else None
+    path = {bed.grpc: EXPORT, bed.http: "/v1/logs", bed.vault: "/keys/any/create?api-version=7.4"}.get(address, "/v1/workspaces/default/query")
     kind = {bed.grpc: "application/grpc", bed.http: "application/x-protobuf"}.get(address, "application/json")
     return head(path, credential, kind=kind)
 
@@ -258,7 +297,18 @@ def header_bomb(bed):
     return over_all(bed, one)
 
 
-def control_flood(kind):
+def read_away(sock):
+    """Whatever has come so far: who does not read answers is not read for long."""
+    sock.settimeout(0)
+    try:
+        while sock.recv(65536):
+            pass
+    except OSError:
+        pass
+    sock.settimeout(2)
+
+
+def control_flood(kind, reads=False):
     def attack(bed):
         one_frame = {PING: frame(PING, 0, 0, b"12345678"), SETTINGS: frame(SETTINGS, 0, 0, struct.pack(">HI", 3, 100)),
                      WINDOW: frame(WINDOW, 0, 0, struct.pack(">I", 1)), 2: frame(2, 0, 1, struct.pack(">IB", 0, 1))}[kind]
@@ -270,6 +320,8 @@ def control_flood(kind):
                 if not push(sock, one_frame * 500):
                     break
                 sent += 500
+                if reads:
+                    read_away(sock)
             return ending(sock, 0.2) if sent < 500 * 2 else "%s after up to %d frames" % (ending(sock, 0.2), 10 ** len(str(sent)))
         return over_all(bed, one)
     return attack
@@ -386,6 +438,32 @@ def slow_bodies(count, announced, listener):
     return attack
 
 
+def client_hello():
+    """The first flight of a handshake."""
+    sent = ssl.MemoryBIO()
+    try:
+        trusts_all("h2").wrap_bio(ssl.MemoryBIO(), sent, server_hostname="localhost").do_handshake()
+    except ssl.SSLWantReadError:
+        return sent.read()
+
+
+def handshakes(whole):
+    """Handshakes again and again: whole ones, or the same first flight each time, which costs its sender nothing and the server a signature."""
+    def attack(bed):
+        hello = client_hello()
+        def one(address):
+            if whole:
+                connect(address).close()
+                return "connected"
+            sock = socket.create_connection(address, 10)
+            sock.sendall(hello)
+            answered = sock.recv(1)
+            sock.close()
+            return "answered" if answered else "closed"
+        return {name: repeat(bed, lambda: one(getattr(bed, name))) for name in LISTENERS if getattr(bed, name) in CONTEXTS}
+    return attack
+
+
 LINE = b"POST /v1/logs HTTP/1.1\r\nhost: a\r\nx-slow: "
 ATTACKS = {
     "none": lambda bed: time.sleep(LENGTH),
@@ -397,6 +475,8 @@ ATTACKS = {
     "header-bomb": header_bomb,
     "ping-flood": control_flood(PING),
     "settings-flood": control_flood(SETTINGS),
+    "ping-flood-answers-read": control_flood(PING, True),
+    "settings-flood-answers-read": control_flood(SETTINGS, True),
     "window-flood": control_flood(WINDOW),
     "priority-flood": control_flood(2),
     "10000-streams-no-key": streams(False),
@@ -408,11 +488,27 @@ ATTACKS = {
     "10000-preface": connections(10_000, PREFACE + frame(SETTINGS, 0, 0), "grpc"),
     "10000-slow-heads": connections(10_000, LINE, "http"),
     "10000-slow-heads-management": connections(10_000, LINE.replace(b"/v1/logs", b"/healthz"), "management"),
+    "10000-silent-vault": connections(10_000, b"", "vault"),
+    "10000-half-hellos-vault": connections(10_000, client_hello()[:100], "vault"),
+    "10000-hellos-vault": connections(10_000, client_hello(), "vault"),
+    "hello-flood": handshakes(False),
+    "handshake-flood": handshakes(True),
     "slow-bodies-small-grpc": slow_bodies(100, 1_000, "grpc"),
     "slow-bodies-small-http": slow_bodies(100, 1_000, "http"),
     "slow-bodies-large-grpc": slow_bodies(8, 64 << 20, "grpc"),
     "slow-bodies-large-http": slow_bodies(8, 64 << 20, "http"),
 }
+
+
+def attacker(name, bed, said):
+    """Runs in a process of its own, so that it can be nicer than the others."""
+    if PIN:
+        os.sched_setaffinity(0, CORES[-1:])
+        os.nice(5)
+    try:
+        said.put(ATTACKS[name](bed))
+    except Exception as error:
+        said.put(f"the attack itself failed: {error!r}")
 
 
 def main():
@@ -424,13 +520,15 @@ def main():
         time.sleep(1)
         start = time.time()
         time.sleep(3)
-        middle, before = time.time(), bed.peak
+        middle, before, used = time.time(), bed.peak, bed.seconds()
         bed.peak = 0
-        try:
-            how = ATTACKS[name](bed)
-        except Exception as error:
-            how = f"the attack itself failed: {error!r}"
+        said = multiprocessing.Queue()
+        hostile = multiprocessing.Process(target=attacker, args=(name, bed, said))
+        hostile.start()
+        how = said.get()
         end = time.time()
+        used = (bed.seconds() - used) / (end - middle)
+        hostile.join()
         # The queues end with those who fill them.
         bed.over.set()
         rows = []
@@ -443,7 +541,7 @@ def main():
                     break
             for phase, since, until in (("before", start, middle), ("during", middle, end)):
                 rows.append(f"    {who:9} {phase}: {summary([item for item in seen if since <= item[0] < until])}")
-        print(f"{name}: {how}\n    memory {before} MiB before, at most {bed.peak} during; server {bed.end()}\n" + "\n".join(rows), flush=True)
+        print(f"{name}: {how}\n    memory {before} MiB before, at most {bed.peak} during; {used:.2f} of a core; server {bed.end()}\n" + "\n".join(rows), flush=True)
 
 
 def summary(seen):
