@@ -63,7 +63,7 @@ def connect(address, timeout=10):
 
 def trusts_all(*protocols):
     """Whom hostile clients talk to does not matter to them."""
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     if protocols:
         context.set_alpn_protocols(protocols)
@@ -135,13 +135,13 @@ class Other(multiprocessing.Process):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if PIN:
             os.sched_setaffinity(0, CORES[-1:])
-        client = None
+        client, context = None, trusts_all()
         while not self.over.is_set():
             began = time.time()
             try:
                 if client is None:
                     if self.address in CONTEXTS:
-                        client = http.client.HTTPSConnection(*self.address, timeout=20, context=trusts_all())
+                        client = http.client.HTTPSConnection(*self.address, timeout=20, context=context)
                     else:
                         client = http.client.HTTPConnection(*self.address, timeout=20)
                     client.connect()
@@ -491,6 +491,7 @@ ATTACKS = {
     "10000-silent-vault": connections(10_000, b"", "vault"),
     "10000-half-hellos-vault": connections(10_000, client_hello()[:100], "vault"),
     "10000-hellos-vault": connections(10_000, client_hello(), "vault"),
+    "10000-hellos-http": connections(10_000, client_hello(), "http"),
     "hello-flood": handshakes(False),
     "handshake-flood": handshakes(True),
     "slow-bodies-small-grpc": slow_bodies(100, 1_000, "grpc"),

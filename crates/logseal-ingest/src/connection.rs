@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use futures::stream::{Stream, unfold};
 use logseal_core::Peer;
-use logseal_tls::{ClientNames, Listener, Place, Places, Seat};
+use logseal_tls::{ClientNames, Listener, Paced, Place, Places, Seat};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -122,10 +122,11 @@ pub(crate) fn incoming(
                     continue;
                 }
                 let (counted, ending) = (Counted::new(&meter.connections), end.clone());
+                let pauses = meter.pauses.clone();
                 let given_away = place.given_away();
                 let begun = move |stream: logseal_tls::Stream| Connection {
                     remote: Remote { client: stream.client_names(), peer, seat: place.seat().clone() },
-                    stream,
+                    stream: Paced::new(stream, pauses),
                     preface_missing: PREFACE_BYTES,
                     cut: Box::pin(cut(ending.clone(), place.given_away(), Some(preface_time))),
                     is_cut: None,
@@ -193,7 +194,7 @@ impl Default for Remote {
 pub(crate) struct Connection {
     /// Who is at its other end.
     pub(crate) remote: Remote,
-    stream: logseal_tls::Stream,
+    stream: Paced<logseal_tls::Stream>,
     preface_missing: usize,
     cut: Cut,
     is_cut: Option<io::ErrorKind>,

@@ -200,6 +200,7 @@ pub(crate) struct Meter {
     acknowledgement: Histogram,
     pub(crate) handshakes_failed: Counter,
     pub(crate) connections_refused: Counter,
+    pub(crate) pauses: Counter,
     pub(crate) connections: Gauge,
 }
 
@@ -219,6 +220,7 @@ impl Meter {
             acknowledgement: histogram!(ACKNOWLEDGEMENT),
             handshakes_failed: counter!(HANDSHAKES_FAILED),
             connections_refused: counter!(CONNECTIONS_REFUSED),
+            pauses: logseal_tls::pauses("otlp"),
             connections: gauge!(CONNECTIONS),
         }
     }

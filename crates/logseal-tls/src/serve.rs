@@ -20,7 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tower::{Service, ServiceExt as _};
 use tracing::{debug, warn};
 
-use crate::{Acceptor, Listener, Place, Places};
+use crate::{Acceptor, Listener, Paced, Place, Places, pauses};
 
 /// Counts connections that gave way to newcomers, by `listener`.
 const EVICTIONS: &str = "logseal_connections_evicted_total";
@@ -149,7 +149,7 @@ where
 {
     // A small answer in two writes would wait 40 ms for the client's delayed acknowledgement otherwise.
     let _ = stream.set_nodelay(true);
-    let stream = acceptor.accept(stream).await?;
+    let stream = Paced::new(acceptor.accept(stream).await?, pauses(limits.name));
     let (seat, counted) = (place.seat(), place.seat().clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);

@@ -85,9 +85,9 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
     let monitor = state.monitor(&config, &clusters)?;
     let tokens = Credentials::keep_or_make_tokens(data_dir.path());
 
-    let grpc_listener = bind("OTLP/gRPC", config.listen.otlp_grpc).await?;
-    let http_listener = bind("OTLP/HTTP", config.listen.otlp_http).await?;
-    let management_listener = bind("the management API", config.listen.management).await?;
+    let grpc_listener = bind("OTLP/gRPC", config.listen.otlp_grpc)?;
+    let http_listener = bind("OTLP/HTTP", config.listen.otlp_http)?;
+    let management_listener = bind("the management API", config.listen.management)?;
     let grpc_addr = local_addr(&grpc_listener)?;
     let http_addr = local_addr(&http_listener)?;
     let management_url = tls::url(&acceptors.management, local_addr(&management_listener)?);
@@ -225,8 +225,8 @@ fn services(api: &Arc<Management>, address: SocketAddr, shutdown: watch::Receive
     grpc::Services { routes, descriptors: vec![logseal_control::grpc::FILE_DESCRIPTOR_SET] }
 }
 
-async fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, CommandError> {
-    TcpListener::bind(address).await.map_err(CommandError::io(format!("listen on {address} for {what}")))
+fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, CommandError> {
+    logseal_tls::listen(address).map_err(CommandError::io(format!("listen on {address} for {what}")))
 }
 
 fn local_addr(listener: &TcpListener) -> Result<SocketAddr, CommandError> {

@@ -43,7 +43,7 @@ impl Door {
         clock: &dyn Clock,
     ) -> Result<Self, CommandError> {
         acceptor::install_provider();
-        let tcp = bind("the key vault", address).await?;
+        let tcp = bind("the key vault", address)?;
         let address = local_addr(&tcp)?;
         let authority = Authority::open(&data_dir.join("vault"), root, clock.now())
             .map_err(CommandError::start("open the certificate authority"))?;

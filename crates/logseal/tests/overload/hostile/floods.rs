@@ -1,6 +1,6 @@
 //! Floods of frames on one connection of HTTP/2, each ended by GOAWAY or without any effect.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
@@ -117,6 +117,47 @@ async fn run(flood: &Flood, target: &Target) -> Ending {
         goes_on = attacker.send(&(flood.round)(target, round)).await;
     }
     attacker.ending(ENDED).await
+}
+
+/// Scenario: at each listener a client sends PINGs as fast as they are answered, and reads the answers. Guarantee: they are answered, as many as it may send at
+/// once and then at the rate that it may, so that a flood of them takes next to nothing of a core.
+#[test]
+fn hostile_frames_without_a_request_come_at_a_rate() {
+    /// What `logseal-tls::paced` lets a client send at once, and in each second; and what may come in a read beyond it, and come in late.
+    const AT_ONCE: usize = 4_096;
+    const EACH_SECOND: f64 = 2_000.0;
+    const BEYOND: usize = 10_000;
+    const SENT: usize = 60_000;
+    let bed = Bed::new("hostile rates", 0, &[]);
+    bed.block_on(async {
+        let others = Others::start(&bed).await;
+        let mut floods = JoinSet::new();
+        for target in Target::all(&bed.server) {
+            floods.spawn(async move {
+                let mut attacker = Attacker::connect(target.address).await.expect("a place");
+                let (began, round) = (Instant::now(), frame(PING, 0, 0, b"12345678").repeat(1_000));
+                let mut goes_on = attacker.send(PREFACE).await;
+                let mut rest = Vec::new();
+                for _ in 0..SENT / 1_000 {
+                    goes_on = goes_on && attacker.send(&round).await;
+                    rest.extend(attacker.read_until(Duration::from_millis(20), |_| false).await.0);
+                }
+                let answered = frames(&rest).iter().filter(|(kind, ..)| *kind == PING).count();
+                (target.name, answered, began.elapsed(), attacker.is_open())
+            });
+        }
+        while let Some(flood) = floods.join_next().await {
+            let (target, answered, took, is_open) = flood.expect("it does not panic");
+            report(&format!("PING, {target}: {answered} of {SENT} answered in {took:?}"));
+            let most = AT_ONCE + (EACH_SECOND * took.as_secs_f64()) as usize + BEYOND;
+            bed.require(answered <= most, || format!("{target}: {answered} were answered in {took:?}"));
+            bed.require(answered >= AT_ONCE, || format!("{target}: only {answered} were answered"));
+            bed.require(is_open, || format!("{target}: the connection was ended"));
+        }
+        others.end(&bed, "PING at a rate").await;
+        check(&bed, "PING at a rate");
+    });
+    bed.end();
 }
 
 /// Scenario: frames that call for answers, which are not read, and streams of health checks whose messages do not end. HTTP/2 has no number of them that is
