@@ -130,8 +130,8 @@ impl Handshakes {
         let hello = LazyConfigAcceptor::new(Hello::default(), stream).await?;
         let turn = self.turns.acquire().await.map_err(io::Error::other)?;
         let config = Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner));
+        // Keys and signature are computed here, and sent by the first poll.
         let mut accepted = pin!(hello.into_stream(config));
-        // Keys and signature are computed in here.
         let begun = poll_fn(|cx| Poll::Ready(accepted.as_mut().poll(cx))).await;
         yield_now().await;
         drop(turn);
