@@ -38,7 +38,8 @@ pub(crate) fn read<R: Decode>(key: &MacKey, row: &SqliteRow) -> Result<R, Catalo
 /// What an undecodable row can still be called by.
 fn raw_id(row: &SqliteRow) -> String {
     let id = ["id", "table_id", "aek_id", "workspace_id"].iter().find_map(|column| bytes(row, column));
-    id.map_or_else(|| "(without id)".to_owned(), |id| id.iter().map(|byte| format!("{byte:02x}")).collect())
+    let id = id.map(|id| id.iter().map(|byte| format!("{byte:02x}")).collect());
+    id.or_else(|| text(row, "name")).unwrap_or_else(|| "(without id)".to_owned())
 }
 
 fn text(row: &SqliteRow, column: &str) -> Option<String> {

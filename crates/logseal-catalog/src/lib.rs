@@ -71,3 +71,4 @@ pub use rows::{
     TokenRow, UsageRow, WalFileRow, WalFileState, WorkspaceKeyRow, WorkspaceKeyUseRow, WorkspaceRow,
 };
 pub use snapshot::Snapshot;
+pub use tokens::RefusedToken;

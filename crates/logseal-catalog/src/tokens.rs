@@ -1,16 +1,42 @@
 //! Tokens of the management API.
 
+use sqlx::{Executor as _, Row as _};
+
+use crate::codec::read;
 use crate::{Catalog, CatalogError, TokenRow};
 
+/// A token whose row was altered. What it says of itself is worth nothing but to tell its holder and the operator which one it is.
+#[derive(Debug)]
+pub struct RefusedToken {
+    /// What the row calls it.
+    pub name: Option<String>,
+    /// The HMAC by which the row has it found.
+    pub lookup: Option<Vec<u8>>,
+    /// Why it is refused.
+    pub error: CatalogError,
+}
+
 impl Catalog {
-    /// All tokens, by name, and why each row that was altered is refused.
+    /// All tokens, by name, and those whose rows were altered.
     ///
     /// # Errors
     ///
     /// [`CatalogError::Sql`].
-    pub async fn tokens(&self) -> Result<(Vec<TokenRow>, Vec<CatalogError>), CatalogError> {
+    pub async fn tokens(&self) -> Result<(Vec<TokenRow>, Vec<RefusedToken>), CatalogError> {
         let mut connection = self.readers.acquire().await.map_err(CatalogError::sql("connect"))?;
-        self.sift(&mut connection, "SELECT * FROM tokens ORDER BY name").await
+        let rows = connection.fetch_all("SELECT * FROM tokens ORDER BY name").await;
+        let (mut genuine, mut refused) = (Vec::new(), Vec::new());
+        for row in rows.map_err(CatalogError::sql("read"))? {
+            match read(&self.mac_key, &row) {
+                Ok(token) => genuine.push(token),
+                Err(error) => refused.push(RefusedToken {
+                    name: row.try_get("name").ok(),
+                    lookup: row.try_get("lookup").ok(),
+                    error,
+                }),
+            }
+        }
+        Ok((genuine, refused))
     }
 }
 
@@ -19,7 +45,7 @@ pub(crate) mod tests {
     use logseal_core::{UnixNanos, WorkspaceId};
 
     use crate::catalog::tests::{filled, run_sql};
-    use crate::{CatalogError, Change, TokenRow};
+    use crate::{CatalogError, Change, RefusedToken, TokenRow};
 
     pub(crate) fn row(name: &str, byte: u8) -> TokenRow {
         TokenRow {
@@ -51,7 +77,8 @@ pub(crate) mod tests {
         }
     }
 
-    /// Scenario: who can write the file gives a token another role. Guarantee: it is refused by name, the others are found, and it can be removed.
+    /// Scenario: who can write the file gives a token another role, then grants that are none. Guarantee: it is refused by name, with what it is found
+    /// by, the others are found, and it can be removed.
     #[tokio::test]
     async fn an_altered_token_is_refused_and_takes_no_other_with_it() {
         let dir = tempfile::tempdir().unwrap();
@@ -59,10 +86,15 @@ pub(crate) mod tests {
         for row in [row("a", 1), row("b", 2)] {
             catalog.apply(Change::AddToken(row)).await.unwrap();
         }
-        run_sql(&dir.path().join("catalog.sqlite"), "UPDATE tokens SET role = 'operator' WHERE name = 'a'").await;
-        let (genuine, refused) = catalog.tokens().await.unwrap();
-        assert_eq!(genuine, [row("b", 2)]);
-        assert!(matches!(&refused[..], [CatalogError::Integrity { kind: "token", id }] if id == "a"), "{refused:?}");
+        for alteration in ["role = 'operator'", "workspaces = x'00'"] {
+            let sql = format!("UPDATE tokens SET {alteration} WHERE name = 'a'");
+            run_sql(&dir.path().join("catalog.sqlite"), &sql).await;
+            let (genuine, refused) = catalog.tokens().await.unwrap();
+            assert_eq!(genuine, [row("b", 2)], "{alteration}");
+            let [RefusedToken { name, lookup, error }] = &refused[..] else { panic!("{alteration}: {refused:?}") };
+            assert_eq!((name.as_deref(), lookup), (Some("a"), &Some(vec![1; 32])), "{alteration}");
+            assert!(matches!(error, CatalogError::Integrity { kind: "token", id } if id == "a"), "{error:?}");
+        }
         catalog.apply(Change::RemoveToken { name: "a".to_owned() }).await.unwrap();
         assert!(catalog.tokens().await.unwrap().1.is_empty());
     }

@@ -85,6 +85,8 @@ pub struct Gate {
 #[derive(Debug)]
 enum Refusal {
     Unknown,
+    /// It is one of ours, of which the catalog cannot be believed what it may do.
+    Unusable,
     Expired(String),
 }
 
@@ -93,21 +95,21 @@ impl Gate {
     ///
     /// # Errors
     ///
-    /// [`CatalogError::Sql`]. A token whose row was altered opens nothing, is reported, and keeps no other one out.
+    /// [`CatalogError::Sql`]. A token whose row was altered opens nothing until that is repaired, is reported, and keeps no other one out.
     pub async fn open(parts: GateParts) -> Result<Arc<Self>, CatalogError> {
         let (rows, refused) = parts.catalog.tokens().await?;
-        for error in refused {
-            error!(error = %Chain(&error), "a token of the management API opens nothing");
+        for token in &refused {
+            error!(error = %Chain(&token.error), "a token of the management API opens nothing: delete it and make another, or repair its row and start again");
         }
         let refusals = Refusals::new(Arc::clone(&parts.steady));
-        Ok(Arc::new(Self { known: RwLock::new(Known::of(rows)), changing: Mutex::new(()), refusals, parts }))
+        Ok(Arc::new(Self { known: RwLock::new(Known::of(rows, refused)), changing: Mutex::new(()), refusals, parts }))
     }
 
     /// Whoever sends `headers`, from `peer`.
     ///
     /// # Errors
     ///
-    /// 401 without a token that opens anything, and 429 when `peer` sent too many that do not.
+    /// 401 without a token that opens anything, 429 when `peer` sent too many that do not, and 503 with one whose row was altered.
     pub(crate) async fn enter(&self, headers: &HeaderMap, peer: Peer) -> Result<Arc<Principal>, Problem> {
         let Some(authorization) = headers.get(header::AUTHORIZATION) else {
             count("missing");
@@ -123,7 +125,7 @@ impl Gate {
         if self.parts.management_token.is(presented) {
             return Ok(Arc::new(Principal::management()));
         }
-        let token = self.token(presented).ok_or(Refusal::Unknown)?;
+        let token = self.token(presented)?;
         let now = self.parts.clock.now();
         match token.row.expires {
             Some(expires) if expires <= now => {
@@ -137,15 +139,21 @@ impl Gate {
     }
 
     async fn refuse(&self, refusal: &Refusal, peer: Peer) -> Problem {
-        let allowed = self.refusals.attempt(peer);
-        count(match (&allowed, refusal) {
-            (Err(_), _) => "limited",
-            (Ok(()), Refusal::Unknown) => "unknown",
-            (Ok(()), Refusal::Expired(_)) => "expired",
-        });
+        let allowed = match refusal {
+            // Nobody guesses one of ours.
+            Refusal::Unusable => Ok(()),
+            Refusal::Unknown | Refusal::Expired(_) => self.refusals.attempt(peer),
+        };
+        let (reason, outcome) = match (&allowed, refusal) {
+            (Err(_), _) => ("limited", "Unauthorized"),
+            (Ok(()), Refusal::Unknown) => ("unknown", "Unauthorized"),
+            (Ok(()), Refusal::Expired(_)) => ("expired", "Unauthorized"),
+            (Ok(()), Refusal::Unusable) => ("unusable", "ServiceUnavailable"),
+        };
+        count(reason);
         if let Some(untold) = self.refusals.tell() {
             let details = json!({"peer": peer.address().to_string(), "notRecorded": untold});
-            self.record("unknown", REFUSED, "", "Unauthorized", details).await;
+            self.record("unknown", REFUSED, "", outcome, details).await;
         }
         match (allowed, refusal) {
             (Err(wait), _) => {
@@ -154,6 +162,7 @@ impl Gate {
             }
             (Ok(()), Refusal::Unknown) => unauthorized(EXPECTED),
             (Ok(()), Refusal::Expired(message)) => unauthorized(message),
+            (Ok(()), Refusal::Unusable) => Problem::unavailable(UNUSABLE),
         }
     }
 
@@ -203,6 +212,8 @@ impl Gate {
 
 const EXPECTED: &str = "expected `authorization: Bearer <token>`: one that `logseal token create` made, or the management token of credentials.json in the \
                         data directory; a workspace's key is another thing";
+
+const UNUSABLE: &str = "this token cannot be used, since what the catalog says of it cannot be believed: the server's log has its name and the reason";
 
 fn unauthorized(message: &str) -> Problem {
     Problem::new(StatusCode::UNAUTHORIZED, "Unauthorized", message)

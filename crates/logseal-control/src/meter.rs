@@ -23,7 +23,7 @@ pub fn describe_metrics() {
     describe_counter!(
         REFUSALS,
         "requests to the management API without a token (`missing`), with one that opens nothing (`unknown`, `expired`), beyond a peer's rate of \
-         those (`limited`), or without the role or grant (`denied`)"
+         those (`limited`), with one whose row in the catalog was altered (`unusable`), or without the role or grant (`denied`)"
     );
     describe_counter!(OPERATIONS, Unit::Count, "operations that have ended, by kind and status");
     describe_counter!(

@@ -84,29 +84,47 @@ async fn a_token_opens_the_gate_until_its_end_or_its_deletion() {
     assert!(!json!(made).to_string().contains(&*long.value));
 }
 
-/// Scenario: who can write the catalog makes an operator of an auditor. Guarantee: the token opens nothing, is in nobody's way, and can be deleted.
+/// Writes `row` in the place of the token of its name, as who lacks the root key.
+async fn alter(deployment: &Deployment, row: TokenRow) {
+    let foreign = deployment.foreign_catalog().await;
+    for change in [Change::RemoveToken { name: row.name.clone() }, Change::AddToken(row)] {
+        foreign.apply(change).await.unwrap();
+    }
+    foreign.close().await.unwrap();
+}
+
+/// Scenario: who can write the catalog makes an operator of an auditor, and gives another token another HMAC. Guarantee: neither opens anything. Who has
+/// the first is told that the catalog cannot be believed, however often, and not that nobody has such a token, while other tokens come in and unknown
+/// ones are unknown; so is the second, which nothing tells from those. Both can be deleted, and then are unknown.
 #[tokio::test]
 async fn an_altered_token_opens_nothing() {
     let deployment = Deployment::new().await;
     let open = gate(&deployment, Arc::default()).await;
     let altered = open.create(wanted("altered", Role::Auditor), "someone").await.unwrap();
+    let hidden = open.create(wanted("hidden", Role::Auditor), "someone").await.unwrap();
     let other = open.create(wanted("other", Role::Auditor), "someone").await.unwrap();
     let (rows, _) = deployment.catalog.tokens().await.unwrap();
-    let row = rows.into_iter().find(|row| row.name == "altered").unwrap();
-    let foreign = deployment.foreign_catalog().await;
-    for change in [
-        Change::RemoveToken { name: "altered".to_owned() },
-        Change::AddToken(TokenRow { role: "operator".to_owned(), ..row }),
-    ] {
-        foreign.apply(change).await.unwrap();
-    }
-    foreign.close().await.unwrap();
+    let row = |name: &str| rows.iter().find(|row| row.name == name).unwrap().clone();
+    alter(&deployment, TokenRow { role: "operator".to_owned(), ..row("altered") }).await;
+    alter(&deployment, TokenRow { lookup: vec![7; 32], ..row("hidden") }).await;
     let open = gate(&deployment, Arc::default()).await;
-    assert_eq!(open.try_token(&altered.value).await.unwrap_err().0, 401);
+    for _ in 0..50 {
+        let (status, message) = open.try_token(&altered.value).await.unwrap_err();
+        assert!(status == 503 && message.contains("cannot be believed"), "{status} {message}");
+    }
+    let refused = records(&deployment, "logseal/access/refused").await;
+    assert_eq!(refused.len(), 10, "within bounds, as of others");
+    assert!(refused.iter().all(|record| record[1] == "ServiceUnavailable"), "{refused:?}");
+    for unknown in ["x", hidden.value.as_str()] {
+        assert_eq!(open.try_token(unknown).await.unwrap_err().0, 401);
+    }
     assert_eq!(open.try_token(&other.value).await.as_deref(), Ok("token:other"));
     let again = open.create(wanted("altered", Role::Auditor), "someone").await.unwrap_err();
     assert_eq!(again.code(), "TokenExists");
-    assert!(open.delete("altered", "someone").await.unwrap());
+    for (name, gone) in [("altered", &altered), ("hidden", &hidden)] {
+        assert!(open.delete(name, "someone").await.unwrap());
+        assert_eq!(open.try_token(&gone.value).await.unwrap_err().0, 401, "{name}");
+    }
     open.create(wanted("altered", Role::Auditor), "someone").await.unwrap();
 }
 

@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError};
 
 use data_encoding::BASE64URL_NOPAD;
-use logseal_catalog::{AuditEntry, CatalogError, Change, ResourceKind, TokenRow};
+use logseal_catalog::{AuditEntry, CatalogError, Change, RefusedToken, ResourceKind, TokenRow};
 use logseal_core::{Chain, ResourceId, UnixNanos, WorkspaceId};
 use logseal_crypto::{Key256, MacKey, OsRandom};
 use serde_json::{Value, json};
 use tracing::error;
 use zeroize::Zeroizing;
 
-use super::{Gate, Principal, Role};
+use super::{Gate, Principal, Refusal, Role};
 use crate::Problem;
 use crate::resource::view::date;
 
@@ -64,32 +64,60 @@ impl Token {
 
 /// Tokens by their HMACs. A look-up tells an attacker by its time only about HMACs, which nobody without the root key can make.
 #[derive(Debug, Default)]
-pub(super) struct Known(HashMap<[u8; 32], Arc<Token>>);
+pub(super) struct Known {
+    usable: HashMap<[u8; 32], Arc<Token>>,
+    /// The names of those whose rows cannot be believed or understood. Their holders are not told that their tokens are nobody's, on which programs
+    /// give up; when the HMAC itself was altered, nothing tells such a token from one that never was.
+    unusable: HashMap<[u8; 32], Option<String>>,
+}
 
 impl Known {
-    pub(super) fn of(rows: Vec<TokenRow>) -> Self {
+    pub(super) fn of(rows: Vec<TokenRow>, refused: Vec<RefusedToken>) -> Self {
         let mut known = Self::default();
+        for RefusedToken { name, lookup, .. } in refused {
+            known.add_unusable(lookup.unwrap_or_default(), name);
+        }
         for row in rows {
-            let name = row.name.clone();
+            let (name, lookup) = (row.name.clone(), row.lookup.clone());
             if !known.add(row) {
                 error!(
                     name,
                     "a token of the management API has a role that this version does not know: it opens nothing"
                 );
+                known.add_unusable(lookup, Some(name));
             }
         }
         known
+    }
+
+    fn add_unusable(&mut self, lookup: Vec<u8>, name: Option<String>) {
+        if let Ok(lookup) = lookup.try_into() {
+            self.unusable.insert(lookup, name);
+        }
     }
 
     fn add(&mut self, row: TokenRow) -> bool {
         let lookup = row.lookup.as_slice().try_into().ok();
         match (lookup, Token::of(row)) {
             (Some(lookup), Some(token)) => {
-                self.0.insert(lookup, Arc::new(token));
+                self.usable.insert(lookup, Arc::new(token));
                 true
             }
             _ => false,
         }
+    }
+
+    fn find(&self, lookup: &[u8; 32]) -> Result<Arc<Token>, Refusal> {
+        match self.usable.get(lookup) {
+            Some(token) => Ok(Arc::clone(token)),
+            None if self.unusable.contains_key(lookup) => Err(Refusal::Unusable),
+            None => Err(Refusal::Unknown),
+        }
+    }
+
+    fn remove(&mut self, name: &str) {
+        self.usable.retain(|_, token| token.row.name != name);
+        self.unusable.retain(|_, known| known.as_deref() != Some(name));
     }
 }
 
@@ -128,18 +156,18 @@ fn lookup(key: &MacKey, presented: &[u8]) -> [u8; 32] {
 
 impl Gate {
     /// The token that `presented` is.
-    pub(super) fn token(&self, presented: &[u8]) -> Option<Arc<Token>> {
+    pub(super) fn token(&self, presented: &[u8]) -> Result<Arc<Token>, Refusal> {
         if presented.is_empty() || presented.len() > CREDENTIAL_BYTES {
-            return None;
+            return Err(Refusal::Unknown);
         }
         let lookup = lookup(&self.parts.lookup_key, presented);
-        self.known.read().unwrap_or_else(PoisonError::into_inner).0.get(&lookup).cloned()
+        self.known.read().unwrap_or_else(PoisonError::into_inner).find(&lookup)
     }
 
     /// All tokens, by name.
     pub(crate) fn tokens(&self) -> Vec<Arc<Token>> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let mut tokens: Vec<_> = known.0.values().cloned().collect();
+        let mut tokens: Vec<_> = known.usable.values().cloned().collect();
         tokens.sort_by(|a, b| a.row.name.cmp(&b.row.name));
         tokens
     }
@@ -219,14 +247,14 @@ impl Gate {
         let record = self.change(DELETE, name, actor, Value::Null);
         let removed = Change::All(vec![Change::RemoveToken { name: name.to_owned() }, Change::Audit(record)]);
         self.parts.catalog.apply(removed).await?;
-        self.known.write().unwrap_or_else(PoisonError::into_inner).0.retain(|_, token| token.row.name != name);
+        self.known.write().unwrap_or_else(PoisonError::into_inner).remove(name);
         Ok(true)
     }
 
     /// Whether the catalog has a row of this name that cannot be believed or not be understood.
     async fn is_refused(&self, name: &str) -> Result<bool, Problem> {
         let (rows, refused) = self.parts.catalog.tokens().await?;
-        let named = |error: &CatalogError| matches!(error, CatalogError::Integrity { id, .. } if id == name);
+        let named = |token: &RefusedToken| token.name.as_deref() == Some(name);
         Ok(refused.iter().any(named) || rows.iter().any(|row| row.name == name))
     }
 
