@@ -3,11 +3,16 @@
 //! The catalog chains the records and MACs them; who can write the catalog can still put an older copy of it back. Against that the
 //! *anchor*, the last record's number and MAC, is kept outside of the catalog. A start that does not find the anchor in the trail says so
 //! in the log and in a new record, and goes on from there.
+//!
+//! Who has the root key may put an older catalog, or one that was made anew, in the place of another one, since otherwise all would be lost. That is no
+//! fault, but must not look like nothing either: a record says so, and which end the trail had that was there before ([`AuditTrail::replace`]). Nobody
+//! without the root key can make such a record.
 
 use std::fmt::Debug;
 use std::io;
 use std::sync::Arc;
 
+use data_encoding::HEXLOWER;
 use logseal_catalog::{AuditEntry, AuditFault, AuditHead, AuditRow, AuditVerdict, Catalog, CatalogError, Change};
 use logseal_core::{Chain, Clock};
 use serde_json::{Value, json};
@@ -20,8 +25,37 @@ use crate::resource::view::date;
 /// The action of a record that says that records before it are gone.
 pub const ROLLBACK: &str = "logseal/audit/rollback";
 
-/// Most of these records that are shown.
+/// Most of these records, and of those of each kind of replacement, that are shown.
 const ROLLBACKS: u32 = 100;
+
+/// How another catalog came to be in the place of the one that was there.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Replacement {
+    /// A copy of earlier date.
+    Restored,
+    /// One that was made anew, whose trail begins with the record of it.
+    Rebuilt,
+}
+
+impl Replacement {
+    const ALL: [Self; 2] = [Self::Restored, Self::Rebuilt];
+
+    /// The action of its record.
+    #[must_use]
+    pub fn action(self) -> &'static str {
+        match self {
+            Self::Restored => "logseal/catalog/restore",
+            Self::Rebuilt => "logseal/catalog/rebuild",
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::Restored => "restored from a copy",
+            Self::Rebuilt => "made anew",
+        }
+    }
+}
 
 /// Where the anchor is kept.
 pub trait AnchorStore: Debug + Send + Sync {
@@ -66,6 +100,14 @@ impl AuditTrail {
         if self.has(&anchor).await? {
             return Ok(());
         }
+        if let Some(record) = self.replacement(&anchor).await? {
+            warn!(
+                record,
+                expected = anchor.sequence,
+                "another catalog was put in the place of the one before: the audit trail lacks records, as its own record says"
+            );
+            return self.move_anchor().await;
+        }
         meter::audit_fault(meter::LACKS_RECORDS);
         let found = self.catalog.audit_head().await.ok().flatten().map_or(0, |head| head.sequence);
         error!(
@@ -90,10 +132,57 @@ impl AuditTrail {
             }
             applied => applied?,
         }
+        self.move_anchor().await
+    }
+
+    async fn move_anchor(&self) -> Result<(), CatalogError> {
         if let Some(head) = self.catalog.audit_head().await? {
             self.set_anchor(head).await;
         }
         Ok(())
+    }
+
+    /// Adds a record that this catalog takes the place of another one, and returns its number. The anchor stays: by this record the next start knows that
+    /// what it names is not there any more, and the other catalog may still stay in its place.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogError::Integrity`] when the trail takes no records, since it was altered; [`CatalogError`].
+    pub async fn replace(&self, how: Replacement) -> Result<u64, CatalogError> {
+        let named = |head: Option<AuditHead>| head.as_ref().map_or(Value::Null, end).to_string();
+        let entry = AuditEntry {
+            at: self.clock.now(),
+            actor: "command-line".to_owned(),
+            action: how.action().to_owned(),
+            resource: String::new(),
+            operation: None,
+            outcome: "Succeeded".to_owned(),
+            before: named(self.anchor().await),
+            after: named(self.catalog.audit_head().await?),
+        };
+        self.catalog.apply(Change::Audit(entry)).await?;
+        Ok(self.catalog.audit_head().await?.map_or(0, |head| head.sequence))
+    }
+
+    /// The number of the record that says that the trail that `anchor` is of was replaced by this one.
+    async fn replacement(&self, anchor: &AuditHead) -> Result<Option<u64>, CatalogError> {
+        let anchor = end(anchor);
+        let names = |row: &AuditRow| serde_json::from_str::<Value>(&row.entry.before).is_ok_and(|end| end == anchor);
+        Ok(self.replacements().await?.iter().map(|(_, row)| row).find(|row| names(row)).map(|row| row.sequence))
+    }
+
+    /// The newest records of replacements.
+    async fn replacements(&self) -> Result<Vec<(Replacement, AuditRow)>, CatalogError> {
+        let mut found = Vec::new();
+        for how in Replacement::ALL {
+            match self.catalog.audit_of(how.action(), ROLLBACKS).await {
+                Ok(rows) => found.extend(rows.into_iter().map(|row| (how, row))),
+                // Who checks the whole trail finds the altered one.
+                Err(CatalogError::Integrity { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
     }
 
     /// Adds a record at the end of the trail. When this returns it is durable.
@@ -117,7 +206,7 @@ impl AuditTrail {
         let Some(head) = self.catalog.audit_head().await? else { return Ok(()) };
         match self.anchor().await {
             Some(anchor) if anchor == head => {}
-            Some(anchor) if !self.has(&anchor).await? => {
+            Some(anchor) if !self.has(&anchor).await? && self.replacement(&anchor).await?.is_none() => {
                 meter::audit_fault(meter::LACKS_RECORDS);
                 error!(
                     expected = anchor.sequence,
@@ -167,7 +256,7 @@ impl AuditTrail {
         Ok(self.catalog.audit(before, limit).await?.into_iter().map(view).collect())
     }
 
-    /// Checks the whole trail, and says where earlier starts found that it had been put back.
+    /// Checks the whole trail, and says where earlier starts found that it had been put back, and where other catalogs took the place of one before.
     ///
     /// # Errors
     ///
@@ -187,7 +276,9 @@ impl AuditTrail {
                 "record {number} says that the trail was put back: it had {before} and was found with {after}"
             ))
         }));
-        Ok(json!({"records": records, "lastSequence": head.map(|head| head.sequence), "faults": faults}))
+        let notices: Vec<_> = self.replacements().await?.iter().map(|(how, row)| notice(*how, row)).collect();
+        let last = head.map(|head| head.sequence);
+        Ok(json!({"records": records, "lastSequence": last, "faults": faults, "notices": notices}))
     }
 }
 
@@ -206,6 +297,25 @@ fn view(row: AuditRow) -> Value {
         "before": parsed(entry.before),
         "after": parsed(entry.after),
     })
+}
+
+/// What records say of an end of a trail.
+fn end(head: &AuditHead) -> Value {
+    json!({"sequence": head.sequence, "mac": HEXLOWER.encode(&head.mac)})
+}
+
+fn notice(how: Replacement, row: &AuditRow) -> String {
+    let sequence = |end: &str| serde_json::from_str::<Value>(end).ok()?.get("sequence")?.as_u64();
+    let before = match sequence(&row.entry.before) {
+        Some(last) => format!("the trail that was there before had a record {last}"),
+        None => "how far the trail that was there before went is not known".to_owned(),
+    };
+    let after = match sequence(&row.entry.after) {
+        Some(last) => format!("this one went to record {last}"),
+        None => "this one begins here".to_owned(),
+    };
+    let (number, words, at) = (row.sequence, how.words(), date(row.entry.at));
+    format!("record {number} says that the catalog was {words} at {at}: {before}, {after}")
 }
 
 fn fault(fault: &AuditFault) -> Value {

@@ -49,7 +49,7 @@ pub mod upkeep;
 
 pub use api::problem::Problem;
 pub use api::{Management, router};
-pub use audit::{AnchorStore, AuditTrail};
+pub use audit::{AnchorStore, AuditTrail, Replacement};
 pub use callers::{ClusterCallers, cluster_principals};
 pub use gate::{Gate, GateParts, Role, is_token_name};
 pub use meter::describe_metrics;

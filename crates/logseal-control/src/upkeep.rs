@@ -187,7 +187,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::audit::AnchorStore;
+    use crate::audit::{AnchorStore, Replacement};
     use crate::request;
     use crate::resource::Method;
     use crate::testing::{Deployment, caller, place};
@@ -326,6 +326,38 @@ mod tests {
         let newest = trail.page(None, 1).await.unwrap().remove(0);
         assert_eq!((&newest["action"], &newest["before"]["sequence"]), (&json!(crate::audit::ROLLBACK), &json!(7)));
         trail.keep().await;
+        let faults = trail.verify().await.unwrap()["faults"].clone();
+        assert!(faults.as_array().unwrap().len() == 1 && faults[0].as_str().unwrap().contains("put back"), "{faults}");
+    }
+
+    /// Scenario: a catalog without the records of the anchor takes the place of another one, and says so; it is opened and goes on; then the anchor is
+    /// of a trail that it says nothing of. Guarantee: it takes the anchor over, shows no fault, and tells of it for ever; of the other anchor it is a
+    /// trail that was put back.
+    #[tokio::test]
+    async fn a_replaced_catalog_says_which_trail_was_there_before() {
+        let deployment = Deployment::new().await;
+        let anchor = Arc::<Anchor>::default();
+        let trail =
+            AuditTrail::new(deployment.catalog.clone(), Arc::clone(&anchor) as _, Arc::clone(&deployment.clock) as _);
+        let lost = AuditHead { sequence: 7, mac: vec![7; 32] };
+        anchor.store(&lost).unwrap();
+        assert_eq!(trail.replace(Replacement::Rebuilt).await.unwrap(), 1);
+        assert_eq!(anchor.load().unwrap(), Some(lost), "the other catalog may still stay");
+        trail.begin().await.unwrap();
+        assert_eq!(anchor.load().unwrap().unwrap().sequence, 1, "no record of a rollback");
+        let gone = request::delete_workspace(&deployment.operations, place("default"), false, &caller()).await;
+        deployment.succeed(&gone.unwrap().unwrap()).await;
+        trail.keep().await;
+        trail.begin().await.unwrap();
+        let verified = trail.verify().await.unwrap();
+        assert_eq!((&verified["faults"], &verified["records"]), (&json!([]), &json!(3)), "{verified}");
+        let notices = verified["notices"].as_array().unwrap();
+        let text = notices[0].as_str().unwrap();
+        assert!(notices.len() == 1 && text.starts_with("record 1 says that the catalog was made anew"), "{text}");
+        assert!(text.ends_with("had a record 7, this one begins here"), "{text}");
+
+        anchor.store(&AuditHead { sequence: 7, mac: vec![8; 32] }).unwrap();
+        trail.begin().await.unwrap();
         let faults = trail.verify().await.unwrap()["faults"].clone();
         assert!(faults.as_array().unwrap().len() == 1 && faults[0].as_str().unwrap().contains("put back"), "{faults}");
     }

@@ -86,14 +86,19 @@ fn rows(records: &[Value], place: &Place) -> Vec<Vec<String>> {
     records.iter().map(row).collect()
 }
 
-/// Says that the records are whole, or fails with what is wrong with them.
+/// Says that the records are whole, and what they say of catalogs that took others' places; or fails with what is wrong with them.
 fn verdict(result: &Value) -> Result<String, CommandError> {
     let records = number(result, "/records");
     let Some(faults) = result.get("faults").and_then(Value::as_array) else {
         return Err(CommandError::Refused("the server did not say whether it found faults".to_owned()));
     };
     if faults.is_empty() {
-        return Ok(format!("All {records} records are as they were written, and none is missing."));
+        let notices = list(result, "/notices");
+        if notices.is_empty() {
+            return Ok(format!("All {records} records are as they were written, and none is missing."));
+        }
+        let notices: String = notices.iter().map(|notice| format!("\nBut {}.", text(notice, ""))).collect();
+        return Ok(format!("All {records} records are as they were written.{notices}"));
     }
     let faults: Vec<_> = list(result, "/faults").iter().map(|fault| text(fault, "")).collect();
     Err(CommandError::Refused(format!(
@@ -167,6 +172,10 @@ mod tests {
     fn only_records_without_faults_pass() {
         assert!(verdict(&json!({"records": 3, "faults": []})).unwrap().contains("All 3 records"));
         assert!(verdict(&json!({"records": 3})).is_err());
+        let replaced = json!({"records": 3, "faults": [], "notices": ["record 1 says so"]});
+        let message = verdict(&replaced).unwrap();
+        assert!(message.contains("All 3 records") && message.contains("But record 1 says so."), "{message}");
+        assert!(!message.contains("none is missing"), "{message}");
         let altered = json!({"records": 3, "faults": ["record 2: altered", {"sequence": 3, "fault": "missing"}]});
         let message = verdict(&altered).unwrap_err().to_string();
         assert!(message.contains("record 2: altered") && message.contains("\"missing\""), "{message}");

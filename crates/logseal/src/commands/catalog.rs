@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use logseal_catalog::{Catalog, CatalogError};
 use logseal_control::provision::{DEFAULT_CLUSTER, DEFAULT_WORKSPACE};
+use logseal_control::{AuditTrail, Replacement};
 use logseal_core::{Clock, IdGenerator, SystemClock, WalFileId};
 use logseal_crypto::{OsRandom, RootKey};
 use logseal_ingest::pipeline::frames::{Coverage, FrameReader, Frames, FramesError, Range};
@@ -58,7 +59,8 @@ async fn restore(data_dir: &Path, copy: &Path, options: &OfflineOptions) -> Resu
     place.clear_next().map_err(failed("make room for the catalog"))?;
     let next = place.next_file();
     logseal_catalog::backup(copy, &next).await.map_err(failed("take the copy of the catalog"))?;
-    offline.replace(&place, "the copy holds no account key, so no data could be opened with it", options.json).await
+    let nothing = "the copy holds no account key, so no data could be opened with it";
+    offline.replace(&place, Replacement::Restored, nothing, options.json).await
 }
 
 async fn rebuild(data_dir: &Path, options: &OfflineOptions) -> Result<(), CommandError> {
@@ -73,7 +75,7 @@ async fn rebuild(data_dir: &Path, options: &OfflineOptions) -> Result<(), Comman
     }
     place.clear_next().map_err(failed("make room for the catalog"))?;
     let nothing = "the store has no usable copy of an account key (`clusters/*/keys/`), so nothing in it can be opened";
-    offline.replace(&place, nothing, options.json).await
+    offline.replace(&place, Replacement::Rebuilt, nothing, options.json).await
 }
 
 /// `logseal segment adopt`.
@@ -84,7 +86,7 @@ pub(crate) async fn adopt(data_dir: &Path, options: &OfflineOptions) -> Result<(
         &file,
         "there is no catalog `{}`: `logseal catalog restore FILE` or `logseal catalog rebuild` brings it back",
     )?;
-    let summary = offline.complete(&file, Keys::Needed).await?;
+    let summary = offline.complete(&file, Keys::Needed, None).await?;
     show(&summary, options.json)
 }
 
@@ -115,6 +117,10 @@ struct Summary {
     gone_log_files: u64,
     /// What could not be read of the log.
     log_problems: Vec<String>,
+    /// The number of the record in the audit trail which says that another catalog was there before.
+    audit_record: Option<u64>,
+    /// Why there is none.
+    audit_problem: Option<String>,
     /// Whether the catalog has any account key.
     #[serde(skip)]
     has_keys: bool,
@@ -143,9 +149,9 @@ impl Offline {
     }
 
     /// Completes the next catalog and puts it in its place. Refused as `nothing` says when it then has no account key.
-    async fn replace(&self, place: &Place, nothing: &str, json: bool) -> Result<(), CommandError> {
+    async fn replace(&self, place: &Place, how: Replacement, nothing: &str, json: bool) -> Result<(), CommandError> {
         let next = place.next_file();
-        let completed = self.complete(&next, Keys::All).await.and_then(|summary| match summary.has_keys {
+        let completed = self.complete(&next, Keys::All, Some(how)).await.and_then(|summary| match summary.has_keys {
             true => Ok(summary),
             false => {
                 let reasons =
@@ -165,17 +171,22 @@ impl Offline {
         show(&summary, json)
     }
 
-    /// Adds to the catalog in `file` what it lacks, and closes it.
-    async fn complete(&self, file: &Path, keys: Keys) -> Result<Summary, CommandError> {
+    /// Adds to the catalog in `file` what it lacks, a record of `how` among it, and closes it.
+    async fn complete(&self, file: &Path, keys: Keys, how: Option<Replacement>) -> Result<Summary, CommandError> {
         let catalog = Catalog::open(file, self.root.catalog_mac()).await.map_err(failed("open the catalog"))?;
-        let completed = self.complete_open(&catalog, keys).await;
+        let completed = self.complete_open(&catalog, keys, how).await;
         let closed = catalog.close().await.map_err(failed("close the catalog"));
         let summary = completed?;
         closed?;
         Ok(summary)
     }
 
-    async fn complete_open(&self, catalog: &Catalog, keys: Keys) -> Result<Summary, CommandError> {
+    async fn complete_open(
+        &self,
+        catalog: &Catalog,
+        keys: Keys,
+        how: Option<Replacement>,
+    ) -> Result<Summary, CommandError> {
         let vault =
             EmbeddedVault::open(self.data_dir.join("vault"), serve::VAULT_URI, &self.root, Arc::clone(&self.clock));
         let vault = Arc::new(vault.map_err(failed("open the embedded vault"))?);
@@ -213,7 +224,22 @@ impl Offline {
             folder.join(format!("{}.wal", row.id)).try_exists().unwrap_or(true)
         };
         summary.gone_log_files = rebuild.note_gone_log_files(exists).await.map_err(failed("complete the catalog"))?;
+        if let Some(how) = how {
+            self.record(catalog, how, &mut summary).await?;
+        }
         Ok(summary)
+    }
+
+    /// Has the audit trail say what became of the one before.
+    async fn record(&self, catalog: &Catalog, how: Replacement, summary: &mut Summary) -> Result<(), CommandError> {
+        let anchor = Arc::new(serve::AnchorFile::of(&self.data_dir));
+        match AuditTrail::new(catalog.clone(), anchor, Arc::clone(&self.clock)).replace(how).await {
+            Ok(number) => summary.audit_record = Some(number),
+            // A trail that was altered is no reason to do without all else that the catalog has.
+            Err(error @ CatalogError::Integrity { .. }) => summary.audit_problem = Some(Chain(&error).to_string()),
+            Err(error) => return Err(failed("add to the audit trail")(error)),
+        }
+        Ok(())
     }
 
     fn secrets(&self) -> Vec<WorkspaceSecret> {
@@ -322,7 +348,7 @@ fn show(summary: &Summary, json: bool) -> Result<(), CommandError> {
     if json {
         return print_json(summary);
     }
-    let Summary { report, replaced, log_records, gone_log_files, log_problems, has_keys: _ } = summary;
+    let Summary { report, replaced, log_records, gone_log_files, log_problems, .. } = summary;
     let mut text = String::new();
     let mut line = |words: std::fmt::Arguments<'_>| {
         // Writing to a string cannot fail.
@@ -372,6 +398,14 @@ fn show(summary: &Summary, json: bool) -> Result<(), CommandError> {
     }
     for path in &report.missing {
         line(format_args!("Gone from the store: `{path}`."));
+    }
+    if let Some(number) = summary.audit_record {
+        line(format_args!(
+            "Audit trail: record {number} says that another catalog was here before, and so does `logseal audit verify` from now on."
+        ));
+    }
+    if let Some(problem) = &summary.audit_problem {
+        line(format_args!("Audit trail: it takes no records, and the next start will say so: {problem}."));
     }
     if let Some(replaced) = replaced {
         line(format_args!("The catalog from before is kept as `{}`.", replaced.display()));

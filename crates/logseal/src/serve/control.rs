@@ -20,6 +20,7 @@ use tempfile::NamedTempFile;
 
 use super::credentials::CredentialsFile;
 use super::data_plane::{self, DataPlaneTrouble};
+use crate::data_dir::DataDir;
 
 /// The store, for objects that go.
 #[derive(Debug)]
@@ -113,7 +114,13 @@ impl DataPlane for Plane {
 
 /// The anchor of the audit trail as a file of its own, so that who puts back an older catalog alone is noticed.
 #[derive(Debug)]
-pub(super) struct AnchorFile(pub(super) PathBuf);
+pub(crate) struct AnchorFile(PathBuf);
+
+impl AnchorFile {
+    pub(crate) fn of(data_dir: &DataDir) -> Self {
+        Self(data_dir.join("audit.head"))
+    }
+}
 
 #[derive(Deserialize, Serialize)]
 struct StoredAnchor {

@@ -45,6 +45,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 pub(crate) use self::adapters::KeyCopies;
+pub(crate) use self::control::AnchorFile;
 use self::ingest::Ingest;
 pub(crate) use self::ingest::scan_limits;
 use self::state::{Changes, State};

@@ -104,7 +104,7 @@ impl State {
     }
 
     pub(super) fn audit(&self, data_dir: &DataDir) -> AuditTrail {
-        let anchor = Arc::new(AnchorFile(data_dir.join("audit.head")));
+        let anchor = Arc::new(AnchorFile::of(data_dir));
         AuditTrail::new(self.catalog.clone(), anchor, Arc::clone(&self.clock))
     }
 

@@ -13,6 +13,8 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use serde_json::{Value, json};
 
 use crate::Deployment;
+use crate::cli::{done, json as shown};
+use crate::lifecycle::metrics;
 
 /// No batch is cut by its age: what is acknowledged is in the log alone.
 const NO_SEGMENTS: [&str; 1] = ["segment.max_age_ms=600000"];
@@ -236,6 +238,47 @@ async fn an_older_copy_goes_on_with_what_came_after_it() {
         assert!(!server.log().contains(trouble), "{}", server.log());
     }
     assert!(store.keys().all(|file| file.is_file()), "no segment was deleted");
+}
+
+/// Scenario: the catalog is put back to a copy of earlier date, and later made anew, each time without records of the audit trail that its anchor knows.
+/// Guarantee: the new trail is whole and goes on, also over further starts; whoever verifies it is told what took place, and how far the trail had been.
+#[test]
+fn a_replaced_catalog_tells_of_the_audit_trail_before() {
+    let deployment = Deployment::new();
+    let copy = deployment.dir.path().join("copy.sqlite");
+    let copy = copy.to_str().expect("text");
+    let server = deployment.start();
+    done(&server, &["token", "create", "--name", "first", "--role", "auditor"]);
+    done(&server, &["catalog", "backup", copy]);
+    done(&server, &["token", "create", "--name", "second", "--role", "auditor"]);
+    let last = shown(&server, &["audit", "verify"])["lastSequence"].clone();
+    assert!(server.stop().success());
+
+    // Each goes on with records of its own, the last one's number comes back.
+    let starts = |what: &str, mut last: Value| {
+        let before = format!("had a record {last}");
+        for name in ["first-start", "another-start"] {
+            let server = deployment.start();
+            done(&server, &["token", "create", "--name", name, "--role", "auditor"]);
+            let verdict = shown(&server, &["audit", "verify"]);
+            assert_eq!(verdict["faults"], json!([]), "{name}");
+            let notices = verdict["notices"].as_array().expect("a list");
+            let notice = notices[0].as_str().expect("text");
+            assert!(notices.len() == 1 && notice.contains(what) && notice.contains(&before), "{name}: {notices:?}");
+            assert!(done(&server, &["audit", "verify"]).contains(notice), "{name}");
+            assert!(!metrics(&server).contains("logseal_audit_faults_total{"), "{name}: {}", metrics(&server));
+            assert!(server.stop().success());
+            last = verdict["lastSequence"].clone();
+        }
+        last
+    };
+    let summary = deployment.json(&["catalog", "restore", copy]);
+    assert_eq!(summary["auditProblem"], Value::Null, "{summary}");
+    let last = starts("restored from a copy", last);
+    deployment.move_catalog(&deployment.dir.path().join("lost"));
+    let summary = deployment.json(&["catalog", "rebuild"]);
+    assert_eq!(summary["auditRecord"], json!(1), "{summary}");
+    starts("made anew", last);
 }
 
 /// Scenario: a copy that is none, damaged, or of another deployment. Guarantee: it is refused, and the present catalog stays in use.

@@ -290,6 +290,8 @@ fn audit_verdict() -> Value {
         "records": count(),
         "lastSequence": {"type": ["integer", "null"], "minimum": 0},
         "faults": {"type": "array", "description": "Empty when the trail is whole."},
+        "notices": {"type": "array", "description": "Where other catalogs took the place of one before, with what the trail had then.",
+            "items": {"type": "string"}},
     }))
 }
 
