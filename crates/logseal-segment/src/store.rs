@@ -149,6 +149,21 @@ impl SegmentStore {
         finish_sync(path, synced.await)
     }
 
+    /// Removes the files that a process left of its puts when it was killed, and returns how many there were. They are no objects, but take their room
+    /// until then. Puts that go on are not disturbed, whoever's they are.
+    ///
+    /// # Errors
+    ///
+    /// [`SegmentError::List`]: some may be left.
+    pub async fn remove_broken_off(&self) -> Result<u64, SegmentError> {
+        let Some(folders) = self.local.clone() else { return Ok(0) };
+        let removed = tokio::task::spawn_blocking(move || folders.remove_broken_off()).await;
+        removed.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(|error| SegmentError::List {
+            prefix: Path::default(),
+            source: object_store::Error::Generic { store: "local", source: Box::new(error) },
+        })
+    }
+
     async fn create(&self, path: &Path, content: &PutPayload) -> object_store::Result<()> {
         let Some(folders) = self.local.clone() else {
             let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };

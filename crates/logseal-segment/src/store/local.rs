@@ -1,13 +1,14 @@
 //! The local file system as a store: what `object_store` 0.13 leaves to do for a file to be durable.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, OpenOptions, ReadDir, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use logseal_core::ClusterId;
 use object_store::PutPayload;
 
 /// The folders of a local store.
@@ -49,7 +50,7 @@ impl LocalFolders {
             // Unlike renaming, linking never replaces what is there.
             fs::hard_link(&staged, file)
         });
-        // What cannot be removed is no object to anybody, and an attempt that follows takes another name.
+        // What cannot be removed is no object to anybody, and an attempt that follows takes another name; the next start removes it.
         let _ = fs::remove_file(&staged);
         written
     }
@@ -76,18 +77,82 @@ impl LocalFolders {
         Ok(())
     }
 
+    /// Removes the staged files of puts whose processes have ended, and says how many there were. Those of others that go on are held. Only clusters'
+    /// folders are looked through, for names of segments and key copies: what else is in the store is somebody else's.
+    pub(super) fn remove_broken_off(&self) -> io::Result<u64> {
+        let mut folders = Vec::new();
+        for entry in entries(&self.root.join("clusters"))?.into_iter().flatten() {
+            let entry = entry?;
+            let is_cluster = entry.file_name().to_str().is_some_and(|name| name.parse::<ClusterId>().is_ok());
+            if is_cluster && entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+        let mut removed = 0;
+        while let Some(folder) = folders.pop() {
+            for entry in entries(&folder)?.into_iter().flatten() {
+                let entry = entry?;
+                let kind = entry.file_type()?;
+                if kind.is_dir() {
+                    folders.push(entry.path());
+                } else if kind.is_file() && is_staged(&entry.file_name()) && remove_unheld(&entry.path())? {
+                    removed += 1;
+                }
+            }
+        }
+        Ok(removed)
+    }
+
     fn durable(&self) -> MutexGuard<'_, HashMap<PathBuf, u64>> {
         self.durable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A new file beside `file`, named so that `object_store` takes it for no object: an upload that has not ended.
-fn stage(file: &Path) -> io::Result<(PathBuf, File)> {
+/// What is in `folder`; nothing when it is not there, or not any more.
+fn entries(folder: &Path) -> io::Result<Option<ReadDir>> {
+    match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some),
+    }
+}
+
+/// Whether [`stage`] gives such a name to the file of a segment or of a key's copy.
+fn is_staged(name: &OsStr) -> bool {
+    let Some((object, number)) = name.to_str().and_then(|name| name.rsplit_once('#')) else { return false };
+    let is_number = number.parse::<u32>().is_ok_and(|parsed| parsed > 0 && parsed.to_string() == number);
+    is_number && !object.contains('#') && (object.ends_with(".parquet") || object.ends_with(".json"))
+}
+
+/// Removes `staged`, unless a put holds it.
+fn remove_unheld(staged: &Path) -> io::Result<bool> {
+    let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    let held = match OpenOptions::new().write(true).open(staged) {
+        Err(error) if is_gone(&error) => return Ok(false),
+        opened => opened?,
+    };
+    match held.try_lock() {
+        Err(TryLockError::WouldBlock) => return Ok(false),
+        locked => locked?,
+    }
+    match fs::remove_file(staged) {
+        Err(error) if is_gone(&error) => Ok(false),
+        removed => removed.map(|()| true),
+    }
+}
+
+/// A new file beside `file`, named so that `object_store` takes it for no object: an upload that has not ended. It is locked until it is closed,
+/// which tells it from what a process left that was killed.
+pub(super) fn stage(file: &Path) -> io::Result<(PathBuf, File)> {
     for number in 1_u32.. {
         let mut name = OsString::from(file);
         name.push(format!("#{number}"));
         match OpenOptions::new().write(true).create_new(true).open(&name) {
-            Ok(open) => return Ok((name.into(), open)),
+            Ok(open) => match open.try_lock() {
+                // Whoever removes what was left has come between, and removes it.
+                Err(TryLockError::WouldBlock) => {}
+                // Where a file system has no locks nothing is ever removed.
+                Ok(()) | Err(TryLockError::Error(_)) => return Ok((name.into(), open)),
+            },
             // Left behind by a process that was killed.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound && number == 1 => {

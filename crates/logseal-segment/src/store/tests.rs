@@ -241,3 +241,53 @@ async fn what_a_broken_off_put_left_is_no_object() {
     let names = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
     assert_eq!(names.collect::<std::collections::HashSet<_>>(), ["a", "a#1"].map(Into::into).into());
 }
+
+/// Scenario: processes were killed while they wrote a segment and a key's copy, another put goes on, and beside them is what is somebody else's.
+/// Guarantee: what was left is removed, the put that goes on keeps its file until it ends, and nothing else is touched.
+#[tokio::test]
+async fn what_broken_off_puts_left_is_removed_and_nothing_else() {
+    const CLUSTER: &str = "store/clusters/01010101-0101-0101-0101-010101010101";
+    let dir = tempfile::tempdir().unwrap();
+    let store = SegmentStore::local(dir.path().join("store")).unwrap();
+    assert_eq!(store.remove_broken_off().await.unwrap(), 0, "a new store");
+    let cluster = dir.path().join(CLUSTER);
+    let plant = |file: PathBuf| {
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, b"half").unwrap();
+        file
+    };
+    let left = ["workspaces/w/tables/t/date=2026-01-01/a.parquet#1", "keys/k/v.json#12"];
+    let left = left.map(|name| plant(cluster.join(name)));
+    let mut others: Vec<_> = [
+        "a.parquet",
+        "a.parquet#",
+        "a.parquet#0",
+        "a.parquet#01",
+        "a.parquet#x",
+        "a.parquet#-1",
+        "a#1",
+        "a#1.parquet#1",
+    ]
+    .map(|name| plant(cluster.join("workspaces").join(name)))
+    .into();
+    for folder in ["store", "store/clusters", "store/clusters/notes", "store/other"] {
+        others.push(plant(dir.path().join(folder).join("a.parquet#1")));
+    }
+    std::fs::create_dir(cluster.join("b.parquet#1")).unwrap();
+    std::os::unix::fs::symlink(&others[0], cluster.join("c.parquet#1")).unwrap();
+    others.extend(["b.parquet#1", "c.parquet#1"].map(|name| cluster.join(name)));
+    // Beside what an earlier one left.
+    let (staged, open) = local::stage(&cluster.join("workspaces/w/tables/t/date=2026-01-01/a.parquet")).unwrap();
+    assert_eq!(staged.extension().unwrap(), "parquet#2");
+
+    assert_eq!(store.remove_broken_off().await.unwrap(), 2);
+    assert!(left.iter().all(|file| !file.exists()), "{left:?}");
+    assert!(staged.exists(), "it is being written");
+    drop(open);
+    assert_eq!(store.remove_broken_off().await.unwrap(), 1);
+    assert!(!staged.exists());
+    for other in &others {
+        assert!(other.symlink_metadata().is_ok(), "{}", other.display());
+    }
+    assert_eq!(store.remove_broken_off().await.unwrap(), 0);
+}

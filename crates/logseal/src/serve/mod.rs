@@ -29,16 +29,17 @@ use std::time::Duration;
 
 use logseal_catalog::ClusterRow;
 use logseal_control::{Management, RotationCoordinator, Upkeep, UpkeepSettings};
-use logseal_core::{Clock as _, SystemClock};
+use logseal_core::{Chain, Clock as _, SystemClock};
 use logseal_ingest::{grpc, http};
 use logseal_keys::Monitor;
 use logseal_keys::availability::KeyState;
 use logseal_otlp::SchemaLimits;
+use logseal_segment::SegmentStore;
 use logseal_tls::{Limits, Listener};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tracing::info;
+use tracing::{info, warn};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -151,6 +152,7 @@ pub(crate) async fn serve(data_dir: &Path, options: &ServeOptions) -> Result<(),
     let limits = Limits { drain: stop::LONGEST, ..Limits::default() };
     let mut management_server = tokio::spawn(logseal_tls::serve(management_listener, router, limits, is_shutdown));
     tokio::spawn(metrics_upkeep(metrics));
+    tokio::spawn(tidy(state.store.clone()));
 
     let signals = Signals::catch().map_err(CommandError::io("catch signals"))?;
     let mut ready_line = format!(
@@ -271,6 +273,15 @@ async fn metrics_upkeep(metrics: PrometheusHandle) {
     loop {
         tick.tick().await;
         metrics.run_upkeep();
+    }
+}
+
+/// Frees the room of what a life before this one left in the store when it was killed. A large store takes its time, and nothing waits for it.
+async fn tidy(store: SegmentStore) {
+    match store.remove_broken_off().await {
+        Ok(0) => {}
+        Ok(files) => info!(files, "what broken-off puts left in the store is removed"),
+        Err(error) => warn!(error = %Chain(&error), "the store cannot be looked through for what broken-off puts left"),
     }
 }
 

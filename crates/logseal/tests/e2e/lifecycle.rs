@@ -63,6 +63,29 @@ async fn a_stop_under_load_makes_segments_of_what_it_acknowledged() {
     assert!((acknowledged..=acknowledged + 1).contains(&found), "{found} of {acknowledged}");
 }
 
+/// Scenario: a server was killed while it put a segment. Guarantee: the next start removes the half file, and only that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_removes_what_a_broken_off_put_left_in_the_store() {
+    let deployment = Deployment::new();
+    let server = deployment.start();
+    ship::export(&server, &request(&["kept"])).await.unwrap();
+    assert!(server.stop().success());
+    let store = deployment.data_dir().join("store");
+    let files = files_below(&store);
+    let segment = files.iter().find(|file| file.extension().is_some_and(|extension| extension == "parquet")).unwrap();
+    let left = segment.with_extension("parquet#1");
+    std::fs::write(&left, b"PAR1").unwrap();
+    let server = deployment.start();
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while left.exists() {
+        assert!(std::time::Instant::now() < patience, "{}", server.log());
+        std::thread::yield_now();
+    }
+    assert_eq!(server.value("SELECT body FROM logs"), "kept");
+    assert!(server.stop().success());
+    assert!(files.iter().all(|file| file.exists()), "{files:?}");
+}
+
 #[test]
 fn a_second_server_is_refused_and_told_who_holds_the_directory() {
     let deployment = Deployment::new();
