@@ -135,6 +135,8 @@ pub(crate) struct Server {
     pub(crate) quota: Mutex<QuotaStatus>,
     /// Workspaces that have other access keys, one after the other.
     pub(crate) regenerated: Mutex<Vec<WorkspaceId>>,
+    /// Who holds it keeps the server from taking other access keys.
+    pub(crate) taking: tokio::sync::Mutex<()>,
     /// States of keys; those of other clusters are Active.
     pub(crate) states: Mutex<BTreeMap<ClusterId, KeyStatus>>,
     /// Whether the configuration lets clusters go back to the service-managed key.
@@ -180,6 +182,7 @@ impl DataPlane for Server {
     }
 
     async fn access_keys_changed(&self, workspace: WorkspaceId) {
+        let _taking = self.taking.lock().await;
         self.regenerated.lock().unwrap().push(workspace);
     }
 

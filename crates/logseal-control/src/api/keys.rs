@@ -39,12 +39,22 @@ pub(super) async fn regenerate(
     head: Head,
     bytes: Bytes,
 ) -> Result<Response, Problem> {
-    let body = arm::body(&bytes)?;
+    regenerate_within(&api, &head, &bytes, PATIENCE).await
+}
+
+/// As [`regenerate`]. What has not ended after `patience`, since the disk is full or hangs, is answered with the place where it can be followed.
+pub(super) async fn regenerate_within(
+    api: &Management,
+    head: &Head,
+    bytes: &Bytes,
+    patience: Duration,
+) -> Result<Response, Problem> {
+    let body = arm::body(bytes)?;
     let (workspace, begun) = request::regenerate_keys(&api.operations, head.place(), &body, &head.caller).await?;
-    let ended = api.operations.wait(begun.row.id, PATIENCE).await?.unwrap_or(begun);
+    let ended = api.operations.wait(begun.row.id, patience).await?.unwrap_or(begun);
     match ended.row.state {
         OperationState::Succeeded => {
-            let mut answer = secret(&revealed(&api, &workspace).await?);
+            let mut answer = secret(&revealed(api, &workspace).await?);
             // There is nothing left to wait for: neither a place of a result nor a time to come back.
             let follow = head.follow(&ended).remove(ASYNC_OPERATION);
             answer.headers_mut().extend(follow.map(|url| (ASYNC_OPERATION, url)));

@@ -1,11 +1,18 @@
 //! Keys of shippers: regenerated, kept because they are in use, and turned off.
 
+use axum::Extension;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::routing::post;
 use http::HeaderMap;
 use logseal_core::Clock as _;
 use logseal_keys::availability::Cause;
 use logseal_keys::{KeyFault, NotAccepted, Suspension};
 
 use super::*;
+use crate::api::arm::Head;
+use crate::api::keys::regenerate_within;
+use crate::gate::Principal;
 use crate::testing::RECENT_USE;
 
 const REGENERATE: &str = "workspaces/default/regenerateSharedKey";
@@ -106,6 +113,39 @@ async fn keys_are_regenerated_both_or_one() {
     let told = format!("{operations}{records:?}{after}");
     for key in [&first, &second, &third].into_iter().flatten() {
         assert!(!told.contains(key.as_str()), "{told}");
+    }
+}
+
+/// Scenario: the server does not come to take the new keys within the time that a request waits; later it does. Guarantee: the answer is 202 and has no key,
+/// but where the operation can be followed, which runs until then and succeeds; then the keys are others, and the operation's result is the workspace.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_regeneration_that_takes_long_is_followed() {
+    let api = api().await;
+    let first = api.shared_keys().await;
+    let held = api.deployment.server.taking.lock().await;
+    let hurried = |State(management): State<Arc<Management>>, head: Head, body: Bytes| async move {
+        regenerate_within(&management, &head, &body, Duration::from_millis(50)).await
+    };
+    let route = "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.OperationalInsights/workspaces/{name}/regenerateSharedKey";
+    let router = Router::new().route(route, post(hurried)).layer(Extension(Arc::new(Principal::management())));
+    let router = router.with_state(Arc::new(management(&api.deployment).await));
+    let request = Request::post(path(REGENERATE)).header(header::HOST, "logs.test:8430").body(Body::empty()).unwrap();
+    let response = router.oneshot(request).await.unwrap();
+    let (status, headers) = (response.status(), response.headers().clone());
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!((status, &headers[header::RETRY_AFTER]), (StatusCode::ACCEPTED, &"1".parse().unwrap()), "{body:?}");
+    assert!(body.is_empty(), "{body:?}");
+    let at = |name: &str| headers[name].to_str().unwrap().strip_prefix("http://logs.test:8430").unwrap().to_owned();
+    assert_eq!(api.get(&at("azure-asyncoperation")).await.1["status"], "Updating");
+    assert_eq!(api.get(&at("location")).await.0, StatusCode::ACCEPTED);
+
+    drop(held);
+    assert_eq!(api.follow(&headers).await["status"], "Succeeded");
+    let (status, result) = api.get(&at("location")).await;
+    assert_eq!((status, &result["name"]), (StatusCode::OK, &json!("default")), "{result}");
+    let second = api.shared_keys().await;
+    for (old, new) in first.iter().zip(&second) {
+        assert_eq!((api.present(old), api.present(new)), (Err(NotAccepted::Unknown), Ok(api.workspace)));
     }
 }
 
