@@ -7,6 +7,7 @@
 //! while another workspace waits (`passage::receive`).
 
 mod budget;
+mod turns;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -23,6 +24,7 @@ use crate::meter::HELD_CALLS;
 use crate::settings::DoorLimits;
 
 pub use self::budget::{Budget, BudgetPermit};
+use self::turns::Turns;
 
 /// Time that is left to the client of a held call, so that it hears our answer instead of its own deadline.
 const HOLD_MARGIN: Duration = Duration::from_millis(500);
@@ -80,7 +82,7 @@ impl Hold {
 #[derive(Debug)]
 struct HeldCalls {
     most: usize,
-    /// Of each workspace that has proved a key; their number is bounded by the catalog.
+    /// Of each workspace of which a call is held, or of which it counts that one was.
     held: Mutex<HashMap<WorkspaceId, Held>>,
     /// Covers what a client may send before its call is read.
     budget: Arc<Budget>,
@@ -121,6 +123,7 @@ impl<'c> Place<'c> {
     /// keep others out.
     fn take(calls: &'c HeldCalls, workspace: WorkspaceId, now: Instant) -> Option<Self> {
         let mut held = calls.held();
+        held.retain(|_, held| held.calls > 0 || now.saturating_duration_since(held.last) < TURN);
         let all: usize = held.values().map(|held| held.calls).sum();
         let free = calls.most.saturating_sub(all);
         let before = held.get(&workspace).copied();
@@ -168,7 +171,7 @@ pub(crate) struct Admission {
     budget: Arc<Budget>,
     held: Arc<HeldCalls>,
     pace: Option<Pace>,
-    turns: Mutex<Turns>,
+    turns: Turns,
 }
 
 impl Admission {
@@ -181,7 +184,7 @@ impl Admission {
             gauge: gauge!(HELD_CALLS),
         };
         let pace = limits.workspace_rate.map(Pace::new);
-        Self { limits, budget, held: Arc::new(held), pace, turns: Mutex::default() }
+        Self { limits, budget, held: Arc::new(held), pace, turns: Turns::default() }
     }
 
     pub(crate) fn limits(&self) -> &DoorLimits {
@@ -226,8 +229,8 @@ impl Admission {
             return Ok(permit);
         }
         let in_turn = async {
-            let waiting = Waiting::begin(&self.turns, hold.workspace);
-            let _turn = waiting.turn.lock().await;
+            let waiting = self.turns.begin(hold.workspace);
+            let _turn = waiting.turn().await;
             self.budget.take(bytes).await
         };
         hold.wait(in_turn).await.map_err(|_| over_budget())
@@ -235,57 +238,8 @@ impl Admission {
 
     /// Whether calls of another workspace than `workspace` wait for budget.
     pub(crate) fn others_wait(&self, workspace: WorkspaceId) -> bool {
-        let turns = lock(&self.turns);
-        turns.waiting > turns.of.get(&workspace).map_or(0, |own| own.waiting)
+        self.turns.others_wait(workspace)
     }
-}
-
-/// Calls that wait for budget.
-#[derive(Debug, Default)]
-struct Turns {
-    /// Of each workspace that ever waited, whose number is bounded by the catalog.
-    of: HashMap<WorkspaceId, Turn>,
-    waiting: usize,
-}
-
-#[derive(Debug, Default)]
-struct Turn {
-    /// Held by the one call of the workspace that is in the budget's queue: however many of its calls wait, those of others are behind one of them.
-    queued: Arc<tokio::sync::Mutex<()>>,
-    waiting: usize,
-}
-
-/// A call that waits, for as long as it exists.
-struct Waiting<'c> {
-    turns: &'c Mutex<Turns>,
-    workspace: WorkspaceId,
-    turn: Arc<tokio::sync::Mutex<()>>,
-}
-
-impl<'c> Waiting<'c> {
-    fn begin(turns: &'c Mutex<Turns>, workspace: WorkspaceId) -> Self {
-        let mut locked = lock(turns);
-        locked.waiting += 1;
-        let own = locked.of.entry(workspace).or_default();
-        own.waiting += 1;
-        let turn = Arc::clone(&own.queued);
-        drop(locked);
-        Self { turns, workspace, turn }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        let mut locked = lock(self.turns);
-        locked.waiting -= 1;
-        if let Some(own) = locked.of.get_mut(&self.workspace) {
-            own.waiting -= 1;
-        }
-    }
-}
-
-fn lock(turns: &Mutex<Turns>) -> MutexGuard<'_, Turns> {
-    turns.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The refusal of a request for which there is no memory now.
@@ -436,8 +390,8 @@ mod tests {
         assert_eq!(hold.wait(std::future::ready(())).await, Ok(()), "the place is free again");
     }
 
-    /// Scenario: one workspace takes all places, then others come. Guarantee: as places get free the others get them, one each, before
-    /// it gets another; alone again it gets all.
+    /// Scenario: one workspace takes all places, then others come, then nobody for a while. Guarantee: as places get free the others get them, one each,
+    /// before it gets another; alone again it gets all; afterwards nothing is remembered of any of them.
     #[test]
     fn a_workspace_with_many_clients_does_not_keep_others_out() {
         let admission = admission(|s| s.max_held_calls = 8);
@@ -450,22 +404,24 @@ mod tests {
         greedy.truncate(6);
         let second = at(2, 0);
         assert!(second.is_some() && at(1, 9).is_none());
-        assert!(at(3, 0).is_some(), "a first place is not refused");
+        assert!(at(3, 9).is_some(), "a first place is not refused");
         greedy.truncate(3);
-        greedy.extend(at(1, 0));
+        greedy.extend(at(1, 9));
         assert_eq!(greedy.len(), 4, "as many as it has are free");
-        assert!(at(1, 9).is_none(), "three are free, and it has four");
+        assert!(at(1, 19).is_none(), "three are free, and it has four");
 
-        let mut others: Vec<_> = (4..=5).map(|n| at(n, 0).expect("it had none")).collect();
-        assert!(at(3, 0).is_none(), "one is free, and it had its turn");
-        others.extend(at(3, 1));
+        assert!(at(3, 19).is_some());
+        let mut others: Vec<_> = (4..=5).map(|n| at(n, 19).expect("it had none")).collect();
+        assert!(at(3, 19).is_none(), "one is free, and it had its turn");
+        others.extend(at(3, 20));
         assert_eq!(others.len(), 3);
 
         drop((second, others));
-        greedy.extend((0..8).filter_map(|_| at(1, 9)));
+        greedy.extend((0..8).filter_map(|_| at(1, 29)));
         assert_eq!(greedy.len(), 8);
         drop(greedy);
-        assert!(calls.held().values().all(|held| held.calls == 0));
+        drop(at(6, 30));
+        assert_eq!(calls.held().keys().collect::<Vec<_>>(), [&WorkspaceId::from_bytes([6; 16])]);
     }
 
     /// Scenario: 1,000 bytes a second, 1,100 sent at once. Guarantee: the debt of 100 is waited out, a debt beyond the hold
