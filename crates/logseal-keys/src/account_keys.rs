@@ -63,8 +63,14 @@ pub fn newest<'k>(keys: &'k [AekRow], workspaces: &[WorkspaceRow]) -> HashMap<Wo
 /// The gauges of account keys. Their labels are clusters, and the key versions that wrap account keys of each.
 #[derive(Debug, Default)]
 pub struct AccountKeyGauges {
-    /// What has a gauge: one that is not there any more is set to zero, once.
-    shown: Mutex<BTreeSet<(String, String)>>,
+    shown: Mutex<Shown>,
+}
+
+/// What has a gauge: one that is not there any more is set to zero, once.
+#[derive(Debug, Default)]
+struct Shown {
+    clusters: BTreeSet<String>,
+    versions: BTreeSet<(String, String)>,
 }
 
 impl AccountKeyGauges {
@@ -81,17 +87,22 @@ impl AccountKeyGauges {
                 *now.entry((name.clone(), version)).or_insert(0) += keys;
             }
         }
-        for (cluster, wraps) in most {
-            #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
-            gauge!(WRAPS, "cluster" => cluster).set(wraps as f64);
-        }
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        for gone in shown.iter().filter(|labels| !now.contains_key(labels)) {
+        for gone in shown.clusters.iter().filter(|cluster| !most.contains_key(*cluster)) {
+            set_wraps(gone, 0);
+        }
+        most.iter().for_each(|(cluster, wraps)| set_wraps(cluster, *wraps));
+        for gone in shown.versions.iter().filter(|labels| !now.contains_key(labels)) {
             set(gone, 0);
         }
         now.iter().for_each(|(labels, keys)| set(labels, *keys));
-        *shown = now.into_keys().collect();
+        *shown = Shown { clusters: most.into_keys().collect(), versions: now.into_keys().collect() };
     }
+}
+
+fn set_wraps(cluster: &str, wraps: u64) {
+    #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+    gauge!(WRAPS, "cluster" => cluster.to_owned()).set(wraps as f64);
 }
 
 fn set((cluster, version): &(String, String), keys: u64) {
@@ -103,6 +114,8 @@ fn set((cluster, version): &(String, String), keys: u64) {
 mod tests {
     use logseal_catalog::KekRow;
     use logseal_core::{AekId, ClusterId, UnixNanos, WorkspaceId};
+    use metrics::with_local_recorder;
+    use metrics_exporter_prometheus::PrometheusBuilder;
 
     use super::*;
 
@@ -155,5 +168,30 @@ mod tests {
         let newest = newest(&keys, &workspaces);
         assert_eq!(newest.get(&workspaces[1].id).map(|key| key.generation), Some(2));
         assert_eq!(newest.get(&workspaces[2].id), None, "its newest key is another cluster's");
+    }
+
+    /// Scenario: of two clusters with account keys one is deleted. Guarantee: nothing is shown of it any more but zeros, and of the other what there is.
+    #[test]
+    fn a_cluster_that_is_gone_has_no_keys_and_no_wraps() {
+        let (workspaces, keys) = ([workspace(1, 1), workspace(2, 2)], [key(1, 1, 1, 1, "v"), key(2, 2, 1, 2, "v")]);
+        let wraps: Wraps = keys.iter().map(|key| (key.id, 3_000_000_000)).collect();
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let shown = |clusters: &[ClusterRow], gauges: &AccountKeyGauges, from: usize| {
+            with_local_recorder(&recorder, || gauges.show(clusters, &keys[from..], &workspaces[from..], &wraps));
+            let mut lines: Vec<_> = recorder.handle().render().lines().map(str::to_owned).collect();
+            lines.retain(|line| line.starts_with("logseal"));
+            lines.sort();
+            lines
+        };
+        let gauges = AccountKeyGauges::default();
+        let lines = |first: [&str; 2]| {
+            let labels = [r#"aek_wraps{cluster="c1"}"#, r#"aek_wraps{cluster="c2"}"#];
+            let by_version = [r#"aeks{cluster="c1",version="v"}"#, r#"aeks{cluster="c2",version="v"}"#];
+            let wraps = labels.iter().zip([first[0], "3000000000"]);
+            let keys = by_version.iter().zip([first[1], "1"]);
+            wraps.chain(keys).map(|(labels, value)| format!("logseal_key_{labels} {value}")).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(&[cluster(1), cluster(2)], &gauges, 0), lines(["3000000000", "1"]));
+        assert_eq!(shown(&[cluster(2)], &gauges, 1), lines(["0", "0"]));
     }
 }

@@ -37,8 +37,15 @@ const PROBE_SECONDS: &str = "logseal_key_probe_seconds";
 
 /// Says what the metrics of keys mean.
 pub fn describe_metrics() {
-    describe_gauge!(STATE, "1 for the state that the key of a cluster is in, 0 for the others");
-    describe_gauge!(STATE_SINCE, Unit::Seconds, "when the state began, in seconds since 1970");
+    describe_gauge!(
+        STATE,
+        "1 for the state that the key of a cluster is in, 0 for the others, and for all of a cluster that was deleted"
+    );
+    describe_gauge!(
+        STATE_SINCE,
+        Unit::Seconds,
+        "when the state began, in seconds since 1970; NaN for a cluster that was deleted"
+    );
     describe_gauge!(REVOKED_IN, Unit::Seconds, "time until a Degraded cluster is revoked; NaN for others");
     describe_counter!(PROBES, "probes of clusters' keys, by outcome: good, or the code of the fault");
     describe_histogram!(PROBE_SECONDS, Unit::Seconds, "time that the key vault took to answer a probe");
@@ -406,16 +413,28 @@ impl Task {
 
 impl Task {
     fn measure(&self, monitor: &Monitor, status: &KeyStatus) {
-        let name = self.name.to_string();
-        for state in [KeyState::Active, KeyState::Degraded, KeyState::Revoked, KeyState::Resuming] {
-            let is = if state == status.state { 1.0 } else { 0.0 };
-            gauge!(STATE, "cluster" => name.clone(), "state" => state.as_str()).set(is);
-        }
-        #[expect(clippy::cast_precision_loss, reason = "seconds")]
-        gauge!(STATE_SINCE, "cluster" => name.clone()).set(status.since.seconds() as f64);
         let until = self.machine.until().filter(|_| status.state == KeyState::Degraded);
         let left = until.map(|until| until.saturating_sub(monitor.parts.steady.now()).as_secs_f64());
-        gauge!(REVOKED_IN, "cluster" => name).set(left.unwrap_or(f64::NAN));
+        #[expect(clippy::cast_precision_loss, reason = "seconds")]
+        self.show(Some(status.state), status.since.seconds() as f64, left.unwrap_or(f64::NAN));
+    }
+
+    fn show(&self, is_in: Option<KeyState>, since: f64, revoked_in: f64) {
+        let name = self.name.to_string();
+        for state in [KeyState::Active, KeyState::Degraded, KeyState::Revoked, KeyState::Resuming] {
+            let is = if is_in == Some(state) { 1.0 } else { 0.0 };
+            gauge!(STATE, "cluster" => name.clone(), "state" => state.as_str()).set(is);
+        }
+        gauge!(STATE_SINCE, "cluster" => name.clone()).set(since);
+        gauge!(REVOKED_IN, "cluster" => name).set(revoked_in);
+    }
+}
+
+/// The exporter cannot take a series back: it drops those that were not set for a while, which loses gauges that are held or set once. So what is shown
+/// of a cluster that is gone says that it is in no state. Here, where the task can show nothing any more.
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.show(None, f64::NAN, f64::NAN);
     }
 }
 

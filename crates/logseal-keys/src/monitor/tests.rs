@@ -5,6 +5,7 @@ use logseal_core::{AekId, SystemClock, SystemSteadyClock, TableId, TableName, Wo
 use logseal_crypto::{Key256, MacKey, OsRandom};
 use logseal_testkit::vault::{Script, ScriptedVault};
 use logseal_vault::{KeyId, KeyName, KeyVersion, VaultError};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use object_store::path::Path;
 
 use super::*;
@@ -290,4 +291,33 @@ async fn without_a_monitor_uses_fail_closed() {
     timeout(PATIENCE, over).await.expect("the lease ends by itself");
     assert!(held.new_dek(logseal_core::SegmentId::from_bytes([9; 16]), OsRandom).is_err());
     assert!(keyring.aek(AEK).await.is_err() && keyring.current(WORKSPACE).await.is_err());
+}
+
+/// Scenario: a cluster is watched, then it is deleted. Guarantee: until then it is shown in one state, afterwards in none, nor any time: what looks for states
+/// finds nothing of it.
+#[tokio::test]
+async fn a_cluster_that_is_gone_is_shown_in_no_state() {
+    // The one thread of this test shows all that its tasks show.
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let shown = recorder.handle();
+    let _recorder = metrics::set_default_local_recorder(&recorder);
+    let world = World::new(Duration::from_secs(3_600)).await;
+    let states = || -> Vec<String> {
+        let text = shown.render();
+        let of_states = text.lines().filter(|line| line.starts_with("logseal_key_state{"));
+        of_states.filter(|line| line.ends_with(" 1")).map(str::to_owned).collect()
+    };
+    let now = states();
+    assert!(now.len() == 1 && now[0].contains("state=\"Active\"") && now[0].contains("cluster=\"local\""), "{now:?}");
+    world.monitor.forget(CLUSTER);
+    let gone = async {
+        while !states().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, gone).await.expect("in no state in time");
+    let text = shown.render();
+    for gauge in ["logseal_key_state_since_seconds", "logseal_key_revoked_in_seconds"] {
+        assert!(text.contains(&format!("{gauge}{{cluster=\"local\"}} NaN")), "{text}");
+    }
 }
