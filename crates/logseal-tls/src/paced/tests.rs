@@ -17,6 +17,9 @@ fn frame(kind: u8, length: usize) -> Vec<u8> {
     [&announced[1..], &[kind, 0, 0, 0, 0, 1], &vec![kind; length]].concat()
 }
 
+/// Who it is, the frames that it sends in a round, and the bytes of the answers.
+type Client<'a> = (&'a str, &'a [(u8, u32)], u64);
+
 /// How often one is asked to pause who sends `round` again and again, and is sent `answers` bytes for it, in no time at all.
 fn pauses_of(round: &[(u8, u32)], answers: u64) -> usize {
     let now = Instant::now();
@@ -38,7 +41,7 @@ fn pauses_of(round: &[(u8, u32)], answers: u64) -> usize {
 fn requests_pay_for_their_frames_and_floods_do_not() {
     let small_call =
         [(HEADERS, 120), (DATA, 5), (DATA, 300), (DATA, 0), (PING, 8), (WINDOW_UPDATE, 4), (WINDOW_UPDATE, 4)];
-    let honest: [(&str, &[(u8, u32)], u64); 6] = [
+    let honest: [Client<'_>; 6] = [
         ("small calls, with a PING for each answer", &small_call, 100),
         ("calls that are given up", &[(HEADERS, 30), (DATA, 100), (3, 4)], 0),
         ("a large body", &[(DATA, 16_384)], 0),
@@ -49,7 +52,7 @@ fn requests_pay_for_their_frames_and_floods_do_not() {
     for (who, round, answers) in honest {
         assert_eq!(pauses_of(round, answers), 0, "{who}");
     }
-    let floods: [(&str, &[(u8, u32)], u64); 6] = [
+    let floods: [Client<'_>; 6] = [
         ("PING", &[(PING, 8)], 17),
         ("SETTINGS", &[(SETTINGS, 6)], 9),
         ("WINDOW_UPDATE", &[(WINDOW_UPDATE, 4)], 0),
