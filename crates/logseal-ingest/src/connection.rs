@@ -19,7 +19,7 @@ use futures::stream::{Stream, unfold};
 use logseal_core::Peer;
 use logseal_tls::{ClientNames, Listener, Paced, Place, Places, Seat};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tonic::transport::server::Connected;
@@ -125,7 +125,12 @@ pub(crate) fn incoming(
                 let pauses = meter.pauses.clone();
                 let given_away = place.given_away();
                 let begun = move |stream: logseal_tls::Stream| Connection {
-                    remote: Remote { client: stream.client_names(), peer, seat: place.seat().clone() },
+                    remote: Remote {
+                        client: stream.client_names(),
+                        peer,
+                        seat: place.seat().clone(),
+                        ..Remote::default()
+                    },
                     stream: Paced::new(stream, pauses),
                     preface_missing: PREFACE_BYTES,
                     cut: Box::pin(cut(ending.clone(), place.given_away(), Some(preface_time))),
@@ -182,11 +187,21 @@ pub(crate) struct Remote {
     pub(crate) peer: Peer,
     /// Its place.
     pub(crate) seat: Seat,
+    /// Calls that it may yet make at once without credentials: what each of them holds is in no budget.
+    pub(crate) open_calls: Arc<Semaphore>,
 }
+
+/// Most of these of one connection. A client asks for the health of a server and follows it: that is two.
+pub(crate) const OPEN_CALLS: usize = 16;
 
 impl Default for Remote {
     fn default() -> Self {
-        Self { client: ClientNames::default(), peer: Peer::unknown(), seat: Seat::default() }
+        Self {
+            client: ClientNames::default(),
+            peer: Peer::unknown(),
+            seat: Seat::default(),
+            open_calls: Arc::new(Semaphore::new(OPEN_CALLS)),
+        }
     }
 }
 

@@ -1,10 +1,15 @@
 //! Health and reflection: what the listener says about itself, without credentials.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use http::Response;
+use http_body_util::BodyExt as _;
 use prost::Message;
 use prost_types::{FileDescriptorProto, FileDescriptorSet};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tonic::Status;
+use tonic::body::Body;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
@@ -12,6 +17,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 
 use super::Services;
 use crate::IngestError;
+use crate::connection::{OPEN_CALLS, Remote};
 
 /// The service's name in health and reflection.
 pub(super) const LOGS_SERVICE: &str = "opentelemetry.proto.collector.logs.v1.LogsService";
@@ -52,6 +58,34 @@ pub(super) fn routes(health: &HealthReporter, services: Services) -> Result<Rout
         .add_service(v1.max_decoding_message_size(REQUEST_BYTES))
         .add_service(v1alpha.max_decoding_message_size(REQUEST_BYTES))
         .prepare())
+}
+
+/// Lets a call of health or reflection in, if `path` is one of theirs: nobody shows credentials for them, and a message that does not end holds some
+/// kilobytes for as long as its connection stays.
+///
+/// # Errors
+///
+/// `RESOURCE_EXHAUSTED` when as many are under way on the connection as may be.
+pub(super) fn admit(remote: &Remote, path: &str) -> Result<Option<OwnedSemaphorePermit>, Status> {
+    if !path.starts_with("/grpc.health.") && !path.starts_with("/grpc.reflection.") {
+        return Ok(None);
+    }
+    Arc::clone(&remote.open_calls).try_acquire_owned().map(Some).map_err(|_| {
+        let reason =
+            format!("{OPEN_CALLS} calls of health and reflection are under way on this connection; end one first");
+        Status::resource_exhausted(reason)
+    })
+}
+
+/// Counts a call until its answer has ended.
+pub(super) fn hold(admitted: Option<OwnedSemaphorePermit>, answer: Response<Body>) -> Response<Body> {
+    let Some(admitted) = admitted else { return answer };
+    answer.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            let _until_the_end = &admitted;
+            frame
+        }))
+    })
 }
 
 /// OTLP's descriptors for logs and all that they import; the crate has those of traces and metrics in the same set,

@@ -15,7 +15,7 @@ mod export;
 mod framing;
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -144,6 +144,10 @@ impl Service<Request<Body>> for Dispatch {
                 Ok(export::export(&door, &remote, request).await)
             });
         }
+        let admitted = match describe::admit(&remote, request.uri().path()) {
+            Ok(admitted) => admitted,
+            Err(refusal) => return Box::pin(ready(Ok(refusal.into_http()))),
+        };
         // Each apart, so that services need not know this crate's type.
         request.extensions_mut().insert(remote.client);
         request.extensions_mut().insert(remote.peer);
@@ -151,7 +155,7 @@ impl Service<Request<Body>> for Dispatch {
         let answer = Service::<Request<Body>>::call(&mut self.routes, request);
         Box::pin(async move {
             let _under_way = under_way;
-            answer.await
+            Ok(describe::hold(admitted, answer.await?))
         })
     }
 }

@@ -53,6 +53,27 @@ async fn health_follows_readiness_and_shutdown() {
     soon(server.task).await.expect("no panic").expect("a clean end");
 }
 
+/// Scenario: one connection follows the server's health many times over, and another one asks. Guarantee: sixteen of these calls are under way on a connection at the
+/// most, one more is told to wait for one to end, and other connections do not notice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_without_credentials_are_bounded_on_each_connection() {
+    let server = Server::start(Script::accept(), |_| ()).await;
+    let mut health = HealthClient::new(channel(&server).await);
+    let request = HealthCheckRequest::default();
+    let mut watches = Vec::new();
+    for _ in 0..16 {
+        watches.push(soon(health.watch(request.clone())).await.expect("there is room"));
+    }
+    let refused = soon(health.check(request.clone())).await.expect_err("there is none");
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused:?}");
+    let mut other = HealthClient::new(channel(&server).await);
+    soon(other.check(request.clone())).await.expect("it is another connection");
+
+    watches.pop();
+    // The server hears of the end a moment later.
+    soon(async { while health.check(request.clone()).await.is_err() {} }).await;
+}
+
 macro_rules! reflection_test {
     ($version:ident) => {
         mod $version {
