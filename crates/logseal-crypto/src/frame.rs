@@ -43,7 +43,7 @@ pub enum FrameSealError {
 
 /// Seals frames of one file under one DEK, with rising sequences.
 ///
-/// Not `Clone`: a copy would have its own idea of the last sequence. The expanded key is wiped when it is freed, see [`expanded`].
+/// Not `Clone`: a copy would have its own idea of the last sequence. The expanded key is wiped by the process's allocator, when it is freed.
 pub struct FrameSealer {
     key: Box<LessSafeKey>,
     field: [u8; 4],

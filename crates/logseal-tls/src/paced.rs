@@ -4,7 +4,7 @@
 //! milliseconds where frames are small, while others wait for the thread. And HTTP/2 has frames that call for work and carry nothing, of
 //! which no library bounds the number: PING, SETTINGS, WINDOW_UPDATE, PRIORITY, and DATA of a byte. So
 //!
-//! 1. after [`TURN`] of reading others get their turn; and
+//! 1. after a *turn* of reading others get their turn; and
 //! 2. frames take of an *allowance*, which grows with time, with requests, and with bytes in both directions. Who has used it up is not read until
 //!    there is some again: the client waits, and nothing is lost.
 //!
